@@ -1,0 +1,82 @@
+"""attnpool: what people are doing in a picture, and exactly where the evidence is.
+
+The names below are the library; they are imported when first used, so that `import attnpool` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attnpool.backbone import Backbone
+    from attnpool.checkpoint import Run
+    from attnpool.data import Index, ViewOptions, check, read
+    from attnpool.evaluation import evaluate, predict
+    from attnpool.explaining import explain_files
+    from attnpool.features import extract
+    from attnpool.options import OptimizerOptions, TrainOptions
+    from attnpool.pooling import (
+        POOLINGS,
+        AttentionalPooling,
+        AveragePooling,
+        MaxPooling,
+        Pooled,
+        PoseRegularizedPooling,
+    )
+    from attnpool.recognizer import Recognizer
+    from attnpool.training import train
+
+__all__ = [
+    "POOLINGS",
+    "AttentionalPooling",
+    "AveragePooling",
+    "Backbone",
+    "Index",
+    "MaxPooling",
+    "OptimizerOptions",
+    "Pooled",
+    "PoseRegularizedPooling",
+    "Recognizer",
+    "Run",
+    "TrainOptions",
+    "ViewOptions",
+    "check",
+    "evaluate",
+    "explain_files",
+    "extract",
+    "predict",
+    "read",
+    "train",
+]
+
+_HOME = {
+    "attnpool.backbone": ("Backbone",),
+    "attnpool.checkpoint": ("Run",),
+    "attnpool.data": ("Index", "ViewOptions", "check", "read"),
+    "attnpool.evaluation": ("evaluate", "predict"),
+    "attnpool.explaining": ("explain_files",),
+    "attnpool.features": ("extract",),
+    "attnpool.options": ("OptimizerOptions", "TrainOptions"),
+    "attnpool.pooling": (
+        "POOLINGS",
+        "AttentionalPooling",
+        "AveragePooling",
+        "MaxPooling",
+        "Pooled",
+        "PoseRegularizedPooling",
+    ),
+    "attnpool.recognizer": ("Recognizer",),
+    "attnpool.training": ("train",),
+}
+_MODULES = {name: module for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'attnpool' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,139 @@
+"""Dataclass fields as command-line flags, recipes as their defaults, folders as lists of files."""
+
+from __future__ import annotations
+
+import argparse
+import types
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def add_fields(parser: Any, options: type) -> None:
+    """Adds a flag for every field of a dataclass: `image_size` becomes `--image-size`, `use_cache` `--no-use-cache`.
+
+    The help text is the field's `metadata["help"]`; values are checked by the dataclass itself, see `collect`.
+    """
+    hints = get_type_hints(options)
+    for field in fields(options):
+        kind, flag, text = (
+            plain_type(hints[field.name]),
+            "--" + field.name.replace("_", "-"),
+            field.metadata["help"].replace("%", "%%"),
+        )
+        if "default" not in text and field.default is not None and kind is not bool:  # flags say it by themselves
+            text += " (default: %(default)s)"
+        if kind is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default, help=text)
+        elif get_origin(kind) is Literal:
+            parser.add_argument(flag, choices=get_args(kind), default=field.default, help=text)
+        else:
+            parser.add_argument(flag, type=kind, default=field.default, metavar="N" if kind is int else "X", help=text)
+
+
+def plain_type(hint: Any) -> Any:
+    """`int | None` -> `int`."""
+    if get_origin(hint) is types.UnionType:
+        (hint,) = (argument for argument in get_args(hint) if argument is not types.NoneType)
+    return hint
+
+
+def collect(options: type[T], args: argparse.Namespace) -> T:
+    """A dataclass from parsed arguments.
+
+    Raises:
+        ValueError: from the dataclass's own checks.
+    """
+    return options(**{field.name: getattr(args, field.name) for field in fields(options)})  # type: ignore[arg-type]
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Adds `--recipe`, whose values become the defaults of the other flags of this parser."""
+
+    class Load(argparse.Action):
+        def __call__(self, _parser: Any, namespace: argparse.Namespace, values: Any, option: Any = None) -> None:
+            namespace.recipe = values
+
+    parser.add_argument(
+        "--recipe", type=Path, action=Load, metavar="YAML", help="file of options; flags given beside it win"
+    )
+    parser.set_defaults(parser=parser)
+
+
+def apply_recipe(args: argparse.Namespace) -> None:
+    """Replaces the options that still have their default by those of the recipe, in place.
+
+    Raises:
+        ValueError: the file cannot be read, or has an unknown option or a value of the wrong kind.
+    """
+    if args.recipe is None:
+        return
+    import yaml
+
+    try:
+        recipe = yaml.safe_load(args.recipe.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{args.recipe}: cannot be read as a recipe ({str(error).splitlines()[0]})") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{args.recipe}: a recipe is a list of lines such as 'rank: 2'")
+    actions = {action.dest: action for action in args.parser._actions if action.option_strings}
+    for key, value in recipe.items():
+        name = str(key).replace("-", "_")
+        action = actions.get(name)
+        if action is None or name in ("help", "recipe", "json", "out"):
+            raise ValueError(f"{args.recipe}: unknown option {key!r}; see attnpool {args.verb} --help")
+        if getattr(args, name) != action.default:
+            continue  # a flag on the command line wins
+        setattr(args, name, checked(args.recipe, name, action, value))
+
+
+def checked(recipe: Path, name: str, action: argparse.Action, value: Any) -> Any:
+    """A value of a recipe as the flag would have given it."""
+    if value is None:
+        return None
+    if isinstance(action, argparse.BooleanOptionalAction | argparse._StoreTrueAction):
+        if not isinstance(value, bool):
+            raise ValueError(f"{recipe}: {name} is {value!r}; write true or false")
+        return value
+    try:
+        converted = action.type(str(value)) if callable(action.type) else str(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{recipe}: {name} is {value!r}; it takes {getattr(action.type, '__name__', 'another value')}"
+        ) from error
+    if action.choices is not None and converted not in action.choices:
+        raise ValueError(f"{recipe}: {name} is {value!r}; use one of {', '.join(map(str, action.choices))}")
+    return converted
+
+
+def expand(files: Sequence[str]) -> list[Path]:
+    """Files as they are, folders as the pictures in them.
+
+    Raises:
+        ValueError: a file does not exist, or a folder holds no picture.
+    """
+    from attnpool.data.media import IMAGE_SUFFIXES
+
+    found: list[Path] = []
+    for name in files:
+        path = Path(name)
+        if path.is_dir():
+            pictures = sorted(child for child in path.iterdir() if child.suffix.lower() in IMAGE_SUFFIXES)
+            if not pictures:
+                raise ValueError(f"{path}: no pictures in this folder")
+            found += pictures
+        elif path.exists():
+            found.append(path)
+        else:
+            raise ValueError(f"{path}: no such file")
+    return found

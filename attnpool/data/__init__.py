@@ -1,0 +1,98 @@
+"""Datasets: what is in them (`read`, `check`), and batches of their pictures (`batches`, `load`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from attnpool.data.check import Check, check_splits
+from attnpool.data.folder import read_folder
+from attnpool.data.index import Box, Index, Person, Sample
+from attnpool.data.loader import Batch, batches, load
+from attnpool.data.media import read_image
+from attnpool.data.split import hold_out
+from attnpool.data.transforms import View, ViewOptions, eval_view, train_view
+
+__all__ = [
+    "READERS",
+    "Batch",
+    "Box",
+    "Check",
+    "Index",
+    "Person",
+    "Sample",
+    "View",
+    "ViewOptions",
+    "batches",
+    "check",
+    "eval_view",
+    "hold_out",
+    "load",
+    "read",
+    "read_all",
+    "read_image",
+    "read_splits",
+    "train_view",
+]
+
+READERS = {"folder": read_folder}
+"""Format -> its reader: `reader(root, name=, split_seed=, val_fraction=, test=)` gives split -> Index."""
+
+
+def read_splits(
+    source: str | Path, *, split_seed: int = 0, val_fraction: float = 0.25, test: bool = True
+) -> dict[str, Index]:
+    """Read a dataset's index: "train", "val" and, if there is one and it is wanted, "test".
+
+    Args:
+        source: `FORMAT:PATH`, such as `folder:photos`; the formats are the keys of `READERS`.
+        split_seed: of the split into train and val, where the dataset does not come with one.
+        val_fraction: part of every class that becomes val in such a split.
+        test: whether to look for a test split.
+
+    Raises:
+        ValueError: no such format, or the dataset is missing or malformed; one line with what to do.
+    """
+    scheme, colon, path = str(source).partition(":")
+    reader = READERS.get(scheme) if colon else None
+    if reader is None or not path:
+        given = str(source) or "DIR"
+        hint = f"folder:{'DIR' if colon else given}"
+        raise ValueError(f"{given!r} does not say which format to read ({', '.join(READERS)}); write {hint}")
+    root = Path(path).expanduser()
+    return reader(root, name=str(source), split_seed=split_seed, val_fraction=val_fraction, test=test)
+
+
+def read(source: str | Path, *, split_seed: int = 0, val_fraction: float = 0.25) -> tuple[Index, Index]:
+    """Read a dataset's index: (train, val). Arguments and errors are those of `read_splits`."""
+    splits = read_splits(source, split_seed=split_seed, val_fraction=val_fraction, test=False)
+    return splits["train"], splits["val"]
+
+
+def read_all(source: str | Path, *, split_seed: int = 0, val_fraction: float = 0.25) -> Index:
+    """Train and val in one index, in order of path; a test split stays apart. Errors are those of `read_splits`."""
+    train, val = read(source, split_seed=split_seed, val_fraction=val_fraction)
+    samples = sorted((*train.samples, *val.samples), key=lambda sample: sample.path)
+    return replace(train, samples=tuple(samples), split="all")
+
+
+def check(
+    source: str | Path,
+    *,
+    split_seed: int = 0,
+    val_fraction: float = 0.25,
+    progress: Callable[[int, int], None] | None = None,
+) -> Check:
+    """Decode every picture of a dataset, its test split included, and say what cannot be used.
+
+    Args:
+        source: as in `read_splits`.
+        split_seed: as in `read_splits`.
+        val_fraction: as in `read_splits`.
+        progress: called with (pictures done, pictures in all) after each.
+
+    Raises:
+        ValueError: as in `read_splits`. Pictures that cannot be read are no error: they are listed.
+    """
+    return check_splits(str(source), read_splits(source, split_seed=split_seed, val_fraction=val_fraction), progress)

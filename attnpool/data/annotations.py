@@ -1,0 +1,150 @@
+"""`annotations.json`: COCO-style keypoints and boxes beside a folder of pictures.
+
+COCO's conventions: boxes are `[x, y, width, height]`, keypoints `[x, y, v, ...]` with v = 0 for "no label", all in
+pixels of the upright picture from its top left corner. Two fields beyond COCO name the evidence: `"actor": true` on a
+person and `"in_use": true` on an object.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from attnpool.data.index import Box, Person
+from attnpool.pose.joints import joint_mapping
+
+FILE_NAME = "annotations.json"
+
+
+@dataclass
+class Marks:
+    """What the file says of one picture; the fields are those of `Sample`."""
+
+    people: list[Person] = field(default_factory=list)
+    evidence: list[Box] = field(default_factory=list)
+    objects: list[Box] = field(default_factory=list)
+
+
+def read_annotations(file: Path) -> dict[str, Marks]:
+    """Everything that a COCO-style file says, by `file_name`.
+
+    Persons may have any joint set whose names the person category lists (MPII's 16 and COCO's 17 among them); they
+    become MPII's 16. Crowds (`iscrowd`) are left out. A picture's evidence is one box around its actors and the
+    objects in use; without those fields there is no evidence and there are no objects.
+
+    Raises:
+        ValueError: the file cannot be read or is malformed; one line with the file and the problem.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+        return _pictures(content)
+    except OSError as error:
+        problem = (error.strerror or str(error)).lower()
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        problem = f"not JSON: {error}"
+    except RecursionError:
+        problem = "nested too deeply"
+    except _Malformed as error:
+        problem = str(error)
+    raise ValueError(f"{file}: {problem}; correct the file or take it away")
+
+
+class _Malformed(Exception):
+    pass
+
+
+def _pictures(content: Any) -> dict[str, Marks]:
+    names: dict[Any, str] = {}
+    for image in _records(content, "images"):
+        name = _get(image, "file_name", "an image")
+        if not isinstance(name, str) or not name:
+            raise _Malformed(f"file_name {name!r} is not a name")
+        names[image["id"]] = posixpath.normpath(name.replace("\\", "/"))
+    if len(set(names.values())) < len(names):
+        twice = sorted(name for name in set(names.values()) if list(names.values()).count(name) > 1)
+        raise _Malformed(f"file_name {twice[0]!r} occurs twice")
+    categories = {category["id"]: category for category in _records(content, "categories")}
+
+    marks = {name: Marks() for name in names.values()}
+    used: dict[str, list[Box]] = {}
+    for annotation in _records(content, "annotations"):
+        where = f"annotation {annotation['id']!r}"
+        name = _lookup(names, _get(annotation, "image_id", where), f"{where}: there is no image")
+        category = _lookup(categories, _get(annotation, "category_id", where), f"{where}: there is no category")
+        if annotation.get("iscrowd"):
+            continue
+        box = _box(annotation.get("bbox"), where)
+        if "keypoints" in annotation or category.get("name") == "person":
+            joints = _joints(annotation.get("keypoints"), category, where)
+            if box is not None or any(joints):
+                marks[name].people.append(Person(joints if any(joints) else (), box))
+            if annotation.get("actor") is True and box is not None:
+                used.setdefault(name, []).append(box)
+        elif annotation.get("in_use") is True and box is not None:
+            marks[name].objects.append(box)
+            used.setdefault(name, []).append(box)
+    for name, boxes in used.items():
+        x1, y1, x2, y2 = zip(*boxes, strict=True)
+        marks[name].evidence.append((min(x1), min(y1), max(x2), max(y2)))
+    return marks
+
+
+def _records(content: Any, key: str) -> Iterator[dict[str, Any]]:
+    """The objects of one of the file's lists, each with an id that no other has."""
+    if not isinstance(content, dict) or not isinstance(content.get(key), list):
+        raise _Malformed(f"there is no list of {key!r} as in COCO's files")
+    seen: set[Any] = set()
+    for record in content[key]:
+        if not isinstance(record, dict) or not isinstance(record.get("id"), int | str):
+            raise _Malformed(f"an entry of {key!r} is no object with an id")
+        if record["id"] in seen:
+            raise _Malformed(f"id {record['id']!r} occurs twice in {key!r}")
+        seen.add(record["id"])
+        yield record
+
+
+def _get(record: dict[str, Any], key: str, where: str) -> Any:
+    if key not in record:
+        raise _Malformed(f"{where} has no {key}")
+    return record[key]
+
+
+def _lookup(table: dict[Any, Any], key: Any, problem: str) -> Any:
+    if not isinstance(key, int | str) or key not in table:
+        raise _Malformed(f"{problem} {key!r}")
+    return table[key]
+
+
+def _numbers(value: Any, count: int, what: str) -> list[float]:
+    if (
+        not isinstance(value, list)
+        or len(value) != count
+        or not all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e9 for v in value)
+    ):
+        raise _Malformed(f"{what} is not {count} finite numbers")
+    return [float(v) for v in value]
+
+
+def _box(value: Any, where: str) -> Box | None:
+    if value is None:
+        return None
+    x, y, width, height = _numbers(value, 4, f"the bbox of {where}")
+    if width < 0 or height < 0:
+        raise _Malformed(f"the bbox of {where} has a negative size")
+    # COCO writes [0, 0, 0, 0] where there is no box.
+    return (x, y, x + width, y + height) if width > 0 and height > 0 else None
+
+
+def _joints(value: Any, category: dict[str, Any], where: str) -> tuple[tuple[float, float] | None, ...]:
+    if value is None:
+        return ()
+    names = category.get("keypoints")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _Malformed(f"{where} has keypoints, but its category {category.get('name')!r} does not list their names")
+    numbers = _numbers(value, 3 * len(names), f"the keypoints of {where}")
+    points = [(x, y) if v > 0 else None for x, y, v in zip(*[iter(numbers)] * 3, strict=True)]
+    return tuple(None if position is None else points[position] for position in joint_mapping(names))

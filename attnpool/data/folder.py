@@ -1,0 +1,170 @@
+"""`folder:DIR`: one folder of pictures a class, as a whole or in train/ and val/."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from attnpool.data.annotations import FILE_NAME, Marks, read_annotations
+from attnpool.data.index import Index, Sample
+from attnpool.data.media import IMAGE_SUFFIXES
+from attnpool.data.split import choose
+
+LAYOUT = "put the pictures in one folder per class, such as {}/drinking/photo.jpg"
+_OTHER_NAMES_OF_VAL = ("dev", "eval", "valid", "validation")
+
+
+def read_folder(
+    root: Path, *, name: str, split_seed: int = 0, val_fraction: float = 0.25, test: bool = False
+) -> dict[str, Index]:
+    """Read a directory of class folders.
+
+    Either `DIR/train/CLASS/...` and `DIR/val/CLASS/...` (with an optional `DIR/test/CLASS/...`), or `DIR/CLASS/...`,
+    of which a stratified part becomes val; `train/` without `val/` is divided in the same way. Class folders are
+    searched to any depth; hidden files and folders, and files whose names do not end as pictures' do, are left out.
+    Classes are numbered by name, and those of train are the classes. Keypoints and boxes come from
+    `DIR/annotations.json` if it is there.
+
+    A picture's side of the split follows from `split_seed`, its path in DIR and the paths of its class alone: in
+    every class the `round(val_fraction * n)` pictures (at least 1, at most n - 1) with the smallest hashes go to val.
+
+    Args:
+        root: DIR.
+        name: what the user typed, for `Index.name` and messages.
+        split_seed: of the split.
+        val_fraction: part of every class that becomes val.
+        test: also return the split "test" if there is a `DIR/test`.
+
+    Returns:
+        "train" and "val", and perhaps "test".
+
+    Raises:
+        ValueError: the directory is missing or not laid out so, has fewer than two classes, a class too few pictures,
+            or val a class that train does not have; or the annotation file is malformed. One line with the fix.
+    """
+    if not 0 < val_fraction < 1:
+        raise ValueError(f"val_fraction is {val_fraction}; give a number between 0 and 1, such as 0.25")
+    if not root.is_dir():
+        what = "is a file, not a directory" if root.exists() else "does not exist"
+        raise ValueError(f"{root} {what}; give a directory: {LAYOUT.format('DIR')}")
+    top = _folders(root)
+    parts = {"train": _files_by_class(root, "train")} if _is_split(root, top) else {"all": _files_by_class(root, "")}
+    if "val" in top and "train" in parts:
+        parts["val"] = _files_by_class(root, "val")
+    if "test" in top and "train" in parts and test:
+        parts["test"] = _files_by_class(root, "test")
+
+    whole = parts.get("train") or parts.get("all") or {}
+    _check_classes(root, whole, at_least=1 if "val" in parts else 2)
+    for split in ("val", "test"):
+        if strangers := sorted(c for c, files in parts.get(split, {}).items() if files and c not in whole):
+            raise ValueError(
+                f"{root / split}: {len(strangers)} of its classes are not in train, the first is {strangers[0]!r}; "
+                "add pictures of it to train, or take its folder away"
+            )
+    if "val" not in parts:
+        chosen = {c: choose(files, split_seed, val_fraction) for c, files in whole.items()}
+        rest = {c: sorted(set(files) - set(chosen[c])) for c, files in whole.items()}
+        parts = {"train": rest, "val": chosen} | {split: parts[split] for split in parts if split == "test"}
+    if not any(parts["val"].values()):
+        raise ValueError(f"{root / 'val'}: there are no pictures; {LAYOUT.format('val')}, or take the folder away")
+
+    marks = read_annotations(root / FILE_NAME) if (root / FILE_NAME).exists() else {}
+    classes = tuple(whole)
+    return {
+        split: Index(name, root, classes, _samples(classes, files, marks), "single", split)
+        for split, files in parts.items()
+    }
+
+
+def _is_split(root: Path, top: Iterable[str]) -> bool:
+    """Whether the folders are splits, not classes ("train" may well be a class: of photos of trains)."""
+    top = set(top)
+    if {"train", "val"} <= top:
+        return True
+    if "train" in top and (other := sorted(top.intersection(_OTHER_NAMES_OF_VAL))):
+        raise ValueError(f"{root}: there is train, but val is called {other[0]}; rename {root / other[0]} to val")
+    if "train" in top and top <= {"train", "test"}:
+        return bool(_folders(root / "train"))
+    if top and top <= {"val", "test"}:
+        raise ValueError(
+            f"{root}: there is {' and '.join(sorted(top))}, but no train; add it, or give another directory"
+        )
+    return False
+
+
+def _files_by_class(root: Path, part: str) -> dict[str, list[str]]:
+    """Class name -> its pictures, as paths relative to the root; both in order of name."""
+    if not (root / part).is_dir():
+        raise ValueError(f"{root / part} is not a directory; {LAYOUT.format(part)}")
+    prefix = f"{part}/" if part else ""
+    return {
+        name: sorted(path for path in _walk(root, prefix + name) if _is_picture(path)) for name in _folders(root / part)
+    }
+
+
+def _check_classes(root: Path, files: Mapping[str, list[str]], at_least: int) -> None:
+    if not any(files.values()):
+        loose = sum(_is_visible(path) and _is_picture(path) for path in os.listdir(root))
+        if loose:
+            raise ValueError(f"{root} holds {loose} pictures but no class folders; {LAYOUT.format('DIR')}")
+        kinds = ", ".join(IMAGE_SUFFIXES)
+        raise ValueError(f"{root} holds no pictures ({kinds}) in class folders; {LAYOUT.format('DIR')}")
+    if len(files) < 2:
+        raise ValueError(f"{root} holds a single class, {next(iter(files))!r}; two or more are needed: add a folder")
+    for name, paths in files.items():
+        if len(paths) < at_least:
+            few = f"{len(paths)} picture{'' if len(paths) == 1 else 's'}"
+            needed = "one for train and one for val" if at_least == 2 else "one for train"
+            raise ValueError(f"{root}: class {name!r} has {few}, but needs {needed}; add pictures or take it away")
+
+
+def _samples(
+    classes: tuple[str, ...], files: Mapping[str, list[str]], marks: Mapping[str, Marks]
+) -> tuple[Sample, ...]:
+    samples = []
+    for label, name in enumerate(classes):
+        for path in files.get(name, ()):
+            known = marks.get(path, Marks())
+            samples.append(Sample(path, (label,), tuple(known.people), tuple(known.evidence), tuple(known.objects)))
+    return tuple(samples)
+
+
+def _folders(root: Path) -> list[str]:
+    return sorted(name for name, is_folder in _entries(root) if is_folder)
+
+
+def _walk(root: Path, part: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Files below `root/part` in order of name, through links too, but not round in circles."""
+    here = os.path.realpath(root / part)
+    if here in above:
+        return
+    for name, is_folder in sorted(_entries(root / part)):
+        path = f"{part}/{name}" if part else name
+        if is_folder:
+            yield from _walk(root, path, (*above, here))
+        else:
+            yield path
+
+
+def _entries(folder: Path) -> list[tuple[str, bool]]:
+    try:
+        with os.scandir(folder) as entries:
+            found = [(entry.name, entry.is_dir()) for entry in entries if _is_visible(entry.name)]
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be listed ({(error.strerror or str(error)).lower()})") from error
+    for name, is_folder in found:
+        # Control characters, and bytes that are not UTF-8, would break logs and reports long after this.
+        if (is_folder or _is_picture(name)) and any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in name):
+            raise ValueError(f"{folder}: the name {name!r} holds characters that cannot be shown; rename it")
+    return found
+
+
+def _is_visible(name: str) -> bool:
+    # __MACOSX is what macOS leaves in archives: a second, unreadable copy of every name.
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def _is_picture(path: str) -> bool:
+    return path.lower().endswith(IMAGE_SUFFIXES)

@@ -1,0 +1,124 @@
+"""The only file that decodes images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+"""Names that count as pictures, in any case. The format itself is told from the content, not from the name."""
+
+MAX_PIXELS = 89_478_485
+"""Pictures with more pixels than this (Pillow's own threshold, a quarter of a gigabyte) are refused."""
+
+# Pillow knows many more formats, some of which start other programs (EPS).
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadableImage(ValueError):
+    """A file that is no usable picture; `reason` says why in a few words."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: cannot be read as a picture ({reason}); remove or replace it")
+        self.reason = reason
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Read a picture as 8-bit RGB, upright.
+
+    The EXIF orientation is applied. Transparent parts become white, of animated files and multi-page TIFFs the first
+    frame is taken, 16 bits a channel become 8 (65535 becomes 255), CMYK and greyscale become RGB; colour profiles are
+    ignored. A damaged EXIF block counts as "upright". The format is told from the content, whatever the file is
+    called.
+
+    To read in several threads call `decode` inside one `quiet()`: Python's warning filters are shared by all threads.
+
+    Args:
+        path: a file in one of the formats of `IMAGE_SUFFIXES`.
+
+    Returns:
+        A loaded image of mode "RGB"; the file is closed.
+
+    Raises:
+        UnreadableImage: (a ValueError) the file is missing, no picture, truncated, damaged or larger than
+            `MAX_PIXELS`; one line with the reason.
+    """
+    with quiet():
+        return decode(path)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence warnings while pictures are decoded: what is wrong with a file is an error or of no consequence."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def decode(path: str | Path) -> Image.Image:
+    """`read_image` without its `quiet()`, for threads."""
+    path = Path(path)
+    # Decoders raise nearly every kind of exception on malformed files, so all of them are caught.
+    try:
+        if not path.is_file() and path.exists():
+            raise ValueError("not a file")  # a pipe would be waited for
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise ValueError("the file is empty")
+            file.seek(0)
+            with Image.open(file, formats=_FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
+                image.load()
+                method = _UPRIGHT.get(_orientation(image))
+                upright = image.transpose(method) if method is not None else image
+                return _rgb(upright)
+    except Exception as error:
+        raise UnreadableImage(path, _reason(error)) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a damaged EXIF block is no reason to lose the picture
+        return 1
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range: save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # "I;16" and its byte orders; "I" is how 16-bit PGM arrives
+        wide = np.asarray(image).clip(0, 65535).astype(np.uint32)
+        return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    rgb = image.convert("RGB")
+    # `convert` hands on EXIF, whose orientation is no longer true of an upright picture.
+    rgb.info = {}
+    return rgb
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture in a known format"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MAX_PIXELS} pixels"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return " ".join(str(error).split()) or type(error).__name__

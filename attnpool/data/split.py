@@ -1,0 +1,29 @@
+"""Splits that depend on names and a seed alone, so that adding a picture moves no other one between the parts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from attnpool.data.index import Index
+
+
+def choose(names: Sequence[str], seed: int, fraction: float) -> list[str]:
+    """The `round(fraction * n)` names (at least 1, at most n - 1) with the smallest hashes, sorted."""
+    count = min(max(1, int(fraction * len(names) + 0.5)), len(names) - 1)
+    by_hash = sorted(names, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
+    return sorted(by_hash[:count])
+
+
+def hold_out(index: Index, fraction: float, seed: int = 0) -> tuple[Index, Index]:
+    """Holds a part of every class out of an index: `(rest, held out)`.
+
+    Hyper-parameters and the epoch to stop at are chosen on such a part of the training pictures. A class with a single
+    picture keeps it in the rest. Pictures with several labels count for the first.
+    """
+    by_class: dict[int, list[str]] = {}
+    for sample in index:
+        by_class.setdefault(sample.labels[0] if sample.labels else -1, []).append(sample.path)
+    held = {path for paths in by_class.values() if len(paths) > 1 for path in choose(paths, seed, fraction)}
+    rest = [sample.path for sample in index if sample.path not in held]
+    return index.select(rest), index.select(held, split="tune")

@@ -1,0 +1,91 @@
+"""What a user can set about a training; the command line and recipes are made from these fields."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How long and on what a recognizer is trained."""
+
+    epochs: int = field(default=30, metadata={"help": "passes over the training part"})
+    batch_size: int = field(default=32, metadata={"help": "images a step and process"})
+    accumulate: int = field(default=1, metadata={"help": "steps whose gradients make one update"})
+    precision: Literal["fp32", "bf16", "fp16"] = field(
+        default="fp32", metadata={"help": "mixed precision (fp16 needs a GPU)"}
+    )
+    loss: Literal["auto", "cross_entropy", "bce"] = field(
+        default="auto", metadata={"help": "auto: cross-entropy for one label an image, BCE for several"}
+    )
+    class_weights: Literal["none", "balanced", "sqrt"] = field(
+        default="none", metadata={"help": "weigh rare classes more"}
+    )
+    label_smoothing: float = field(default=0.0, metadata={"help": "part of the target that is spread over all classes"})
+    pose_weight: float = field(default=1.0, metadata={"help": "of the pose loss, for heads that predict pose"})
+    patience: int = field(
+        default=0,
+        metadata={
+            "help": "stop after so many epochs without a better mAP on a part held out of train, "
+            "and keep the best weights; 0: never"
+        },
+    )
+    tune_fraction: float = field(default=0.15, metadata={"help": "with patience: the part of train held out"})
+    seed: int = field(default=0, metadata={"help": "of the head's start, the order, augmentation and dropout"})
+    workers: int = field(default=0, metadata={"help": "processes that decode pictures"})
+    use_cache: bool = field(default=True, metadata={"help": "keep the features of a frozen backbone on disk"})
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+        for name in ("seed", "workers", "patience", "pose_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")
+        if not 0 < self.tune_fraction < 1:
+            raise ValueError(f"tune_fraction is {self.tune_fraction}; give a number between 0 and 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}; give a number from 0 up to, not including, 1")
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """How weights are updated. The defaults suit a head on a frozen, standardised backbone (docs/study.md)."""
+
+    optimizer: Literal["adamw", "sgd"] = field(default="adamw", metadata={"help": "adamw, or sgd with momentum 0.9"})
+    lr: float | None = field(
+        default=None, metadata={"help": "peak learning rate of the head (default: by optimizer and pooling)"}
+    )
+    backbone_lr: float | None = field(
+        default=None, metadata={"help": "of a backbone that is trained (default: lr with sgd, lr / 10 with adamw)"}
+    )
+    weight_decay: float = field(default=5e-4, metadata={"help": "on weights, not on biases and batch norm"})
+    schedule: Literal["cosine", "step", "constant"] = field(default="cosine", metadata={"help": "of the learning rate"})
+    warmup: float = field(default=0.05, metadata={"help": "part of all updates in which the rate rises linearly"})
+    step_updates: int = field(default=5000, metadata={"help": "schedule step: updates between two reductions"})
+    step_factor: float = field(default=0.33, metadata={"help": "schedule step: factor of a reduction"})
+    clip: float | None = field(default=None, metadata={"help": "largest norm of the gradient"})
+    ema: float = field(
+        default=0.0,
+        metadata={
+            "help": "decay, such as 0.999, of a moving average of the weights that is then what is kept; 0: none"
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adamw", "sgd"):
+            raise ValueError(f"unknown optimizer {self.optimizer!r}: use adamw or sgd")
+        if self.schedule not in ("cosine", "step", "constant"):
+            raise ValueError(f"unknown schedule {self.schedule!r}: use cosine, step or constant")
+        for name in ("lr", "backbone_lr", "clip"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} is {value}; give a positive number")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"weight_decay is {self.weight_decay}; give 0 or a positive number")
+        if not 0 <= self.ema < 1 or not 0 <= self.warmup < 1:
+            raise ValueError(f"ema {self.ema} and warmup {self.warmup} must be in [0, 1)")
+        if self.step_updates < 1:
+            raise ValueError(f"step_updates is {self.step_updates}; give at least 1")

@@ -1,0 +1,340 @@
+"""Composition: what is where. Everything random is decided here; `scene.py` only draws what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from attnpool.playground.actions import ACTIONS, Held, neutral
+from attnpool.playground.backdrop import INDOOR_FLOORS, OUTDOOR_FLOORS, Place
+from attnpool.playground.body import Body, View, mirrored, solve
+from attnpool.playground.draw import Array, Color, Layer, Shadow, Shape, capsule, placed, polygon, tint
+from attnpool.playground.figure import Figure3, Wardrobe, random_wardrobe
+from attnpool.playground.objects import KINDS, MAKERS, PALETTE, WOODS, Frame, Look, random_look, upright
+
+CLASSES: tuple[str, ...] = tuple(ACTIONS)
+# Keeps the stream that deals out classes apart from the streams of the pictures, which are [seed, index].
+DEAL = 7919
+
+
+def label_of(seed: int, index: int) -> str:
+    """The class of a picture: every block of K consecutive pictures has each class once, in an order of its own."""
+    block, place = divmod(index, len(CLASSES))
+    order = np.random.default_rng([seed, block, DEAL]).permutation(len(CLASSES))
+    return CLASSES[int(order[place])]
+
+
+@dataclass(frozen=True)
+class PersonPlan:
+    """A person in the picture: the owner number, the posed body, how it is seen, and whether it acts."""
+
+    owner: int
+    body: Body
+    view: View
+    actor: bool
+
+
+@dataclass(frozen=True)
+class ThingPlan:
+    """A thing in the picture: the owner number, its kind and whether it is in use."""
+
+    owner: int
+    kind: str
+    in_use: bool
+
+
+@dataclass
+class Plan:
+    """Everything that is in one picture."""
+
+    label: str
+    place: Place
+    people: list[PersonPlan]
+    things: list[ThingPlan]
+    layers: list[Layer]
+    rng: np.random.Generator  # what is left of the stream paints the backdrop
+
+    def next_owner(self) -> int:
+        """An unused owner number."""
+        return len(self.people) + len(self.things) + 1
+
+
+@dataclass(frozen=True)
+class Acting:
+    """A person and the held thing, ready to be placed anywhere in the picture."""
+
+    body: Body
+    wear: Wardrobe
+    held: Held | None
+    look: Look | None
+    left_handed: bool
+
+    def frame(self, view: View) -> Frame:
+        """Where the held thing's plane lies in the picture."""
+        assert self.held is not None and self.look is not None
+        flip = np.array([-1.0 if self.left_handed else 1.0, 1.0, 1.0])
+        origin = view.project((self._at() * flip)[None])[0]
+        size = view.scale * self.look.size
+        up = view.direction(np.array(self.held.up) * flip)[:2]
+        length = float(np.hypot(*up))
+        # A plane seen edge on would vanish: lengths in the picture are kept above a part of the true ones.
+        least = 0.75 if self.held.round else 0.5
+        if length < least:
+            up = up / length * least if length > 1e-3 else np.array([0.0, -least])
+            length = least
+        straight = up / length
+        normal = np.array([-straight[1], straight[0]])
+        across = normal
+        if self.held.across is not None:
+            seen = view.direction(np.array(self.held.across) * flip)[:2]
+            side = float(seen @ normal)
+            sign = 1.0 if side >= 0 else -1.0
+            if self.held.round:
+                across = normal * sign
+            else:
+                across = normal * sign * max(abs(side), 0.45) + straight * float(np.clip(seen @ straight, -0.4, 0.4))
+        across, up = across * size, up * size
+        return Frame((float(origin[0]), float(origin[1])), (across[0], across[1]), (up[0], up[1]))
+
+    def _at(self) -> Array:
+        assert self.held is not None
+        return self.held.at(mirrored(self.body) if self.left_handed else self.body)
+
+    def held_shapes(self, view: View) -> list[Shape]:
+        """The held thing, between the palm and the fingers or beneath the palm."""
+        if self.held is None or self.look is None:
+            return []
+        maker = MAKERS[(self.held.kind, self.held.state)]
+        depth = 0.056 if self.held.hands else 0.045
+        return [placed(s, depth, "thing") for s in maker(self.frame(view), self.look)]
+
+    def extent(self, view: View) -> tuple[Array, Array]:
+        """Corners of the box around joints and held thing."""
+        points = [view.project(self.body.joints)[:, :2], *(s.segments.reshape(-1, 2) for s in self.held_shapes(view))]
+        together = np.concatenate(points)
+        return together.min(axis=0), together.max(axis=0)
+
+
+def compose(seed: int, index: int, size: int) -> Plan:
+    """Decide what is where in picture `index` of the world `seed`."""
+    rng = np.random.default_rng([seed, index])
+    label = label_of(seed, index)
+    acting = _acting(label, float(rng.random()), rng)
+    heading = float(rng.uniform(0.15, 1.25)) * (-1.0 if acting.left_handed else 1.0)
+    view, low, high = _placed(acting, heading, rng, size)
+    place = _stage(view, rng, size)
+    plan = Plan(label, place, [], [], [], rng)
+    _add_person(plan, acting, view, actor=True)
+    for _ in range(int(rng.choice([0, 1, 2], p=[0.35, 0.4, 0.25]))):
+        _add_bystander(plan, view, rng)
+    tops = _add_furniture(plan, view, rng)
+    for _ in range(int(rng.integers(3, 8))):
+        _add_clutter(plan, view, (low, high), tops, rng)
+    return plan
+
+
+def _acting(label: str, phase: float, rng: np.random.Generator) -> Acting:
+    act = (ACTIONS[label] if label else neutral)(phase, rng)
+    wear = random_wardrobe(rng)
+    body = solve(act.pose, wear.build)
+    left_handed = bool(rng.random() < 0.5)
+    look = random_look(act.held.kind, rng) if act.held else None
+    return Acting(mirrored(body) if left_handed else body, wear, act.held, look, left_handed)
+
+
+def _placed(acting: Acting, heading: float, rng: np.random.Generator, size: int) -> tuple[View, float, float]:
+    """Size and position: anywhere the person and the thing fit; at times the feet are cut off by the picture's edge. Also the span in x."""
+    scale = float(rng.uniform(0.36, 0.80)) * size
+    across, down, cut = rng.random(3)
+    probe = View(0.0, 0.0, scale, heading)
+    low, high = acting.extent(probe)
+    margin = 0.03 * size
+    x = _between(margin - low[0], size - margin - high[0], float(across))
+    lowest = size * 0.985 - high[1] - 0.02 * scale
+    if cut < 0.12 and scale > 0.6 * size:
+        lowest += 0.16 * scale
+    y = _between(max(margin - low[1], 0.62 * size), lowest, float(down) ** 0.6)
+    return View(x, min(y, lowest), scale, heading), float(low[0] + x), float(high[0] + x)
+
+
+def _between(low: float, high: float, t: float) -> float:
+    return float(low + (high - low) * t) if low < high else float((low + high) / 2)
+
+
+def _stage(view: View, rng: np.random.Generator, size: int) -> Place:
+    indoor = bool(rng.random() < 0.5)
+    horizon = float(np.clip(view.y - rng.uniform(0.55, 1.0) * view.scale, 0.16 * size, 0.56 * size))
+    share = rng.uniform(0.22, 0.55) if indoor else rng.uniform(0.01, 0.10)
+    edge = horizon + share * (view.y - horizon)
+    side = float(rng.choice([-1.0, 1.0])) * float(rng.uniform(0.25, 0.6))
+    light = np.array([side, -0.55, 0.62])
+    light /= np.linalg.norm(light)
+    floor = str(rng.choice(INDOOR_FLOORS if indoor else OUTDOOR_FLOORS))
+    return Place(size, horizon, edge, indoor, floor, (float(light[0]), float(light[1]), float(light[2])))
+
+
+def _add_person(plan: Plan, acting: Acting, view: View, actor: bool) -> None:
+    owner = plan.next_owner()
+    plan.people.append(PersonPlan(owner, acting.body, view, actor))
+    figure = Figure3(acting.body, view, acting.wear)
+    figure.legs()
+    figure.trunk()
+    figure.arms()
+    figure.head()
+    shapes = []
+    if acting.held is not None:
+        thing = plan.next_owner()
+        plan.things.append(ThingPlan(thing, acting.held.kind, True))
+        shapes = [(thing, shape) for shape in acting.held_shapes(view)]
+        frame = acting.frame(view)
+        for hand in acting.held.hands:
+            figure.fingers(1 - hand if acting.left_handed else hand, np.array(frame.up), 0.058)
+    shapes = [(owner, shape) for shape in figure.shapes] + shapes
+    away = -np.sign(plan.place.light[0]) * view.scale
+    shadows = [
+        Shadow(view.x + 0.10 * away, view.y - 0.005 * view.scale, 0.26 * view.scale, 0.045 * view.scale, 0.33),
+        Shadow(view.x, view.y, 0.15 * view.scale, 0.035 * view.scale, 0.30),
+    ]
+    plan.layers.append(Layer(view.y, shapes, shadows))
+
+
+def _add_bystander(plan: Plan, actor: View, rng: np.random.Generator) -> None:
+    place, size = plan.place, plan.place.size
+    acting = _acting("", float(rng.random()), rng)
+    heading = float(rng.uniform(-1.5, 1.5)) if rng.random() < 0.85 else float(rng.uniform(2.4, 3.9))
+    ground = actor.y - place.horizon
+    front = rng.random() < 0.25
+    near = rng.uniform(1.03, 1.25) if front else rng.uniform(0.55, 0.97)
+    y = place.horizon + ground * float(near)
+    y = max(y, place.edge + 0.02 * size)
+    scale = place.scale_at(y, actor.y, actor.scale) * float(rng.uniform(0.85, 1.08))
+    # Nobody stands before the actor or the thing in use.
+    gap = (0.55 if front else 0.24) * (actor.scale + scale) / 2
+    for _ in range(12):
+        x = float(rng.uniform(0.06, 0.94)) * size
+        taken = [person.view for person in plan.people[1:]]
+        if abs(x - actor.x) > gap and all(abs(x - other.x) > 0.3 * scale for other in taken):
+            _add_person(plan, acting, View(x, y, scale, heading), actor=False)
+            return
+
+
+@dataclass(frozen=True)
+class Top:
+    """A surface that things can stand on: its span, the y of its middle, the scale there and its layer's order."""
+
+    x1: float
+    x2: float
+    y: float
+    scale: float
+    order: float
+
+
+def _add_furniture(plan: Plan, actor: View, rng: np.random.Generator) -> list[Top]:
+    """Tables, crates, benches: behind the actor, so that they hide nothing that matters."""
+    place, tops = plan.place, []
+    for _ in range(int(rng.choice([0, 1, 2], p=[0.15, 0.55, 0.3]))):
+        low = max(place.horizon + 0.5 * (actor.y - place.horizon), place.edge + 0.012 * place.size)
+        y = float(rng.uniform(low, max(actor.y - 0.03 * place.size, low + 1)))
+        s = place.scale_at(y, actor.y, actor.scale)
+        wide, high = float(rng.uniform(0.22, 0.42)) * s, float(rng.uniform(0.22, 0.44)) * s
+        deep = float(np.clip(0.30 * s * (y - high - place.horizon) / max(s, 1.0), 0.025 * s, 0.12 * s))
+        x = float(rng.uniform(0.05, 0.95)) * place.size
+        color = tint(WOODS[rng.integers(3)] if rng.random() < 0.6 else PALETTE[rng.integers(len(PALETTE))], 0.9)
+        plan.layers.append(Layer(y, [(0, s) for s in _furniture(x, y, wide, high, deep, color, bool(rng.random() < 0.5))],
+                                 [Shadow(x, y - deep * 0.4, wide * 1.15, deep * 1.1 + 3, 0.4)]))  # fmt: skip
+        tops.append(Top(x - wide * 0.85, x + wide * 0.85, y - high - deep * 0.45, s, y))
+    return tops
+
+
+def _furniture(x: float, y: float, wide: float, high: float, deep: float, color: Color, solid: bool) -> list[Shape]:
+    top = [
+        (x - wide, y - high),
+        (x + wide, y - high),
+        (x + wide * 0.9, y - high - deep),
+        (x - wide * 0.9, y - high - deep),
+    ]
+    thick = max(high * 0.07, 2.0)
+    shapes = []
+    if solid:
+        shapes.append(polygon([(x - wide * 0.97, y - high), (x + wide * 0.97, y - high), (x + wide * 0.97, y), (x - wide * 0.97, y)],
+                              tint(color, 0.85), 1.0))  # fmt: skip
+        for k in (-0.5, 0.5):
+            inner = wide * 0.42
+            cx = x + wide * k
+            shapes.append(polygon([(cx - inner, y - high * 0.85), (cx + inner, y - high * 0.85), (cx + inner, y - high * 0.1),
+                                   (cx - inner, y - high * 0.1)], tint(color, 0.95), 1.0))  # fmt: skip
+            shapes.append(
+                capsule((cx, y - high * 0.6), (cx, y - high * 0.6), thick * 0.5, thick * 0.5, tint(color, 0.5))
+            )
+    else:
+        for k, foot in ((-0.84, deep * 0.8), (0.84, deep * 0.8), (-0.92, 0.0), (0.92, 0.0)):
+            shapes.append(
+                capsule(
+                    (x + wide * k, y - high), (x + wide * k, y - foot), thick * 0.75, thick * 0.55, tint(color, 0.75)
+                )
+            )
+    shapes.append(polygon(top, tint(color, 1.12), 1.0))
+    shapes.append(polygon([(x - wide, y - high), (x + wide, y - high), (x + wide, y - high + thick), (x - wide, y - high + thick)],
+                          tint(color, 0.78), 0.8))  # fmt: skip
+    return [placed(shape, k * 1e-3, "") for k, shape in enumerate(shapes)]
+
+
+def _add_clutter(plan: Plan, actor: View, span: tuple[float, float], tops: list[Top], rng: np.random.Generator) -> None:
+    """One unused thing: standing or lying on furniture or on the ground, or leaning on the wall."""
+    place, size = plan.place, plan.place.size
+    kind = KINDS[rng.integers(len(KINDS))]
+    look = random_look(kind, rng)
+    small = kind in ("mug", "bottle", "phone", "book", "ball")
+    owner = plan.next_owner()
+    if small and tops and rng.random() < 0.65:
+        top = tops[rng.integers(len(tops))]
+        x, y, s, order = float(rng.uniform(top.x1, top.x2)), top.y, top.scale, top.order + 0.5
+    else:
+        low = place.horizon + 0.55 * (actor.y - place.horizon)
+        low = max(low, place.edge + 0.01 * size)
+        y = float(rng.uniform(low, max(min(actor.y * 1.04, size * 0.97), low + 1)))
+        s, order = place.scale_at(y, actor.y, actor.scale), y
+        # Nothing unused lies before the actor, where it could pass for the thing in use or hide it.
+        x = float(rng.uniform(0.03, 0.97)) * size
+        margin = 0.10 * actor.scale
+        for _ in range(12):
+            if not span[0] - margin < x < span[1] + margin:
+                break
+            x = float(rng.uniform(0.03, 0.97)) * size
+        else:
+            return
+    shapes = _lying(kind, look, x, y, s * look.size, rng)
+    plan.things.append(ThingPlan(owner, kind, False))
+    shadow = Shadow(x, y + 0.004 * s, (0.06 if small else 0.11) * s, 0.016 * s + 1.5, 0.32)
+    plan.layers.append(Layer(order, [(owner, placed(shape, 0.0, "thing")) for shape in shapes], [shadow]))
+
+
+def _lying(kind: str, look: Look, x: float, y: float, s: float, rng: np.random.Generator) -> list[Shape]:
+    turn, flat = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.38, 0.55))
+    c, d = float(np.cos(turn)) * s, float(np.sin(turn)) * s
+    lying = Frame((x, y), (c, d * flat), (d, -c * flat))
+    lean = float(rng.uniform(-0.35, 0.35))
+    stands = rng.random() < 0.5
+    if kind == "mug":
+        frame = upright(x, y, s)
+        return MAKERS[("mug", "")](frame if rng.random() < 0.5 else Frame((x, y), (-s, 0.0), (0.0, -s)), look)
+    if kind == "bottle":
+        return MAKERS[("bottle", "")](upright(x, y, s, 0.0 if rng.random() < 0.8 else 1.5), look)
+    if kind == "ball":
+        return MAKERS[("ball", "")](upright(x, y - 0.062 * s, s), look)
+    if kind == "book":
+        if rng.random() < 0.35:
+            return MAKERS[("book", "open")](lying, look)
+        return MAKERS[("book", "")](upright(x, y - 0.07 * s, s, lean * 0.3) if stands else lying, look)
+    if kind == "phone":
+        return MAKERS[("phone", "")](upright(x, y - 0.055 * s, s, lean * 0.3) if stands else lying, look)
+    if kind == "guitar":
+        return MAKERS[("guitar", "")](upright(x, y - 0.09 * s, s, lean) if stands else lying, look)
+    if kind == "racket":
+        return MAKERS[("racket", "")](upright(x, y - 0.37 * s, s, np.pi + lean) if stands else lying, look)
+    if kind == "broom":
+        return MAKERS[("broom", "")](upright(x, y, s, lean) if stands else lying, look)
+    if stands:
+        return MAKERS[("umbrella", "open")](upright(x, y - 0.26 * s, s, float(rng.choice([-1.0, 1.0])) * 1.9), look)
+    return MAKERS[("umbrella", "")](upright(x, y - 0.26 * s, s, lean) if rng.random() < 0.5 else lying, look)

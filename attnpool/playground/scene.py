@@ -1,0 +1,144 @@
+"""One picture of the playground and everything that is known about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from attnpool.playground import backdrop
+from attnpool.playground.compose import PersonPlan, Plan, compose
+from attnpool.playground.draw import Array, Canvas, Panel
+from attnpool.playground.figure import JOINT_PARTS
+
+Box = tuple[float, float, float, float]
+
+# A thing with fewer pixels to see than this, at 448 px, is not annotated.
+FEWEST_PIXELS = 12
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A person.
+
+    Attributes:
+        joints: (16, 2) pixels in the order of `attnpool.pose.MPII_JOINTS`, the skeleton's own, inside the picture or not.
+        visible: (16,) COCO's v: 2 seen; 1 hidden by something drawn on top, such as another limb, the held thing or, for
+            hips and shoulders, turned away behind the trunk; 0 outside the picture.
+        box: `(x1, y1, x2, y2)` around the person's visible pixels.
+        actor: the one who does what the label says.
+        area: visible pixels.
+    """
+
+    joints: Array
+    visible: Array
+    box: Box
+    actor: bool
+    area: int
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An object: kind, `(x1, y1, x2, y2)` around its visible pixels, their number, and whether the actor uses it."""
+
+    name: str
+    box: Box
+    in_use: bool
+    area: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture with its label, people and things."""
+
+    image: Image.Image
+    label: str
+    people: list[Figure]
+    objects: list[Thing]
+
+    @property
+    def evidence(self) -> Box:
+        """The box around the actor and the thing in use."""
+        boxes = [person.box for person in self.people if person.actor] + [it.box for it in self.objects if it.in_use]
+        x1, y1, x2, y2 = zip(*boxes, strict=True)
+        return (min(x1), min(y1), max(x2), max(y2))
+
+
+def render(seed: int, index: int, *, size: int = 448) -> Scene:
+    """Picture `index` of the world `seed`; the same for the same three numbers, whatever else is rendered.
+
+    Args:
+        seed: the world, at least 0.
+        index: the picture, at least 0. Any K consecutive pictures from a multiple of K on hold every class once.
+        size: width and height in pixels, 64 to 4096.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+    if seed < 0 or index < 0:
+        raise ValueError(f"seed {seed} and index {index}: both must be 0 or more")
+    if not 64 <= size <= 4096:
+        raise ValueError(f"size {size}: a picture of the playground has 64 to 4096 pixels a side; choose one of them")
+    return draw(compose(seed, index, size))
+
+
+def draw(plan: Plan) -> Scene:
+    """Paint a composition and read the annotations off what was painted."""
+    image, grain, fixtures = backdrop.paint(plan.place, plan.rng)
+    canvas = Canvas(image, grain, plan.place.light)
+    for fixture in fixtures:
+        if isinstance(fixture, Panel):
+            canvas.fill(fixture)
+        else:
+            canvas.paint(fixture, 0)
+    for layer in sorted(plan.layers, key=lambda layer: layer.order):
+        canvas.paint_layer(layer)
+    _finish(canvas, plan.rng)
+    owners = canvas.owners()
+    people = []
+    for person in plan.people:
+        found = _extent(owners, person.owner)
+        if found is not None:
+            people.append(_figure(canvas, person, *found))
+    least = FEWEST_PIXELS * (plan.place.size / 448) ** 2
+    things = []
+    for thing in plan.things:
+        found = _extent(owners, thing.owner)
+        if found is not None and (found[1] >= least or thing.in_use):
+            things.append(Thing(thing.kind, found[0], thing.in_use, found[1]))
+    return Scene(canvas.picture(), plan.label, people, things)
+
+
+def _finish(canvas: Canvas, rng: np.random.Generator) -> None:
+    """A camera's hand: a tint of the light, a little falloff towards the corners, sensor noise."""
+    size = canvas.size
+    axis = np.linspace(-1, 1, size, dtype=np.float32)
+    falloff = 1 - np.float32(0.10) * (axis[:, None] ** 2 + axis[None, :] ** 2)
+    warmth = float(rng.uniform(-0.05, 0.05))
+    gain = np.array([1 + warmth, 1.0, 1 - warmth], np.float32) * np.float32(rng.uniform(1.0, 1.16))
+    canvas.image *= falloff * gain[:, None, None]
+    canvas.image += np.float32(0.008) * canvas.grain
+
+
+def _extent(owners: Array, owner: int) -> tuple[Box, int] | None:
+    mask = owners == owner
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return None
+    box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+    return box, int(np.count_nonzero(mask))
+
+
+def _figure(canvas: Canvas, person: PersonPlan, box: Box, area: int) -> Figure:
+    seen = person.view.project(person.body.joints)
+    visible = np.zeros(16, np.int64)
+    for joint, (x, y, nearness) in enumerate(seen):
+        if not (0 <= x < canvas.size and 0 <= y < canvas.size):
+            continue
+        owner, part = canvas.shapes[int(canvas.top[int(y), int(x)])]
+        away = (
+            joint in (2, 3, 12, 13) and part in ("torso", "hips") and nearness - seen[7 if joint > 6 else 6][2] < -0.045
+        )
+        visible[joint] = 2 if owner == person.owner and part in JOINT_PARTS[joint] and not away else 1
+    return Figure(seen[:, :2].copy(), visible, box, person.actor, area)

@@ -1,0 +1,167 @@
+"""Attentional pooling (Method 1): low-rank second-order pooling as bottom-up times top-down attention, Eq. 3-11."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, on_grid, project, weighted_mean
+
+Activation = Literal["relu", "sigmoid", "softmax"]
+ACTIVATIONS = ("relu", "sigmoid", "softmax")
+INITS = ("average", "official")
+DROPOUTS = ("pooled", "positions")
+
+# The released code draws all weights of the head from N(0, 0.001).
+OFFICIAL_STD = 0.001
+# Terms 2..P start as small different random maps: large enough to leave each other, small against the first map's 1.
+EXTRA_TERM_STD = 0.01
+
+
+class AttentionalPooling(PoolingHead):
+    """Attentional pooling: a bottom-up saliency map times a top-down class map, summed over positions (Eq. 10, 11).
+
+    `score_k = 1/N * sum_p sum_i h_pi * t_pki`, `h_p = act(X b_p + beta_p)`, `t_pk = X a_pk + alpha_pk`: second-order
+    pooling `Tr(X^T X W_k^T)` (Eq. 9) with `W_k = sum_p a_pk b_p^T` of rank P. In training no map with K channels is
+    made: `z_p = 1/N * sum_i h_pi x_i`, `score = sum_p A_p z_p + alpha_p mean(h_p)` is the same number (Eq. 6).
+
+    Args:
+        in_channels: C.
+        num_classes: K.
+        rank: P, the number of terms; each has its own bottom-up and top-down maps.
+        per_class: every class has its own bottom-up map `h_pk`; then maps with K channels are needed.
+        activation: of the bottom-up map. None is the paper's. "relu" is `max(s, 0)`; "sigmoid" is `2 sigmoid(s)`, so
+            that 1 is its middle; "softmax" runs over the positions and is scaled by N, so that the map has mean 1.
+        dropout: probability of dropping in training, see `dropout_on`.
+        dropout_on: "pooled" drops channels of the pooled features; "positions" drops single entries of the features
+            that enter `t` (the released code, there with 0.8).
+        bias: whether there are `alpha` and `beta`. (A softmax does not change with `beta`, so it has none.)
+        init: "average" starts as average pooling: the first term has `b = 0`, `h = 1`; terms 2..P start with
+            `a = 0` and small random `b`, which are different so that they do not stay equal. "official" is the
+            released code's start: weights from N(0, 0.001), biases 0.
+
+    Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output.
+
+    Raises:
+        ValueError: at an unknown option, a wrong number of axes or channels, or `init="average"` without biases
+            where the map could not start at 1.
+
+    Source: Girdhar & Ramanan, "Attentional Pooling for Action Recognition", NIPS 2017, Sec. 3.1.
+
+    >>> head = AttentionalPooling(8, 3, rank=2)
+    >>> out = head(torch.randn(2, 8, 7, 7), maps=True)
+    >>> torch.allclose(out.combined.sum((-2, -1)), out.logits, atol=1e-5)
+    True
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        dropout: float = 0.0,
+        rank: int = 1,
+        per_class: bool = False,
+        activation: Activation | None = None,
+        bias: bool = True,
+        init: Literal["average", "official"] = "average",
+        dropout_on: Literal["pooled", "positions"] = "pooled",
+    ) -> None:
+        super().__init__(in_channels, num_classes, dropout=dropout)
+        if rank < 1:
+            raise ValueError(f"rank must be at least 1, not {rank}")
+        if activation is not None and activation not in ACTIVATIONS:
+            raise ValueError(f"unknown activation {activation!r}: use None, {', '.join(ACTIVATIONS)}")
+        if init not in INITS:
+            raise ValueError(f"unknown init {init!r}: use one of {', '.join(INITS)}")
+        if dropout_on not in DROPOUTS:
+            raise ValueError(f"unknown dropout_on {dropout_on!r}: use one of {', '.join(DROPOUTS)}")
+        if init == "average" and not bias and activation in (None, "relu"):
+            raise ValueError("without biases the bottom-up map cannot start at 1: use bias=True or init='official'")
+        self.rank = rank
+        self.per_class = per_class
+        self.activation = activation
+        self.init = init
+        self.dropout_on = dropout_on
+        attended = rank * num_classes if per_class else rank
+        self.a = nn.Parameter(torch.empty(rank * num_classes, in_channels))
+        self.alpha = nn.Parameter(torch.empty(rank * num_classes)) if bias else None
+        self.b = nn.Parameter(torch.empty(attended, in_channels))
+        self.beta = nn.Parameter(torch.empty(attended)) if bias and activation != "softmax" else None
+        self.reset_parameters()
+
+    def extra_repr(self) -> str:
+        return (
+            f"{super().extra_repr()}, rank={self.rank}, per_class={self.per_class}, activation={self.activation}, "
+            f"dropout_on={self.dropout_on}, init={self.init}"
+        )
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        average = self.init == "average"
+        nn.init.normal_(self.a, std=CLASSIFIER_STD if average else OFFICIAL_STD, generator=generator)
+        nn.init.normal_(self.b, std=EXTRA_TERM_STD if average else OFFICIAL_STD, generator=generator)
+        for bias in (self.alpha, self.beta):
+            if bias is not None:
+                nn.init.zeros_(bias)
+        if average:
+            first = self.b.shape[0] // self.rank  # rows of the first term
+            with torch.no_grad():
+                self.a[self.num_classes :] = 0
+                self.b[:first] = 0
+                if self.beta is not None and self.activation in (None, "relu"):
+                    self.beta[:first] = 1
+
+    def saliency(self, x: Tensor) -> Tensor:
+        """Bottom-up maps `h` of features `(B, C, N)`: `(B, P, N)`, or `(B, P*K, N)` if they are per class."""
+        return activate(project(x, self.b, self.beta), self.activation)
+
+    def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
+        x, grid = self.channels_first(features)
+        h = self.saliency(x)
+        logits = self.score_per_class(x, h) if self.per_class else self.score(x, h)
+        if not maps:
+            return Pooled(logits)
+        top_down = on_grid(project(x, self.a, self.alpha).unflatten(1, (self.rank, self.num_classes)), grid)
+        bottom_up = on_grid(h.unflatten(1, (self.rank, -1)), grid)
+        return Pooled(logits, top_down, bottom_up, (top_down * bottom_up).sum(1) / x.shape[2])
+
+    def score(self, x: Tensor, h: Tensor) -> Tensor:
+        """Logits of class-agnostic attention, pooled first and classified after (Eq. 6)."""
+        if self.dropout_on == "positions":
+            z = weighted_mean(F.dropout(x, self.dropout, self.training), h)
+        else:
+            z = F.dropout(weighted_mean(x, h), self.dropout, self.training)
+        return classify(z, h, self.a, self.alpha)
+
+    def score_per_class(self, x: Tensor, h: Tensor) -> Tensor:
+        """Logits when every class has its own bottom-up map: both maps are made, and multiplied (Eq. 8)."""
+        if self.dropout_on == "positions":
+            x = F.dropout(x, self.dropout, self.training)
+        else:  # one mask for all positions drops the same channels of every pooled feature
+            x = F.dropout1d(x, self.dropout, self.training) if self.training and self.dropout else x
+        t = project(x, self.a, self.alpha)
+        return (t * h).mean(2).unflatten(1, (self.rank, self.num_classes)).sum(1)
+
+
+def classify(z: Tensor, h: Tensor, a: Tensor, alpha: Tensor | None) -> Tensor:
+    """`sum_p A_p z_p + alpha_p mean(h_p)`: `(B, P, C)`, `(B, P, N)`, `(P*K, C)`, `(P*K,)` -> `(B, K)`."""
+    rank = z.shape[1]
+    if rank == 1:
+        logits = F.linear(z[:, 0], a)
+    else:  # the sum over terms is a product over P*C
+        logits = F.linear(z.flatten(1), a.unflatten(0, (rank, -1)).transpose(0, 1).flatten(1))
+    return logits if alpha is None else logits + h.mean(2) @ alpha.unflatten(0, (rank, -1))
+
+
+def activate(maps: Tensor, activation: Activation | None) -> Tensor:
+    """Applies a bottom-up activation, scaled so that a map that prefers nothing is 1 everywhere."""
+    if activation is None:
+        return maps
+    if activation == "relu":
+        return F.relu(maps)
+    if activation == "sigmoid":
+        return 2 * torch.sigmoid(maps)
+    return torch.softmax(maps, -1) * maps.shape[-1]

@@ -1,0 +1,121 @@
+"""What every pooling returns, what it is built from, and how features of any layout are read without a copy."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+# Classifier weights start small, so that the first predictions are close to uniform whatever the feature scale is.
+CLASSIFIER_STD = 0.01
+
+
+class Pooled(NamedTuple):
+    """Scores, and the maps that add up to them.
+
+    `combined.sum((-2, -1)) == logits` in eval mode (over the last axis alone for token input). Maps are `None`
+    unless they were asked for with `maps=True`.
+
+    Attributes:
+        logits: `(B, K)` class scores.
+        top_down: `(B, P, K, H, W)` class-specific maps `t = X a + alpha` (Eq. 10).
+        bottom_up: `(B, P, 1, H, W)` saliency `h = X b + beta`, or `(B, P, K, H, W)` if every class has its own. Its
+            natural value is 1: average pooling is `h = 1`.
+        combined: `(B, K, H, W)`, `(top_down * bottom_up).sum(1) / N` (Eq. 11, with the mean over positions).
+        pose: `(B, 16, H, W)` joint heatmaps from heads that predict them, with or without `maps`.
+    """
+
+    logits: Tensor
+    top_down: Tensor | None = None
+    bottom_up: Tensor | None = None
+    combined: Tensor | None = None
+    pose: Tensor | None = None
+
+
+# Without a name of its own the type cannot be written by `torch.export.save`, whose error message asks for this call.
+_pytree._register_namedtuple(Pooled, serialized_type_name="attnpool.Pooled")
+
+
+class PoolingHead(nn.Module):
+    """Base of the heads: features `(B, C, H, W)` or `(B, N, C)` in, `Pooled` out.
+
+    Args:
+        in_channels: C, channels of the features.
+        num_classes: K.
+        dropout: probability of dropping a channel of the pooled features in training.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        if in_channels < 1 or num_classes < 1:
+            raise ValueError(f"in_channels and num_classes must be at least 1, not {in_channels} and {num_classes}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        self.dropout = dropout
+
+    def extra_repr(self) -> str:
+        return f"in_channels={self.in_channels}, num_classes={self.num_classes}, dropout={self.dropout}"
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draws the initial weights, from `generator` if one is given."""
+        raise AssertionError(f"{type(self).__name__} lacks reset_parameters")
+
+    def channels_first(self, features: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Views features as `(B, C, N)`, without a copy for NCHW, NHWC (channels_last) and tokens.
+
+        Returns:
+            The view, and the shape of the positions: `(H, W)` for feature maps, `(N,)` for tokens.
+
+        Raises:
+            ValueError: the features have other than 3 or 4 axes, or other than `in_channels` channels.
+        """
+        if features.ndim == 4:
+            x, grid = features.flatten(2), tuple(features.shape[2:])
+        elif features.ndim == 3:
+            x, grid = features.transpose(1, 2), (features.shape[1],)
+        else:
+            raise ValueError(f"features must be (B, C, H, W) or (B, N, C), not of shape {tuple(features.shape)}")
+        if x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"features of shape {tuple(features.shape)} have {x.shape[1]} channels, this head was built for "
+                f"{self.in_channels}: build it with in_channels={x.shape[1]}, or pass (B, C, H, W) or (B, N, C)"
+            )
+        if x.shape[2] == 0:
+            raise ValueError(f"features of shape {tuple(features.shape)} have no positions to pool")
+        return x, grid
+
+
+def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Linear maps of every position: `(B, C, N)`, `(P, C)` -> `(B, P, N)`, in the order that suits x's memory.
+
+    With channels contiguous (NHWC, tokens) this is one matrix product over all positions of the batch; otherwise one
+    product an image, which reads x as it lies. Neither copies x.
+    """
+    if channels_contiguous(x):
+        return F.linear(x.transpose(1, 2), weight, bias).transpose(1, 2)
+    maps = torch.matmul(weight, x)
+    return maps if bias is None else maps + bias[:, None]
+
+
+def weighted_mean(x: Tensor, maps: Tensor) -> Tensor:
+    """Mean of features under weights, `(B, C, N)`, `(B, P, N)` -> `(B, P, C)`: `z_p = 1/N * sum_i h_pi x_i`."""
+    if channels_contiguous(x):
+        total = torch.bmm(maps, x.transpose(1, 2))
+    else:
+        total = torch.bmm(x, maps.transpose(1, 2)).transpose(1, 2)
+    return total / x.shape[2]
+
+
+def channels_contiguous(x: Tensor) -> bool:
+    """Whether the channels of a `(B, C, N)` view lie side by side in memory, as in NHWC and in tokens."""
+    return x.stride(1) == 1
+
+
+def on_grid(maps: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Gives maps `(..., N)` the shape of the positions: `(..., H, W)`, or `(..., N)` for tokens."""
+    return maps.unflatten(-1, grid)

@@ -1,0 +1,88 @@
+"""First-order pooling: the average (Eq. 1 and 12) and the maximum over positions, each with a linear classifier."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, on_grid, project
+
+
+class _LinearHead(PoolingHead):
+    """A head whose only parameters are a linear classifier `a (K, C)`, `alpha (K,)`."""
+
+    def __init__(self, in_channels: int, num_classes: int, *, dropout: float = 0.0, bias: bool = True) -> None:
+        super().__init__(in_channels, num_classes, dropout=dropout)
+        self.a = nn.Parameter(torch.empty(num_classes, in_channels))
+        self.alpha = nn.Parameter(torch.empty(num_classes)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        nn.init.normal_(self.a, std=CLASSIFIER_STD, generator=generator)
+        if self.alpha is not None:
+            nn.init.zeros_(self.alpha)
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        return F.linear(F.dropout(pooled, self.dropout, self.training), self.a, self.alpha)
+
+
+class AveragePooling(_LinearHead):
+    """Average pooling and a linear classifier, seen as top-down-only attention (Eq. 1 and 12).
+
+    `score_k = 1/N * sum_i t_ki`, with `t_k = X a_k + alpha_k` and the bottom-up map `h = 1`. The top-down maps are the
+    class activation maps of the network. (The paper sums over positions; here as in its code scores are means, so
+    that they do not depend on the picture's size.)
+
+    Args:
+        in_channels: C.
+        num_classes: K.
+        dropout: probability of dropping a channel of the pooled features in training.
+        bias: whether the classifier has a bias `alpha`.
+
+    Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output, with P = 1.
+
+    Raises:
+        ValueError: at a wrong number of axes or channels.
+
+    Source: Girdhar & Ramanan, "Attentional Pooling for Action Recognition", NIPS 2017.
+
+    >>> head = AveragePooling(8, 3)
+    >>> out = head(torch.randn(2, 8, 7, 7), maps=True)
+    >>> out.combined.shape
+    torch.Size([2, 3, 7, 7])
+    """
+
+    def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
+        x, grid = self.channels_first(features)
+        logits = self.classify(x.mean(2))
+        if not maps:
+            return Pooled(logits)
+        top_down = on_grid(project(x, self.a, self.alpha), grid).unsqueeze(1)
+        bottom_up = torch.ones_like(top_down[:, :, :1])
+        return Pooled(logits, top_down, bottom_up, top_down[:, 0] / x.shape[2])
+
+
+class MaxPooling(_LinearHead):
+    """Max pooling of every channel over the positions, and a linear classifier.
+
+    `score_k = sum_c a_kc * max_i x_ic + alpha_k`. The score is still a sum over positions: channel c gives its part to
+    the position where it is largest (the first one in a tie). So `combined_ki = sum_{c: i = argmax_j x_jc} a_kc x_ic +
+    alpha_k / N`, the bottom-up map is 1 and the top-down map is `N * combined`.
+
+    Args, shapes and errors: as in `AveragePooling`. Source: the alternative named before Eq. 1 of the paper.
+    """
+
+    def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
+        x, grid = self.channels_first(features)
+        if not maps:
+            return Pooled(self.classify(x.amax(2)))
+        pooled, where = x.max(2)
+        logits = self.classify(pooled)
+        count = x.shape[2]
+        parts = torch.zeros_like(x).scatter(2, where.unsqueeze(2), pooled.unsqueeze(2))
+        top_down = project(parts, self.a) * count
+        if self.alpha is not None:
+            top_down = top_down + self.alpha[:, None]
+        top_down = on_grid(top_down, grid).unsqueeze(1)
+        return Pooled(logits, top_down, torch.ones_like(top_down[:, :, :1]), top_down[:, 0] / count)

@@ -1,0 +1,75 @@
+"""Joint sets: MPII's 16, in which everything here is expressed, COCO's 17, and the way from any names to MPII's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MPII_JOINTS: tuple[str, ...] = (
+    "right_ankle",
+    "right_knee",
+    "right_hip",
+    "left_hip",
+    "left_knee",
+    "left_ankle",
+    "pelvis",
+    "thorax",
+    "upper_neck",
+    "head_top",
+    "right_wrist",
+    "right_elbow",
+    "right_shoulder",
+    "left_shoulder",
+    "left_elbow",
+    "left_wrist",
+)
+"""MPII's joints by id. "Right" is the person's own right."""
+
+COCO_JOINTS: tuple[str, ...] = (
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
+"""COCO's keypoints in the order of its person category."""
+
+MPII_FLIP: tuple[int, ...] = (5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10)
+"""Joint j of a mirrored person is joint `MPII_FLIP[j]` of the person: left and right change places."""
+
+# What may stand in for a joint which a joint set does not have, best first. The paper's authors put the nose in
+# the place of the head's top.
+_STAND_INS: dict[str, tuple[str, ...]] = {"upper_neck": ("neck",), "head_top": ("head", "nose")}
+
+
+def joint_mapping(names: Sequence[str]) -> tuple[int | None, ...]:
+    """Where each of MPII's 16 joints is found in another joint set.
+
+    Names are compared without regard to case, and spaces and hyphens count as underscores. A neck stands in for the
+    upper neck, and the head or else the nose for the head's top; nothing is made up from other joints, so COCO's
+    persons have no pelvis, thorax or upper neck.
+
+    Args:
+        names: the names of the other set's joints, in its order.
+
+    Returns:
+        For each MPII joint its position in `names`, or `None` where it is missing.
+    """
+    found: dict[str, int] = {}
+    for position, name in enumerate(names):
+        found.setdefault(name.strip().lower().replace(" ", "_").replace("-", "_"), position)
+    return tuple(
+        next((found[name] for name in (joint, *_STAND_INS.get(joint, ())) if name in found), None)
+        for joint in MPII_JOINTS
+    )

@@ -1,0 +1,85 @@
+"""Target heatmaps for pose regularisation (Method 2 of the paper), drawn as its authors drew them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attnpool.pose.joints import MPII_JOINTS
+
+CANVAS_WIDTH = 200  # the authors' canvas; discs are drawn on it and averaged down to the map
+
+Joints = Sequence[tuple[float, float] | None]
+
+
+def heatmaps(
+    people: Sequence[Sequence[Joints]],
+    image_size: tuple[int, int],
+    map_size: tuple[int, int],
+    *,
+    radius: float = 0.05,
+) -> tuple[Tensor, Tensor]:
+    """Target heatmaps of the 16 joints: filled discs, everybody of a picture in the same 16 channels.
+
+    A joint becomes a disc on a canvas 200 pixels wide (its height keeps the picture's aspect): a canvas pixel is 1 if
+    its centre is at most `radius * 200` canvas pixels from the joint, whatever the person's size. Discs of several
+    people are united, not added. The canvas is then averaged over the cells of the map, so values lie in 0..1.
+
+    A joint outside the picture draws nothing, and does not count as labelled either: the crop has lost it, and a map
+    that is zero everywhere would teach the network that nobody has such a joint. So `labelled[b, j]` is true if at
+    least one person of picture b has joint j inside `0 <= x < width, 0 <= y < height`.
+
+    Args:
+        people: `people[b]` is a list of persons, each of them 16 entries `(x, y)` in the order of `MPII_JOINTS` or
+            `None`, in pixels of the network's input (the centre of the first pixel is at 0.5, 0.5).
+        image_size: (height, width) of the network's input.
+        map_size: (h, w) of the maps.
+        radius: of the disc, as a fraction of the picture's width.
+
+    Returns:
+        Heatmaps (B, 16, h, w) float32, and labelled (B, 16) bool.
+
+    Raises:
+        ValueError: a size or the radius is not positive, or a person has not 16 entries.
+    """
+    height, width = image_size
+    if min(*image_size, *map_size) < 1 or not radius > 0:
+        raise ValueError(f"heatmaps need positive sizes and radius, not {image_size}, {map_size} and {radius}")
+    canvas_height = max(1, round(CANVAS_WIDTH * height / width))
+    scale_x, scale_y = CANVAS_WIDTH / width, canvas_height / height
+    reach = radius * CANVAS_WIDTH
+    columns, rows = np.arange(CANVAS_WIDTH) + 0.5, np.arange(canvas_height) + 0.5
+    average_rows = _cell_averages(canvas_height, map_size[0])  # (h, canvas height)
+    average_columns = _cell_averages(CANVAS_WIDTH, map_size[1])  # (w, canvas width)
+
+    maps = np.zeros((len(people), len(MPII_JOINTS), *map_size), np.float32)
+    labelled = np.zeros((len(people), len(MPII_JOINTS)), bool)
+    for b, persons in enumerate(people):
+        for person in persons:
+            if len(person) != len(MPII_JOINTS):
+                raise ValueError(f"a person has {len(person)} joints; give all {len(MPII_JOINTS)}, None where unknown")
+        for j in range(len(MPII_JOINTS)):
+            joints = [person[j] for person in persons]
+            inside = np.array([p for p in joints if p is not None and 0 <= p[0] < width and 0 <= p[1] < height])
+            if len(inside) == 0:
+                continue
+            labelled[b, j] = True
+            x, y = inside.T * np.array([[scale_x], [scale_y]])
+            # Only the part of the canvas around the discs: the rest is 0.
+            near_x = (columns >= x.min() - reach) & (columns <= x.max() + reach)
+            near_y = (rows >= y.min() - reach) & (rows <= y.max() + reach)
+            across, down = columns[near_x] - x[:, None, None], rows[near_y, None] - y[:, None, None]
+            canvas = (across**2 + down**2 <= reach**2).any(axis=0).astype(np.float64)
+            maps[b, j] = average_rows[:, near_y] @ canvas @ average_columns[:, near_x].T
+    return torch.from_numpy(maps), torch.from_numpy(labelled)
+
+
+def _cell_averages(pixels: int, cells: int) -> np.ndarray:
+    """(cells, pixels) matrix which averages a line of pixels over equal cells; a pixel on a border counts in parts."""
+    edges = np.linspace(0, pixels, cells + 1)
+    start, stop = np.arange(pixels), np.arange(1, pixels + 1)
+    overlap = np.minimum(edges[1:, None], stop) - np.maximum(edges[:-1, None], start)
+    return np.clip(overlap, 0, None) * (cells / pixels)

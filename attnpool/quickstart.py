@@ -1,0 +1,174 @@
+"""`quickstart`: three poolings compared on a generated world, with real ImageNet features and no network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attnpool.backbone import Backbone
+from attnpool.checkpoint import Run
+from attnpool.data import Index, read, read_image
+from attnpool.evaluation import Evaluation, evaluate, predict
+from attnpool.explain import grid
+from attnpool.explaining import explain
+from attnpool.options import TrainOptions
+from attnpool.playground import write_folder
+from attnpool.progress import bar
+from attnpool.recognizer import Recognizer, write_json
+from attnpool.report import comparison_plot, png, write_report
+from attnpool.training import train
+
+HEADS = ("average", "attentional", "pose")
+TITLES = {
+    "average": "Average pooling",
+    "attentional": "Attentional pooling, rank 1",
+    "pose": "Pose-regularised attentional pooling",
+}
+WORLD_SEED = 1
+IMAGES = 1120
+EPOCHS = 20
+SHOWN = 6  # pictures in each grid of the report
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """What `quickstart` found: `results` is the content of results.json, `table()` the same to read."""
+
+    out: Path
+    results: dict[str, Any]
+
+    def table(self) -> str:
+        seeds = self.results["seeds"]
+        spread = f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+        lines = [f"{'pooling':<38} {'mAP':>13} {'accuracy':>13} {'pointing':>13}"]
+        for head, values in self.results["heads"].items():
+            cells = [percent(values[key]) for key in ("mAP", "accuracy", "pointing")]
+            lines.append(f"{TITLES.get(head, head):<38} " + " ".join(f"{cell:>13}" for cell in cells))
+        return "\n".join([*lines, f"in percent, {spread}; report: {self.out / 'report.html'}"])
+
+
+def percent(values: Sequence[float]) -> str:
+    numbers = 100 * np.array(values)
+    return f"{numbers.mean():.1f} ± {numbers.std(ddof=1):.1f}" if len(numbers) > 1 else f"{numbers[0]:.1f}"
+
+
+def quickstart(
+    out: str | Path,
+    *,
+    images: int = IMAGES,
+    epochs: int = EPOCHS,
+    seeds: Sequence[int] = (0, 1, 2),
+    image_size: int = 448,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> Quickstart:
+    """Makes a playground world, trains three heads on frozen ImageNet features of it, and writes a report.
+
+    One world; the seeds vary the head's start, the order and dropout. The learning rates are the defaults, chosen by
+    the study in docs/study.md on other worlds. What an earlier, interrupted call has done is not done again.
+
+    Args:
+        out: folder of `world/`, `runs/`, `results.json` and `report.html`.
+        images: of the world, a quarter of them for validation.
+        epochs: of every training.
+        seeds: of the trainings.
+        image_size: of pictures and network.
+        cache: folder of features, see `features.cache_folder`.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: the options cannot be used, or `out` holds something else.
+        OSError: the disk is full.
+    """
+    started = time.monotonic()
+    out = Path(out)
+    world = out / "world"
+    if not world.exists():
+        with bar(images, "world", "images", hidden=not progress) as shown:
+            write_folder(
+                world, images, WORLD_SEED, size=image_size, progress=lambda done, _: shown.update(done - shown.n)
+            )
+    train_part, val = read(f"folder:{world}")
+    if len(train_part) + len(val) != images:
+        raise ValueError(
+            f"{world}: holds {len(train_part) + len(val)} images, not {images}; remove it, or use another --out"
+        )
+    backbone = Backbone("lite0", frozen=True)
+    runs: dict[str, list[Run]] = {}
+    found: dict[str, list[Evaluation]] = {}
+    for head in HEADS:
+        for seed in seeds:
+            model = Recognizer(
+                backbone,
+                classes=train_part.classes,
+                pooling=head,
+                view={"image_size": image_size, "short_side": None, "max_width": None},
+                seed=seed,
+            )
+            options = TrainOptions(epochs=epochs, seed=seed)
+            run = train(
+                model,
+                train_part,
+                val,
+                out=out / "runs" / f"{head}-{seed}",
+                options=options,
+                cache=cache,
+                progress=progress,
+            )
+            runs.setdefault(head, []).append(run)
+            found.setdefault(head, []).append(evaluate(run, val, cache=cache))
+    results = {
+        "seeds": list(seeds),
+        "heads": {
+            head: {
+                "mAP": [e.scores.mAP for e in evaluations],
+                "accuracy": [e.scores.accuracy for e in evaluations],
+                "pointing": [e.pointing for e in evaluations],
+            }
+            for head, evaluations in found.items()
+        },
+        "images": {"train": len(train_part), "val": len(val)},
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    per_class = {
+        TITLES[head]: np.array([[row["AP"] for row in e.scores.per_class] for e in es], dtype=float)
+        for head, es in found.items()
+    }
+    panels = [
+        (f"{TITLES[head]}: bottom-up, top-down and combined maps", png(sheet(runs[head][0].model, val)))
+        for head in ("attentional", "pose")
+    ]
+    write_report(
+        out / "report.html",
+        results,
+        title="attnpool quickstart",
+        intro=(
+            f"{len(train_part.classes)} actions in a generated world, {len(train_part)} pictures to train on and {len(val)} to validate, at "
+            f"{image_size} px. The backbone is EfficientNet-Lite0 with its ImageNet weights, frozen; only the head is trained, {epochs} epochs."
+        ),
+        plots=[("Average precision of each class", comparison_plot(per_class, train_part.classes))],
+        panels=panels,
+        command=f"attnpool quickstart --out {out}",
+    )
+    write_json(out / "results.json", results)
+    return Quickstart(out, results)
+
+
+def sheet(model: Recognizer, val: Index) -> Any:
+    """Panels of validation pictures drawn at random, not picked: the best class and, beside it, the true one or the runner-up."""
+    drawn = np.random.default_rng(0).choice(len(val), size=min(SHOWN, len(val)), replace=False)
+    panels = []
+    for i in sorted(drawn.tolist()):
+        sample = val.samples[i]
+        path = val.file(sample)
+        (prediction,) = predict(model, [path], top=len(model.classes), maps=True)
+        ranked = [model.classes.index(label) for label, _ in prediction.scores]
+        true = sample.labels[0]
+        chosen = true if ranked[0] != true else ranked[1]
+        panels.append(explain(prediction, model, read_image(path), chosen=chosen, title=f"true: {model.classes[true]}"))
+    return grid(panels)

@@ -1,0 +1,341 @@
+"""Recognizer = backbone + pooling: normalised images or clips in, scores and maps out; saved as a run folder."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from attnpool.backbone import Backbone
+from attnpool.pooling import POOLINGS, Pooled, PoolingHead
+
+FORMAT = 1  # of the run folder; raised when an older version could not read it
+WEIGHTS_FILE = "model.safetensors"
+RUN_FILE = "run.json"
+
+
+class Standardize(nn.Module):
+    """Per-channel standardisation of features with fixed statistics: `(x - mean) / std`, on axis 1.
+
+    Features of different backbones differ in scale by orders of magnitude; with this one learning rate suits all, and
+    a head on a frozen backbone converges in fewer steps. Fitted once on training features (`features.statistics`).
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(channels))
+
+    def fit(self, mean: Tensor, std: Tensor) -> None:
+        """Sets the statistics; a channel that never varies is centred and otherwise left as it is."""
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.where(std > 1e-6, 1 / std.clamp_min(1e-6), 1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # x * s + (-m s) in one pass over the features
+        return torch.addcmul((-self.mean * self.scale)[:, None, None], x, self.scale[:, None, None])
+
+
+class Recognizer(nn.Module):
+    """A backbone whose final average pooling is replaced by one of `attnpool.POOLINGS`.
+
+    Args:
+        backbone: "lite0", any timm name, or a `Backbone`.
+        classes: class names; their order is the order of the scores.
+        pooling: a key of `POOLINGS`.
+        rank, per_class, activation, dropout, dropout_on, init: options of the pooling, None for its own default. An
+            option that the pooling does not have is an error.
+        task: "single" (softmax over classes) or "multi" (a sigmoid each).
+        weights: see `Backbone`.
+        freeze_backbone: train the head alone, see `Backbone`. (A `Backbone` that is passed in keeps its own setting.)
+        standardize: standardise the features with fixed statistics before pooling (see `Standardize`); by default if the
+            backbone is frozen.
+        view: how pictures are brought to the network's input, in the terms of `data.ViewOptions` (image_size, short_side,
+            max_width); kept here because it belongs to the trained model.
+        seed: of the head's initial weights.
+
+    Raises:
+        ValueError: fewer than two classes, repeated classes, an unknown pooling or option, or weights that do not fit.
+
+    >>> model = Recognizer("lite0", classes=["drinking", "calling"])
+    >>> out = model(model.normalize(torch.zeros(1, 3, 448, 448, dtype=torch.uint8)), maps=True)
+    >>> out.combined.shape
+    torch.Size([1, 2, 14, 14])
+    """
+
+    def __init__(
+        self,
+        backbone: str | Backbone = "lite0",
+        *,
+        classes: Sequence[str],
+        pooling: str = "attentional",
+        rank: int | None = None,
+        per_class: bool | None = None,
+        activation: Literal["relu", "sigmoid", "softmax"] | None = None,
+        dropout: float | None = None,
+        dropout_on: Literal["pooled", "positions"] | None = None,
+        init: Literal["average", "official"] | None = None,
+        task: Literal["single", "multi"] = "single",
+        weights: str | Path = "pretrained",
+        freeze_backbone: bool = True,
+        standardize: bool | None = None,
+        view: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.classes = tuple(classes)
+        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"a recognizer needs two or more different classes, not {list(self.classes)[:5]}")
+        if task not in ("single", "multi"):
+            raise ValueError(f"unknown task {task!r}: use single or multi")
+        self.task = task
+        self.pooling = pooling
+        given = {
+            "rank": rank,
+            "per_class": per_class,
+            "activation": activation,
+            "dropout": dropout,
+            "dropout_on": dropout_on,
+            "init": init,
+        }
+        self.head_options = {name: value for name, value in given.items() if value is not None}
+        self.view: dict[str, Any] = dict(view or {"image_size": 448, "short_side": None, "max_width": None})
+        head_class = check_pooling(pooling, self.head_options)  # before the slow part
+        self.backbone = (
+            backbone if isinstance(backbone, Backbone) else Backbone(backbone, weights, frozen=freeze_backbone)
+        )
+        channels = self.backbone.out_channels
+        fixed = self.backbone.frozen if standardize is None else standardize
+        self.standardize: nn.Module = Standardize(channels) if fixed else nn.Identity()
+        self.head: PoolingHead = head_class(channels, len(self.classes), **self.head_options)
+        self.head.reset_parameters(torch.Generator().manual_seed(seed))
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """RGB pixels 0..255, uint8 or float, `(..., 3, H, W)` -> the network's input, float32. Never resizes.
+
+        Raises:
+            ValueError: the third axis from the end is not 3 channels long.
+        """
+        if pixels.ndim < 3 or pixels.shape[-3] != 3:
+            raise ValueError(f"pixels must be (..., 3, H, W), RGB 0..255, not of shape {tuple(pixels.shape)}")
+        mean = torch.tensor(self.backbone.mean, device=pixels.device)[:, None, None]
+        std = torch.tensor(self.backbone.std, device=pixels.device)[:, None, None]
+        return (pixels.float() - mean) / std
+
+    def forward(self, x: Tensor, *, maps: bool = False) -> Pooled:
+        """Scores normalised images `(B, 3, H, W)` or clips `(B, T, 3, H, W)`.
+
+        The logits of a clip are the mean of its frames' logits (the consensus of temporal segment networks); its
+        maps are `(B, T, ...)` and `combined`, divided by T, still adds up to the logits over T, H and W.
+
+        Raises:
+            ValueError: the input has other than 4 or 5 axes.
+        """
+        if x.ndim == 4:
+            return self.pool(self.backbone(x), maps=maps)
+        if x.ndim != 5:
+            raise ValueError(f"input must be (B, 3, H, W) or (B, T, 3, H, W), not of shape {tuple(x.shape)}")
+        return clip_consensus(self.pool(self.backbone(x.flatten(0, 1)), maps=maps), x.shape[1])
+
+    def pool(self, features: Tensor, *, maps: bool = False) -> Pooled:
+        """Scores features `(B, C, H, W)` of the backbone, such as those of `features.FeatureCache`."""
+        return self.head(self.standardize(features), maps=maps)
+
+    def describe(self) -> dict[str, Any]:
+        """Everything but the weights that it takes to build this recognizer again, as JSON values."""
+        return {
+            "classes": list(self.classes),
+            "task": self.task,
+            "backbone": self.backbone.name,
+            "freeze_backbone": self.backbone.frozen,
+            "pooling": self.pooling,
+            "head_options": self.head_options,
+            "standardize": isinstance(self.standardize, Standardize),
+            "view": self.view,
+            "pixels": {"mean": list(self.backbone.mean), "std": list(self.backbone.std)},
+        }
+
+    def save(
+        self,
+        run: str | Path,
+        *,
+        recipe: Mapping[str, Any] | None = None,
+        split: Mapping[str, Any] | None = None,
+        results: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Writes a run folder: `model.safetensors` and, last, `run.json` (a folder without it is not a run).
+
+        Args:
+            run: the folder, made if it is not there.
+            recipe: the resolved options of the training.
+            split: which files were trained on and which held out.
+            results: what the training wrote down.
+        """
+        folder = Path(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_tensors(folder / WEIGHTS_FILE, self.state_dict())
+        about = {
+            "format": FORMAT,
+            "versions": versions(),
+            "model": self.describe(),
+            "recipe": dict(recipe or {}),
+            "split": dict(split or {}),
+            "results": dict(results or {}),
+        }
+        write_json(folder / RUN_FILE, about)
+        return folder
+
+    @classmethod
+    def load(cls, run: str | Path, *, weights_file: str = WEIGHTS_FILE) -> Recognizer:
+        """Reads a run folder, in eval mode.
+
+        Raises:
+            ValueError: it is not a run folder, is damaged, or was written by another version.
+        """
+        about = read_run(run)
+        model = about["model"]
+        try:
+            backbone = Backbone(model["backbone"], "random", frozen=model["freeze_backbone"])
+            recognizer = cls(
+                backbone,
+                classes=model["classes"],
+                pooling=model["pooling"],
+                task=model["task"],
+                standardize=model["standardize"],
+                view=model["view"],
+                **model["head_options"],
+            )
+            backbone.mean, backbone.std = tuple(model["pixels"]["mean"]), tuple(model["pixels"]["std"])
+            recognizer.load_state_dict(load_tensors(Path(run) / weights_file))
+        except (KeyError, TypeError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0][:160]
+            raise ValueError(
+                f"{run}: its {RUN_FILE} and {weights_file} do not fit together ({reason}); train it again"
+            ) from error
+        return recognizer.eval()
+
+
+def check_pooling(pooling: str, options: Mapping[str, Any]) -> type[PoolingHead]:
+    """The head class of a name, after checking that it has these options.
+
+    Raises:
+        ValueError: the name is unknown, or the pooling has no such option.
+    """
+    if pooling not in POOLINGS:
+        raise ValueError(f"unknown pooling {pooling!r}: use one of {', '.join(POOLINGS)}")
+    accepted = inspect.signature(POOLINGS[pooling]).parameters
+    for name in options:
+        if name not in accepted:
+            having = [key for key, head in POOLINGS.items() if name in inspect.signature(head).parameters]
+            raise ValueError(
+                f"{pooling} pooling has no option {name}: leave it out, or use pooling {' or '.join(having)}"
+            )
+    return POOLINGS[pooling]
+
+
+def clip_consensus(frames: Pooled, length: int) -> Pooled:
+    """Averages the logits of `length` frames a clip, and gives every map its time axis."""
+
+    def clips(maps: Tensor | None) -> Tensor | None:
+        return None if maps is None else maps.unflatten(0, (-1, length))
+
+    combined = clips(frames.combined)
+    return Pooled(
+        frames.logits.unflatten(0, (-1, length)).mean(1),
+        clips(frames.top_down),
+        clips(frames.bottom_up),
+        None if combined is None else combined / length,
+        clips(frames.pose),
+    )
+
+
+def read_run(run: str | Path) -> dict[str, Any]:
+    """The `run.json` of a run folder.
+
+    Raises:
+        ValueError: there is none, it is damaged, or it is of another format.
+    """
+    path = Path(run) / RUN_FILE
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        found = about["format"]
+    except OSError as error:
+        raise ValueError(
+            f"{run}: not a run folder (it has no readable {RUN_FILE}); make one with: attnpool train ... --out {run}"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: damaged; train again into a new folder") from error
+    if found != FORMAT:
+        writer = (
+            about.get("versions", {}).get("attnpool", "unknown")
+            if isinstance(about.get("versions"), dict)
+            else "unknown"
+        )
+        raise ValueError(
+            f"{run}: a run of format {found} (attnpool {writer}), this version reads format {FORMAT}: install that version or train again"
+        )
+    return about
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a safetensors file, whole or not at all."""
+    from safetensors.torch import save_file
+
+    partial = path.with_name(path.name + ".partial")
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
+        os.replace(partial, path)
+    except Exception as error:
+        partial.unlink(missing_ok=True)
+        if type(error).__name__ == "SafetensorError":  # how the library reports a full disk
+            raise OSError(f"{path}: cannot be written ({error})") from error
+        raise
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads a safetensors file.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: missing or damaged ({str(error)[:100]}); train again") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed a run."""
+    from importlib.metadata import version
+
+    names = ("attnpool", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "accelerate")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}

@@ -1,0 +1,282 @@
+"""The training loop itself: one call's model, data, optimizer and place in the epochs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attnpool.checkpoint import (
+    BEST_FILE,
+    LOG_FILE,
+    Interrupted,
+    Progress,
+    StopSignals,
+    TrainingFailed,
+    load_state,
+    load_trained,
+    pack_optimizer,
+    save_state,
+    trained,
+    unpack_optimizer,
+)
+from attnpool.data import batches
+from attnpool.evaluation import merge, score_source, summarize
+from attnpool.examples import Examples, Source
+from attnpool.losses import class_weights, classification_loss, pose_loss
+from attnpool.optimization import MovingAverage, build_optimizer, rate_factor
+from attnpool.options import OptimizerOptions, TrainOptions
+from attnpool.pose import heatmaps
+from attnpool.progress import bar
+from attnpool.recognizer import Recognizer, save_tensors, write_text
+
+SAVE_SECONDS = 60  # the most that a killed process loses
+
+
+class Step(nn.Module):
+    """One forward pass to the loss, as one module, so that data-parallel wrappers see it."""
+
+    def __init__(self, model: Recognizer, options: TrainOptions, weights: Tensor | None) -> None:
+        super().__init__()
+        self.model = model
+        self.options = options
+        self.weights = weights
+
+    def forward(self, batch: Examples, cached: bool, device: torch.device) -> Tensor:
+        model, options = self.model, self.options
+        inputs, targets = batch.inputs.to(device), batch.targets.to(device)
+        out = model.pool(inputs) if cached else model(model.normalize(inputs))
+        loss = classification_loss(
+            out.logits,
+            targets,
+            model.task,
+            loss=options.loss,
+            class_weights=self.weights,
+            label_smoothing=options.label_smoothing,
+        )
+        if out.pose is not None and options.pose_weight:
+            size = model.view["image_size"]
+            target, labelled = heatmaps(batch.people, (size, size), (out.pose.shape[2], out.pose.shape[3]))
+            loss = loss + options.pose_weight * pose_loss(out.pose, target.to(device), labelled.to(device))
+        return loss
+
+
+class Session:
+    """A training between two calls: takes up a saved state, steps through the epochs, saves.
+
+    Args:
+        model: trained in place; its features are standardised already.
+        train: of the batches.
+        monitor: scored after every epoch.
+        folder: of the run.
+        options, schedule: see the classes.
+        identity: what a saved state must have been made with.
+    """
+
+    def __init__(
+        self,
+        model: Recognizer,
+        train: Source,
+        monitor: Source,
+        folder: Path,
+        options: TrainOptions,
+        schedule: OptimizerOptions,
+        identity: dict[str, Any],
+    ) -> None:
+        self.accelerator = build_accelerator(options.precision)
+        self.main = self.accelerator.is_main_process
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.device = self.accelerator.device
+        self.model, self.train_source, self.monitor, self.folder = model.to(self.device), train, monitor, folder
+        self.options, self.schedule, self.identity = options, schedule, identity
+        counts = torch.zeros(len(model.classes))
+        for sample in train.index:
+            counts[list(sample.labels)] += 1
+        weights = class_weights(counts, options.class_weights, model.task, len(train.index))
+        step = Step(model, options, None if weights is None else weights.to(self.device))
+        self.step, self.optimizer = self.accelerator.prepare(step, build_optimizer(model, schedule))
+        self.average = MovingAverage(model, schedule.ema) if schedule.ema else None
+        self.steps = math.ceil(len(train.index) / (options.batch_size * self.world))  # an epoch
+        self.updates = options.epochs * math.ceil(self.steps / options.accumulate)  # in all
+        self.at = Progress(failed=dict((*train.failed, *monitor.failed)))
+        self.resume()
+
+    def resume(self) -> None:
+        """Takes up the saved state, if there is one."""
+        found = load_state(self.folder, self.identity)
+        if found is None:
+            return
+        self.at, tensors = found
+        with torch.no_grad():
+            for name, tensor in trained(self.model).items():
+                tensor.copy_(tensors[f"model.{name}"])
+        unpack_optimizer(self.optimizer, tensors)
+        if self.average:
+            self.average.load(tensors)
+
+    def save(self) -> None:
+        """Writes the state from which the same call goes on."""
+        if self.main:
+            tensors = {f"model.{name}": tensor for name, tensor in trained(self.model).items()}
+            tensors |= pack_optimizer(self.optimizer) | (self.average.state() if self.average else {})
+            save_state(self.folder, self.at, self.identity, tensors)
+        self.saved = time.monotonic()
+
+    def fit(self, show: bool) -> None:
+        """Runs the epochs that are left; the model then has the weights that are kept, and is in eval mode.
+
+        Raises:
+            TrainingFailed: the loss is not finite.
+            Interrupted: SIGTERM or SIGINT came; the state is saved.
+        """
+        from torch.utils.tensorboard import SummaryWriter
+
+        at, epochs = self.at, self.options.epochs
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.saved = time.monotonic()
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.random.fork_rng(cuda))  # steps reseed torch's generator: the caller's is put back
+            stop = stack.enter_context(StopSignals())
+            board = (
+                stack.enter_context(SummaryWriter(str(self.folder / "tensorboard"), purge_step=at.epoch))
+                if self.main
+                else None
+            )
+            done = at.epoch * self.steps + at.step
+            hidden = not (show and self.main)
+            shown = stack.enter_context(bar(epochs * self.steps, "train", "steps", done=done, hidden=hidden))
+            while at.epoch < epochs and not self.out_of_patience():
+                for updated in self.run_epoch(shown):
+                    if updated and (stop.received or time.monotonic() - self.saved > SAVE_SECONDS):
+                        self.save()
+                    if updated and stop.received:
+                        raise Interrupted(stop.received, self.folder)
+                self.end_epoch(board)
+        if self.average:
+            self.average.swap(self.model)
+        if self.options.patience:
+            load_trained(self.model, self.folder / BEST_FILE)
+        self.model.eval()
+
+    def out_of_patience(self) -> bool:
+        patience = self.options.patience
+        return bool(patience) and self.at.best_epoch >= 0 and self.at.epoch - 1 - self.at.best_epoch >= patience
+
+    def run_epoch(self, shown: Any) -> Iterator[bool]:
+        """Steps through the rest of an epoch; yields after each step whether it made an update."""
+        at, options = self.at, self.options
+        order = batches(
+            len(self.train_source.index),
+            options.batch_size,
+            seed=options.seed,
+            epoch=at.epoch,
+            rank=self.rank,
+            world=self.world,
+        )
+        self.model.train()
+        self.started, self.seen = time.monotonic(), 0
+        for batch in self.train_source.batches(order[at.step :], seed=options.seed, epoch=at.epoch, train=True):
+            first = at.step // options.accumulate * options.accumulate
+            together = min(options.accumulate, len(order) - first)
+            update = at.step + 1 == first + together
+            with contextlib.nullcontext() if update else self.accelerator.no_sync(self.step):
+                self.backward(batch, together)
+            if update:
+                self.update()
+            at.step += 1
+            at.failed.update(batch.failed)
+            shown.set_postfix_str(self.describe(), refresh=False)
+            shown.update(1)
+            yield update
+
+    def backward(self, batch: Examples, together: int) -> None:
+        """Adds the gradients of a batch, one of `together` that make an update."""
+        at = self.at
+        # Dropout and drop-path read torch's generator: seeded by the step, a resumed run drops the same.
+        step = at.epoch * self.steps + at.step
+        seed = np.random.SeedSequence([self.options.seed, step, self.rank]).generate_state(1, np.uint64)[0]
+        torch.manual_seed(int(seed >> 1))
+        loss = self.step(batch, self.train_source.cached, self.device)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingFailed(
+                f"the loss is {value} at epoch {at.epoch + 1}, step {at.step + 1}; no weight was changed by it. "
+                f"Try a lower --lr, or look at the batch's files: {', '.join(batch.paths)}"
+            )
+        self.accelerator.backward(loss / together)
+        at.loss_sum += value * len(batch.paths)
+        at.images += len(batch.paths)
+        self.seen += len(batch.paths)
+
+    def update(self) -> None:
+        """One step of the optimizer."""
+        factor = rate_factor(self.schedule, self.at.updates, self.updates)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        if self.schedule.clip:
+            self.accelerator.clip_grad_norm_(self.step.parameters(), self.schedule.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average:
+            self.average.update(self.model, self.at.updates)
+        self.at.updates += 1
+
+    def describe(self) -> str:
+        at = self.at
+        speed = self.seen * self.world / max(time.monotonic() - self.started, 1e-9)
+        score = f", mAP {100 * at.history[-1]['mAP']:.1f}" if at.history else ""
+        return f"epoch {at.epoch + 1}/{self.options.epochs}, loss {at.loss_sum / max(at.images, 1):.3f}{score}, {speed:.0f} images/s"
+
+    def end_epoch(self, board: Any) -> None:
+        """Scores the monitored part, writes the logs, keeps the best weights."""
+        at = self.at
+        speed = self.seen * self.world / max(time.monotonic() - self.started, 1e-9)
+        if self.average:
+            self.average.swap(self.model)
+        positions = range(self.rank, len(self.monitor.index), self.world)
+        outputs = merge(
+            self.accelerator,
+            score_source(self.model, self.monitor, maps=False, device=self.device, positions=positions),
+        )
+        scores = summarize(outputs, self.model, self.monitor.index.split).scores
+        at.failed.update(outputs.failed)
+        entry = {
+            "epoch": at.epoch + 1,
+            "loss": at.loss_sum / max(at.images, 1),
+            "lr": self.optimizer.param_groups[-1]["lr"],
+            "mAP": scores.mAP,
+            "accuracy": scores.accuracy,
+            "images_per_s": round(speed, 1),
+        }
+        at.history.append(entry)
+        if scores.mAP > at.best:
+            at.best, at.best_epoch = scores.mAP, at.epoch
+            if self.main:
+                save_tensors(self.folder / BEST_FILE, trained(self.model))
+        if self.average:
+            self.average.swap(self.model)
+        at.epoch, at.step, at.loss_sum, at.images = at.epoch + 1, 0, 0.0, 0
+        if board:
+            for name, value in entry.items():
+                if name != "epoch" and value is not None:
+                    board.add_scalar(name, value, at.epoch)
+            write_text(self.folder / LOG_FILE, "".join(json.dumps(line) + "\n" for line in at.history))
+
+
+def build_accelerator(precision: str) -> Any:
+    """The engine that places the model on the devices there are, in this process or in those of `torchrun`."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    # The library keeps the first precision asked for in a process for good; a second training may want another.
+    AcceleratorState._reset_state()
+    return Accelerator(mixed_precision="no" if precision == "fp32" else precision)

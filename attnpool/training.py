@@ -1,0 +1,135 @@
+"""`train`: a model and a dataset in, a run folder out; the same call goes on where it was stopped."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attnpool.checkpoint import Run, load_state, remove_state, require_same
+from attnpool.data import Index, ViewOptions, hold_out
+from attnpool.examples import CachedFeatures, Pictures, Source
+from attnpool.features import extract, standardize
+from attnpool.optimization import head_lr
+from attnpool.options import OptimizerOptions, TrainOptions
+from attnpool.recognizer import RUN_FILE, Recognizer, Standardize
+from attnpool.session import Session
+
+
+def train(
+    model: Recognizer,
+    train: Index,
+    val: Index,
+    *,
+    out: str | Path,
+    options: TrainOptions | None = None,
+    optimizer: OptimizerOptions | None = None,
+    view: ViewOptions | None = None,
+    cache: Path | None = None,
+    split_seed: int = 0,
+    progress: bool = True,
+) -> Run:
+    """Trains a recognizer into a run folder. The same call goes on where it was stopped, with the same result.
+
+    A frozen backbone's features are computed once and kept on disk (`features.extract`); otherwise pictures are decoded
+    and augmented in every epoch. After every epoch the mAP of `val` is written down, and the weights of its best epoch are
+    kept beside the last ones, which are the result. With `patience`, a part held out of `train` takes the place of
+    `val` in this, and the best epoch's weights are the result.
+
+    Args:
+        model: trained in place.
+        train, val: the two parts of a dataset, from `data.read`.
+        out: the run folder.
+        options, optimizer: see `TrainOptions` and `OptimizerOptions`.
+        view: augmentation; its image_size, short_side and max_width are replaced by the model's own.
+        cache: folder of features, `features.cache_folder()` by default.
+        split_seed: with which `train` and `val` were split, to be saved with the run.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: options or data that cannot be used, or a folder that holds another run.
+        TrainingFailed: the loss is not finite; names the files of the batch.
+        Interrupted: SIGTERM or SIGINT came; the state is saved.
+    """
+    options, optimizer = options or TrainOptions(), optimizer or OptimizerOptions()
+    check(model, train, val, options)
+    folder = Path(out)
+    view = replace(view or ViewOptions(), **model.view)
+    recipe = {
+        "data": train.name,
+        **asdict(options),
+        **asdict(optimizer),
+        "lr": head_lr(model, optimizer),
+        "view": asdict(view),
+    }
+    split = {
+        "split_seed": split_seed,
+        "train": [sample.path for sample in train],
+        "val": [sample.path for sample in val],
+    }
+    identity = {**recipe, "model": model.describe(), "split": split}
+    if (folder / RUN_FILE).exists():
+        finished = Run.load(folder)
+        about = finished.about
+        require_same(folder, {**about["recipe"], "model": about["model"], "split": about["split"]}, identity)
+        return finished
+    load_state(folder, identity)  # a refusal comes before the long work
+    fitted, monitored = hold_out(train, options.tune_fraction) if options.patience else (train, val)
+    sources = prepare(model, train, val, (fitted, monitored), options, view, cache, progress)
+    session = Session(model, *sources, folder, options, optimizer, identity)
+    session.fit(progress)
+    if session.main:
+        skipped = [{"file": path, "reason": reason} for path, reason in sorted(session.at.failed.items())]
+        model.save(folder, recipe=recipe, split=split, results={"history": session.at.history, "skipped": skipped})
+        remove_state(folder)
+    session.accelerator.wait_for_everyone()
+    return Run.load(folder)
+
+
+def check(model: Recognizer, train: Index, val: Index, options: TrainOptions) -> None:
+    """Raises ValueError for what would only fail after long work."""
+    if train.classes != model.classes or val.classes != model.classes:
+        different = sorted((set(train.classes) ^ set(model.classes)) | (set(val.classes) ^ set(model.classes)))
+        raise ValueError(
+            f"{train.name}: its classes are not the model's, they differ in {', '.join(different[:5]) or 'their order'}; "
+            "build the model with classes=train.classes"
+        )
+    if not len(train) or not len(val):
+        raise ValueError(
+            f"{train.name}: {len(train)} pictures to train on and {len(val)} to validate; give both parts some"
+        )
+    if options.precision == "fp16" and not torch.cuda.is_available():
+        raise ValueError("precision fp16 needs a GPU; use bf16 or fp32")
+
+
+def prepare(
+    model: Recognizer,
+    train: Index,
+    val: Index,
+    parts: tuple[Index, Index],
+    options: TrainOptions,
+    view: ViewOptions,
+    cache: Path | None,
+    progress: bool,
+) -> tuple[Source, Source]:
+    """Where the batches of `parts` (to fit and to monitor) come from; standardises the model's features."""
+    fitted, monitored = parts
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not model.backbone.frozen or not options.use_cache:
+        if isinstance(model.standardize, Standardize):
+            standardize(
+                model, extract(model, fitted, cache=cache, workers=options.workers, device=device, progress=progress)
+            )
+        return Pictures(fitted, view, options.workers), Pictures(monitored, view, options.workers)
+    both = replace(train, samples=train.samples + val.samples, split="all")
+    features = extract(model, both, cache=cache, workers=options.workers, device=device, progress=progress)
+    chosen = [features.select([sample.path for sample in part], part.split) for part in parts]
+    for part, readable in zip(parts, chosen, strict=True):
+        if not len(readable):
+            raise ValueError(
+                f"{part.name}: none of the {len(part)} pictures of {part.split} can be read; see attnpool check {part.name}"
+            )
+    standardize(model, chosen[0])
+    return CachedFeatures(chosen[0]), CachedFeatures(chosen[1])

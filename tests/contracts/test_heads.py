@@ -1,0 +1,357 @@
+"""What every entry of POOLINGS must obey, whatever its options: layouts, sums, gradients, compile, export, errors."""
+
+from __future__ import annotations
+
+import copy
+import io
+import itertools
+import pickle
+import shutil
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from attnpool.pooling import POOLINGS, Pooled, PoolingHead
+
+ATTENTIONAL: list[dict[str, Any]] = [
+    {"rank": rank, "per_class": per_class, "activation": activation, "init": init}
+    for rank, per_class, activation, init in itertools.product(
+        (1, 2, 5), (False, True), (None, "relu", "sigmoid", "softmax"), ("average", "official")
+    )
+]
+ATTENTIONAL += [{"rank": 2, "bias": False, "init": "official", "activation": name} for name in (None, "relu")]
+ATTENTIONAL += [{"bias": False, "activation": "softmax", "per_class": True}, {"bias": False, "activation": "sigmoid"}]
+
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "average": [{}, {"bias": False}],
+    "max": [{}, {"bias": False}],
+    "attentional": ATTENTIONAL,
+    "pose": [{"hidden": 8, "init": init} for init in ("average", "official")],
+}
+
+# One of each structure, for what is slow to check.
+FEW: list[tuple[str, dict[str, Any]]] = [
+    ("average", {}),
+    ("max", {}),
+    ("attentional", {}),
+    ("attentional", {"rank": 2, "activation": "softmax", "bias": False}),
+    ("attentional", {"rank": 2, "per_class": True, "activation": "sigmoid"}),
+    ("attentional", {"rank": 5, "activation": "relu", "dropout": 0.5, "dropout_on": "positions"}),
+    ("pose", {"hidden": 8}),
+]
+FEW += [(key, {}) for key in POOLINGS if key not in OPTIONS]
+ALL = [(key, options) for key in POOLINGS for options in OPTIONS.get(key, [{}])]
+
+
+def name(variant: Any) -> str:
+    return (
+        "-".join(str(value) for value in variant.values()) or "default" if isinstance(variant, dict) else str(variant)
+    )
+
+
+every_variant = pytest.mark.parametrize(("key", "options"), ALL, ids=name)
+few_variants = pytest.mark.parametrize(("key", "options"), FEW, ids=name)
+every_head = pytest.mark.parametrize("key", POOLINGS)
+
+
+def make(key: str, options: dict[str, Any], channels: int = 6, classes: int = 4, *, scale: float = 0.5) -> PoolingHead:
+    """A head in eval mode and float64, moved away from its start, where many maps are constant."""
+    head = POOLINGS[key](channels, classes, **options).double().eval()
+    generator = torch.Generator().manual_seed(1)
+    head.reset_parameters(generator)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter += scale * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    return head
+
+
+def features(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def layouts(x: Tensor) -> dict[str, Tensor]:
+    """The same features `(B, C, H, W)` as they come from CNNs in both memory formats and from ViTs."""
+    tokens = x.flatten(2).transpose(1, 2).contiguous()
+    with_prefix = torch.cat([tokens[:, :1], tokens], 1)[:, 1:]
+    return {
+        "NCHW": x.contiguous(),
+        "channels_last": x.contiguous(memory_format=torch.channels_last),
+        "tokens": tokens,
+        "tokens on a grid": with_prefix.unflatten(1, tuple(x.shape[2:])).permute(0, 3, 1, 2),
+        "a crop": torch.nn.functional.pad(x, (1, 1, 1, 1))[:, :, 1:-1, 1:-1],
+    }
+
+
+def positions(maps: Tensor, axes: int) -> Tensor:
+    return maps.flatten(-axes)
+
+
+@every_variant
+@pytest.mark.parametrize("shape", [(2, 6, 5, 3), (1, 6, 1, 1), (3, 6, 1, 4)], ids=str)
+def test_layouts_shapes_and_sums(key: str, options: dict[str, Any], shape: tuple[int, ...]) -> None:
+    head = make(key, options)
+    x = features(*shape)
+    batch, _, height, width = shape
+    reference = head(x, maps=True)
+    for layout, view in layouts(x).items():
+        axes = 1 if layout == "tokens" else 2
+        grid = (height * width,) if layout == "tokens" else (height, width)
+        out = head(view, maps=True)
+        assert isinstance(out, Pooled)
+        assert out.logits.shape == (batch, 4)
+        rank = out.top_down.shape[1]
+        assert rank == options.get("rank", 1)
+        assert out.top_down.shape == (batch, rank, 4, *grid)
+        assert out.bottom_up.shape == (batch, rank, 4 if options.get("per_class") else 1, *grid)
+        assert out.combined.shape == (batch, 4, *grid)
+
+        count = height * width
+        torch.testing.assert_close(out.combined.flatten(2).sum(-1), out.logits, rtol=0, atol=1e-9)
+        product = (out.top_down * out.bottom_up).sum(1) / count
+        torch.testing.assert_close(out.combined, product, rtol=0, atol=1e-12)
+        for field in Pooled._fields:
+            ours, theirs = getattr(out, field), getattr(reference, field)
+            assert (ours is None) == (theirs is None)
+            if ours is not None and field != "logits":
+                ours, theirs = positions(ours, axes), positions(theirs, 2)
+            if ours is not None:
+                torch.testing.assert_close(
+                    ours, theirs, rtol=0, atol=1e-10, msg=lambda text, at=(layout, field): f"{at}: {text}"
+                )
+
+        short = head(view)
+        assert torch.equal(short.logits, out.logits)
+        assert short.top_down is short.bottom_up is short.combined is None
+        assert (short.pose is None) == (out.pose is None)
+
+
+REALISTIC = [
+    ("average", {}),
+    ("max", {}),
+    ("attentional", {"rank": 5}),
+    ("attentional", {"rank": 2, "activation": "softmax"}),
+    ("attentional", {"per_class": True, "activation": "sigmoid"}),
+    ("pose", {}),
+]
+
+
+@pytest.fixture(scope="module")
+def deep_features() -> Tensor:
+    """Features as ResNet-101's last layer gives them for MPII: not negative, 2048 channels, 14 x 14 positions."""
+    return features(2, 2048, 14, 14).relu().float()
+
+
+@pytest.mark.parametrize(("key", "options"), REALISTIC, ids=name)
+def test_combined_sums_to_logits_in_single_precision(key: str, options: dict[str, Any], deep_features: Tensor) -> None:
+    head = make(key, options, 2048, 393, scale=0.005).float()
+    with torch.no_grad():
+        for layout in (deep_features, deep_features.to(memory_format=torch.channels_last)):
+            out = head(layout, maps=True)
+            assert out.logits.abs().max() > 0.05
+            torch.testing.assert_close(out.combined.sum((-2, -1)), out.logits, rtol=0, atol=1e-4)
+
+
+# bfloat16 keeps 8 bits: an entry of a map is off by 2^-9 of itself each time it is rounded, and it is rounded a few
+# times (features, weights, maps, products) before it is summed.
+AUTOCAST_BOUND = 2.0**-6
+
+
+@pytest.mark.parametrize(("key", "options"), REALISTIC, ids=name)
+def test_combined_sums_to_logits_under_autocast(key: str, options: dict[str, Any], deep_features: Tensor) -> None:
+    head = make(key, options, 2048, 393, scale=0.005).float()
+    with torch.no_grad():
+        exact = head(deep_features).logits
+        for layout in (deep_features, deep_features.to(memory_format=torch.channels_last)):
+            with torch.autocast("cpu", torch.bfloat16):
+                out = head(layout, maps=True)
+            combined = out.combined.double()
+            bound = AUTOCAST_BOUND * combined.abs().sum((-2, -1))
+            assert ((combined.sum((-2, -1)) - out.logits).abs() <= bound).all()
+            assert ((exact - out.logits).abs() <= bound).all()
+
+
+@every_variant
+def test_gradients(key: str, options: dict[str, Any]) -> None:
+    """Against finite differences, with respect to the features and every parameter, through logits, maps and pose."""
+    head = make(key, options | ({"hidden": 4, "joints": 2} if key == "pose" else {}), 3, 2)
+    names, values = zip(*head.named_parameters(), strict=True)
+
+    def run(x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+        out = torch.func.functional_call(head, dict(zip(names, parameters, strict=True)), (x,), {"maps": True})
+        return tuple(value for value in (out.logits, out.combined, out.pose) if value is not None)
+
+    x = features(1, 3, 1, 4, seed=2).requires_grad_()
+    assert torch.autograd.gradcheck(run, (x, *values), fast_mode=True)
+
+
+@every_variant
+def test_backward_is_the_same_in_every_layout(key: str, options: dict[str, Any]) -> None:
+    head = make(key, options).train()
+    x = features(2, 6, 3, 4)
+
+    def gradients(view: Tensor) -> list[Tensor]:
+        view = view.detach().requires_grad_()
+        out = head(view)
+        found = torch.autograd.grad(total(out), [view, *head.parameters()])
+        return [found[0].flatten(2) if view.ndim == 4 else found[0].transpose(1, 2), *found[1:]]
+
+    reference = gradients(x)
+    for view in layouts(x).values():
+        for ours, theirs in zip(gradients(view), reference, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def total(out: Pooled) -> Tensor:
+    """A loss that every parameter has a part in."""
+    return out.logits.square().sum() + (0 if out.pose is None else out.pose.square().sum())
+
+
+@few_variants
+def test_compile(key: str, options: dict[str, Any]) -> None:
+    torch._dynamo.reset()
+    head = make(key, options)
+    compiled = torch.compile(head, fullgraph=True, backend="aot_eager")
+    x = features(2, 6, 3, 4)
+    for view in (x, layouts(x)["channels_last"]):
+        view = view.requires_grad_()
+        out, expected = compiled(view, maps=True), head(view, maps=True)
+        torch.testing.assert_close(out, expected)
+        sources = [view, *head.parameters()]
+        ours, theirs = (torch.autograd.grad(total(pooled), sources) for pooled in (out, expected))
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch's own, while it generates code
+def test_compile_to_machine_code() -> None:
+    torch._dynamo.reset()
+    head = make("attentional", {"rank": 2, "activation": "softmax"}).float()
+    x = features(2, 6, 3, 4).float()
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(head, fullgraph=True)(x, maps=True), head(x, maps=True))
+
+
+@few_variants
+def test_export_to_a_file_and_back(key: str, options: dict[str, Any]) -> None:
+    """With sizes left open: the exported head takes other batches and maps than the one it was traced with."""
+    head = make(key, options)
+    dim = torch.export.Dim
+    free = {"features": {0: dim("batch"), 2: dim("height"), 3: dim("width")}, "maps": None}
+    program = torch.export.export(head, (features(2, 6, 3, 4),), {"maps": True}, dynamic_shapes=free)
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    loaded = torch.export.load(file).module()
+    x = features(3, 6, 5, 2, seed=3)
+    out = loaded(x, maps=True)
+    assert isinstance(out, Pooled)
+    torch.testing.assert_close(out, head(x, maps=True))
+
+
+@every_variant
+def test_state_survives(key: str, options: dict[str, Any]) -> None:
+    head = make(key, options)
+    x = features(2, 6, 3, 4)
+    expected = head(x).logits
+    fresh = POOLINGS[key](6, 4, **options).double().eval()
+    fresh.load_state_dict(head.state_dict())
+    for twin in (fresh, copy.deepcopy(head), pickle.loads(pickle.dumps(head))):
+        assert torch.equal(twin(x).logits, expected)
+
+
+@every_variant
+@pytest.mark.parametrize("dropout_on", ["pooled", "positions"])
+def test_dropout_is_for_training(key: str, options: dict[str, Any], dropout_on: str) -> None:
+    where = {"dropout_on": dropout_on} if key in ("attentional", "pose") else {}
+    head = make(key, options | where | {"dropout": 0.5})
+    x = features(2, 6, 3, 4)
+    assert torch.equal(head(x).logits, head(x).logits)
+    assert torch.equal(head(x).logits, make(key, options)(x).logits)
+    torch.manual_seed(0)
+    head.train()
+    assert not torch.equal(head(x).logits, head(x).logits)
+
+
+@every_head
+def test_initial_weights_follow_from_a_generator(key: str) -> None:
+    def drawn(seed: int) -> dict[str, Tensor]:
+        head = POOLINGS[key](6, 4)
+        head.reset_parameters(torch.Generator().manual_seed(seed))
+        return head.state_dict()
+
+    first, again, other = drawn(0), drawn(0), drawn(1)
+    assert all(torch.equal(first[at], again[at]) for at in first)
+    assert any(not torch.equal(first[at], other[at]) for at in first)
+
+
+@every_head
+def test_options_are_part_of_repr(key: str) -> None:
+    assert "in_channels=6, num_classes=4, dropout=0.25" in repr(POOLINGS[key](6, 4, dropout=0.25))
+
+
+STARTS = [(key, options) for key, options in ALL if key != "max" and options.get("init", "average") == "average"]
+
+
+@pytest.mark.parametrize(("key", "options"), STARTS, ids=name)
+def test_starts_as_average_pooling(key: str, options: dict[str, Any]) -> None:
+    head = POOLINGS[key](6, 4, **options).double().eval()
+    average = POOLINGS["average"](6, 4).double().eval()
+    with torch.no_grad():
+        average.a.copy_(torch.randn(4, 6))
+        average.alpha.copy_(torch.randn(4) if head.alpha is not None else torch.zeros(4))
+        head.a[:4] = average.a
+        if head.alpha is not None:
+            head.alpha[:4] = average.alpha
+    x = features(2, 6, 3, 5)
+    out, expected = head(x, maps=True), average(x, maps=True)
+    torch.testing.assert_close(out.bottom_up[:, 0], torch.ones_like(out.bottom_up[:, 0]), rtol=0, atol=1e-12)
+    torch.testing.assert_close(out.logits, expected.logits, rtol=0, atol=1e-12)
+    torch.testing.assert_close(out.combined, expected.combined, rtol=0, atol=1e-12)
+
+
+@every_head
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 5, 3, 3), "in_channels=5"),
+        ((2, 9, 5), "in_channels=5"),
+        ((2, 6), r"\(B, C, H, W\) or \(B, N, C\)"),
+        ((2, 6, 3, 3, 3), r"\(B, C, H, W\) or \(B, N, C\)"),
+        ((2, 6, 0, 3), "no positions"),
+        ((2, 0, 6), "no positions"),
+    ],
+    ids=str,
+)
+def test_wrong_features(key: str, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        POOLINGS[key](6, 4)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("key", "options", "message"),
+    [
+        ("attentional", {"activation": "tanh"}, "use None, relu, sigmoid, softmax"),
+        ("attentional", {"init": "zeros"}, "use one of average, official"),
+        ("attentional", {"dropout_on": "maps"}, "use one of pooled, positions"),
+        ("attentional", {"rank": 0}, "rank must be at least 1"),
+        ("attentional", {"bias": False}, "use bias=True or init='official'"),
+        ("attentional", {"bias": False, "activation": "relu"}, "use bias=True or init='official'"),
+        ("pose", {"init": "zeros"}, "use one of average, official"),
+        ("pose", {"dropout_on": "maps"}, "use one of pooled, positions"),
+        ("pose", {"hidden": 0}, "hidden and joints must be at least 1"),
+        *((key, {"dropout": value}, r"dropout must be in \[0, 1\)") for key in POOLINGS for value in (1.0, -0.1)),
+    ],
+    ids=name,
+)
+def test_wrong_options(key: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        POOLINGS[key](6, 4, **options)
+
+
+@every_head
+@pytest.mark.parametrize("sizes", [(0, 4), (6, 0)])
+def test_wrong_sizes(key: str, sizes: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="must be at least 1"):
+        POOLINGS[key](*sizes)

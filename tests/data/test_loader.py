@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from attnpool.data import Batch, Index, Person, Sample, ViewOptions, batches, eval_view, load, read_image, train_view
+from attnpool.data.loader import _VIEW, _Views
+from attnpool.pose import MPII_FLIP
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """Nine noisy pictures of different sizes, with a person, evidence and an object each; number 4 is truncated."""
+    root = tmp_path_factory.mktemp("pictures")
+    samples = []
+    for i in range(9):
+        noise = np.random.default_rng([i]).integers(0, 256, (50 + 7 * i, 90 - 5 * i, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(root / f"{i}.png")
+        joints = tuple((float(j + 20), float(j + 15)) if j != 2 else None for j in range(16))
+        people = (Person(joints, (1.0, 2.0, 30.0, 40.0)), Person((), (0.0, 0.0, 9.0, 9.0)))
+        samples.append(Sample(f"{i}.png", (i % 3,), people, ((10.0, 10.0, 30.0, 30.0),), ((20.0, 20.0, 25.0, 30.0),)))
+    (root / "4.png").write_bytes((root / "4.png").read_bytes()[:2000])
+    return Index("folder:pictures", root, ("a", "b", "c"), tuple(samples))
+
+
+OPTIONS = ViewOptions(image_size=32, short_side=40, color_jitter=0.3)
+
+
+def run(index: Index, *, seed: int = 0, epoch: int = 0, workers: int = 0, batch_size: int = 4) -> list[Batch]:
+    order = batches(len(index), batch_size, seed=seed, epoch=epoch)
+    return list(load(index, OPTIONS, order, seed=seed, epoch=epoch, train=True, workers=workers))
+
+
+def by_index(found: list[Batch]) -> dict[int, torch.Tensor]:
+    return {int(i): pixels for batch in found for i, pixels in zip(batch.indices, batch.pixels, strict=True)}
+
+
+def test_a_batch_holds_what_the_views_show(index: Index) -> None:
+    found = run(index, seed=3, epoch=2)
+    assert [len(batch.indices) + len(batch.failed) for batch in found] == [4, 4, 1]
+    for batch in found:
+        assert batch.pixels.shape == (len(batch.indices), 3, 32, 32)
+        assert (batch.pixels.dtype, batch.targets.dtype, batch.indices.dtype) == (
+            torch.uint8,
+            torch.float32,
+            torch.long,
+        )
+        for row, i in enumerate(batch.indices.tolist()):
+            sample = index.samples[i]
+            view = train_view(read_image(index.file(sample)), OPTIONS, np.random.default_rng([_VIEW, 3, 2, i]))
+            assert torch.equal(batch.pixels[row], view.pixels)
+            assert batch.targets[row].tolist() == [float(k == i % 3) for k in range(3)]
+            assert batch.people[row] == [view.points(sample.people[0].joints)]
+            assert batch.people[row][0][MPII_FLIP[2] if view.flipped else 2] is None
+            assert batch.evidence[row] == view.boxes(sample.evidence)
+            assert batch.objects[row] == view.boxes(sample.objects)
+
+
+def test_evaluation_takes_the_middle(index: Index) -> None:
+    (batch,) = load(index, OPTIONS, [[2, 0]], seed=0, epoch=0, train=False)
+    assert batch.indices.tolist() == [2, 0]
+    for row, i in enumerate([2, 0]):
+        assert torch.equal(batch.pixels[row], eval_view(read_image(index.root / f"{i}.png"), OPTIONS).pixels)
+
+
+def test_an_unreadable_file_is_recorded_and_not_replaced(index: Index) -> None:
+    found = run(index)
+    assert [failed[0] for batch in found for failed in batch.failed] == ["4.png"]
+    assert all("truncated" in reason for batch in found for _, reason in batch.failed)
+    assert sorted(by_index(found)) == [0, 1, 2, 3, 5, 6, 7, 8]
+
+
+def test_a_batch_may_be_empty(index: Index) -> None:
+    bad, none = load(index, OPTIONS, [[4], []], seed=0, epoch=0, train=True)
+    for batch in (bad, none):
+        assert batch.pixels.shape == (0, 3, 32, 32)
+        assert batch.targets.shape == (0, 3)
+        assert batch.indices.shape == (0,)
+        assert batch.indices.dtype == torch.long
+        assert (batch.people, batch.evidence, batch.objects) == ([], [], [])
+    assert len(bad.failed) == 1
+    assert none.failed == []
+    assert list(load(index, OPTIONS, [], seed=0, epoch=0, train=True)) == []
+
+
+def test_several_labels_or_none(index: Index) -> None:
+    samples = (replace(index.samples[0], labels=(0, 2)), replace(index.samples[1], labels=()))
+    multi = replace(index, samples=samples, task="multi")
+    (batch,) = load(multi, OPTIONS, [[0, 1]], seed=0, epoch=0, train=False)
+    assert batch.targets.tolist() == [[1, 0, 1], [0, 0, 0]]
+
+
+def test_views_follow_from_seed_epoch_and_position_whatever_the_batches(index: Index) -> None:
+    first = by_index(run(index, seed=1, epoch=5))
+    for other in (by_index(run(index, seed=1, epoch=5, batch_size=1)), by_index(run(index, seed=1, epoch=5))):
+        assert all(torch.equal(first[i], other[i]) for i in first)
+    for other in (by_index(run(index, seed=1, epoch=6)), by_index(run(index, seed=2, epoch=5))):
+        assert not any(torch.equal(first[i], other[i]) for i in first)
+
+
+def test_workers_change_nothing_and_end(index: Index) -> None:
+    alone, helped = run(index, seed=7), run(index, seed=7, workers=2)
+    assert len(alone) == len(helped)
+    for a, b in zip(alone, helped, strict=True):
+        assert torch.equal(a.pixels, b.pixels)
+        assert torch.equal(a.targets, b.targets)
+        assert torch.equal(a.indices, b.indices)
+        assert (a.people, a.evidence, a.objects, a.failed) == (b.people, b.evidence, b.objects, b.failed)
+    stream = load(index, OPTIONS, batches(9, 1, seed=0, epoch=0), seed=0, epoch=0, train=True, workers=2)
+    next(stream)
+    assert len(multiprocessing.active_children()) == 2
+    stream.close()  # type: ignore[attr-defined]
+    start = time.monotonic()
+    while multiprocessing.active_children() and time.monotonic() - start < 10:
+        time.sleep(0.01)
+    assert multiprocessing.active_children() == []
+
+
+def test_no_global_generator_is_read(index: Index) -> None:
+    before = torch.get_rng_state()
+    run(index)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_what_a_spawned_worker_is_sent_is_small(index: Index) -> None:
+    views = _Views(index, OPTIONS, 0, 0, True)
+    assert len(pickle.dumps(views)) < 10_000
+    item = pickle.loads(pickle.dumps(views))[0]
+    assert np.array_equal(item.pixels, views[0].pixels)
+
+
+@given(
+    n=st.integers(0, 60),
+    batch_size=st.integers(1, 9),
+    world=st.integers(1, 4),
+    seed=st.integers(0, 2**40),
+    epoch=st.integers(0, 5),
+)
+def test_every_epoch_visits_everything_once(n: int, batch_size: int, world: int, seed: int, epoch: int) -> None:
+    ranks = [batches(n, batch_size, seed=seed, epoch=epoch, rank=rank, world=world) for rank in range(world)]
+    assert len({len(steps) for steps in ranks}) == 1
+    assert sorted(itertools.chain(*itertools.chain(*ranks))) == list(range(n))
+    assert all(len(step) <= batch_size for steps in ranks for step in steps)
+    # Together the processes take what a single one with larger batches takes.
+    whole = batches(n, batch_size * world, seed=seed, epoch=epoch)
+    assert [sorted(itertools.chain(*steps)) for steps in zip(*ranks, strict=True)] == [sorted(step) for step in whole]
+
+
+def test_the_order_follows_from_seed_and_epoch() -> None:
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        return batches(100, 8, seed=seed, epoch=epoch)
+
+    assert order(0, 0) == order(0, 0)
+    assert len({str(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+    assert batches(5, 2, seed=0, epoch=3, shuffle=False) == [[0, 1], [2, 3], [4]]
+
+
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"epoch": -1}, {"batch_size": 0}, {"rank": 2, "world": 2}, {"n": -1}])
+def test_wrong_numbers(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError):
+        batches(**{"n": 3, "batch_size": 1, "seed": 0, "epoch": 0, **wrong})  # type: ignore[arg-type]
+
+
+def test_workers_leave_the_end_to_the_main_process(index: Index) -> None:
+    """A signal to the whole group must not take the workers away while the main process finishes and saves."""
+    stream = load(index, OPTIONS, batches(9, 1, seed=0, epoch=0), seed=0, epoch=0, train=True, workers=1)
+    seen = [next(stream)]
+    for worker in multiprocessing.active_children():
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGINT)
+    seen += list(stream)
+    assert len(seen) == 9
+
+
+def test_wrong_seed_is_said_at_once(index: Index) -> None:
+    with pytest.raises(ValueError, match="must not be negative"):
+        load(index, OPTIONS, [[0]], seed=-1, epoch=0, train=True)
