@@ -23,11 +23,12 @@ import torch
 from torch import Tensor
 
 from attnpool.data import Box, Index, View, ViewOptions, load
+from attnpool.folding import folded
 from attnpool.progress import bar
 from attnpool.recognizer import Recognizer, Standardize, versions, write_json
 
 FORMAT = 1
-BATCH = 16
+BATCH = 8  # larger ones leave the processor's caches and are slower on a CPU
 # Versions that can change a pixel or a feature in the last digits.
 RELEVANT = ("torch", "timm", "pillow")
 
@@ -231,7 +232,7 @@ def compute(
     show: bool,
 ) -> None:
     """Appends the features of the pictures `todo` to a store."""
-    backbone = model.backbone.to(device, memory_format=torch.channels_last)
+    backbone = folded(model.backbone, device)
     batches = [list(todo[start : start + BATCH]) for start in range(0, len(todo), BATCH)]
     row_bytes = 0
     with (

@@ -203,8 +203,9 @@ class Recognizer(nn.Module):
             ValueError: it is not a run folder, is damaged, or was written by another version.
         """
         about = read_run(run)
-        model = about["model"]
+        tensors = load_tensors(Path(run) / weights_file)
         try:
+            model = about["model"]
             backbone = Backbone(model["backbone"], "random", frozen=model["freeze_backbone"])
             recognizer = cls(
                 backbone,
@@ -216,8 +217,8 @@ class Recognizer(nn.Module):
                 **model["head_options"],
             )
             backbone.mean, backbone.std = tuple(model["pixels"]["mean"]), tuple(model["pixels"]["std"])
-            recognizer.load_state_dict(load_tensors(Path(run) / weights_file))
-        except (KeyError, TypeError, RuntimeError) as error:
+            recognizer.load_state_dict(tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0][:160]
             raise ValueError(
                 f"{run}: its {RUN_FILE} and {weights_file} do not fit together ({reason}); train it again"

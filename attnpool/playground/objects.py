@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attnpool.playground.draw import Array, Color, Shape, capsule, chain, polygon, strokes, tint
+from attnpool.playground.draw import Shape, capsule, chain, polygon, rod, strokes, tint
+from attnpool.playground.looks import Look
+from attnpool.playground.raster import Array
 
 Plane = tuple[float, float]
 
@@ -34,16 +36,6 @@ class Frame:
         plane = np.asarray(points, np.float32)
         axes = np.array([self.across, self.up], np.float32)
         return plane @ axes + np.asarray(self.origin, np.float32)
-
-
-@dataclass(frozen=True)
-class Look:
-    """What varies between things of one kind: two colours, a variant in 0..1 and a factor on the size."""
-
-    color: Color
-    accent: Color
-    variant: float
-    size: float = 1.0
 
 
 def upright(x: float, y: float, scale: float, angle: float = 0.0) -> Frame:
@@ -142,7 +134,7 @@ def open_book(f: Frame, look: Look) -> list[Shape]:
             shapes.append(polygon(page, tint((0.97, 0.95, 0.89), tone), 0.8))
             lines = [f((0.012 * side, v), (0.068 * side, v + 0.011)) for v in (0.050, 0.030, 0.010, -0.010, -0.030)]
             shapes.append(strokes(lines, 0.0026 * s, (0.55, 0.53, 0.50)))
-    shapes.append(capsule(*f((0, -0.066), (0, 0.068)), 0.003 * s, 0.003 * s, tint(look.color, 0.6)))
+    shapes.append(rod(f((0, -0.066), (0, 0.068)), 0.003 * s, 0.003 * s, tint(look.color, 0.6)))
     return shapes
 
 
@@ -185,7 +177,7 @@ def guitar(f: Frame, look: Look) -> list[Shape]:
         strokes(ticks, 0.0015 * s, (0.8, 0.75, 0.6)),
         polygon(_ring(f, 0, 0.025, 0.028, 0.028, 12), (0.12, 0.07, 0.05), 0.5),
         polygon(f((-0.03, -0.085), (0.03, -0.085), (0.03, -0.070), (-0.03, -0.070)), (0.18, 0.10, 0.07), 0.5),
-        capsule(*f((0, -0.075), (0, 0.39)), 0.0035 * s, 0.003 * s, (0.85, 0.84, 0.78), alpha=0.7),
+        rod(f((0, -0.075), (0, 0.39)), 0.0035 * s, 0.003 * s, (0.85, 0.84, 0.78), alpha=0.7),
     ]
 
 
@@ -203,7 +195,7 @@ def racket(f: Frame, look: Look) -> list[Shape]:
         chain(np.concatenate([outer, outer[:1]]), 0.0085 * s, look.color, gloss=0.5),
         chain(f((0, 0.05), (0, 0.13), (-0.030, 0.20)), 0.007 * s, look.color),
         chain(f((0, 0.13), (0.030, 0.20)), 0.007 * s, look.color),
-        capsule(*f((0, -0.04), (0, 0.07)), 0.0115 * s, 0.011 * s, (0.14, 0.13, 0.14)),
+        rod(f((0, -0.04), (0, 0.07)), 0.0115 * s, 0.011 * s, (0.14, 0.13, 0.14)),
     ]
 
 
@@ -214,7 +206,7 @@ def broom(f: Frame, look: Look) -> list[Shape]:
     straw = look.accent if look.variant > 0.6 else (0.84, 0.69, 0.36)
     lines = [f((0.075 * k, 0.006), (0.042 * k, 0.09)) for k in np.linspace(-1, 1, 7)]
     return [
-        capsule(*f((0, 0.08), (0, 0.78)), 0.0105 * s, 0.0105 * s, look.color),
+        rod(f((0, 0.08), (0, 0.78)), 0.0105 * s, 0.0105 * s, look.color),
         polygon(head, straw, 0.004 * s, bulge=0.05 * s),
         strokes(lines, 0.0025 * s, tint(straw, 0.7)),
         polygon(f((-0.046, 0.088), (0.046, 0.088), (0.03, 0.12), (-0.03, 0.12)), tint(look.color, 0.75), 0.004 * s),
@@ -240,10 +232,10 @@ def umbrella(f: Frame, look: Look) -> list[Shape]:
         panels.append(polygon(f(*bow, *back), look.accent, 0.3, contrast=0.5))
     hook = f((0, -0.02), (0, -0.045), (0.012, -0.06), (0.028, -0.055), (0.032, -0.04))
     return [
-        capsule(*f((0, -0.02), (0, base + 0.05)), 0.0055 * s, 0.0055 * s, (0.30, 0.28, 0.28)),
+        rod(f((0, -0.02), (0, base + 0.05)), 0.0055 * s, 0.0055 * s, (0.30, 0.28, 0.28)),
         polygon(f(*dome, *scallop[:-1]), look.color, 0.6, bulge=0.12 * s),
         *panels,
-        capsule(*f((0, top), (0, top + 0.03)), 0.005 * s, 0.003 * s, (0.30, 0.28, 0.28)),
+        rod(f((0, top), (0, top + 0.03)), 0.005 * s, 0.003 * s, (0.30, 0.28, 0.28)),
         chain(hook, 0.008 * s, (0.35, 0.20, 0.12)),
     ]
 
@@ -255,10 +247,10 @@ def closed_umbrella(f: Frame, look: Look) -> list[Shape]:
     folds = [f((u, 0.13), (u * 0.2, -0.20)) for u in (-0.012, 0.012)]
     return [
         chain(hook, 0.008 * s, (0.35, 0.20, 0.12)),
-        capsule(*f((0, -0.22), (0, 0.14)), 0.006 * s, 0.026 * s, look.color),
+        rod(f((0, -0.22), (0, 0.14)), 0.006 * s, 0.026 * s, look.color),
         *[capsule(a[0], a[1], 0.003 * s, 0.002 * s, tint(look.color, 0.65)) for a in folds],
-        capsule(*f((-0.021, 0.06), (0.021, 0.06)), 0.006 * s, 0.006 * s, look.accent),
-        capsule(*f((0, -0.27), (0, -0.22)), 0.004 * s, 0.005 * s, (0.30, 0.28, 0.28)),
+        rod(f((-0.021, 0.06), (0.021, 0.06)), 0.006 * s, 0.006 * s, look.accent),
+        rod(f((0, -0.27), (0, -0.22)), 0.004 * s, 0.005 * s, (0.30, 0.28, 0.28)),
     ]
 
 
@@ -280,28 +272,3 @@ MAKERS: dict[tuple[str, str], Maker] = {
     ("umbrella", "open"): umbrella,
     ("umbrella", ""): closed_umbrella,
 }
-
-PALETTE: tuple[Color, ...] = (
-    (0.80, 0.20, 0.18), (0.16, 0.38, 0.66), (0.20, 0.52, 0.34), (0.92, 0.72, 0.20), (0.90, 0.89, 0.86), (0.17, 0.18, 0.22),
-    (0.88, 0.46, 0.18), (0.48, 0.28, 0.56), (0.36, 0.66, 0.74), (0.78, 0.44, 0.52), (0.45, 0.32, 0.22), (0.55, 0.58, 0.60),
-)  # fmt: skip
-WOODS: tuple[Color, ...] = ((0.72, 0.45, 0.20), (0.82, 0.60, 0.32), (0.50, 0.26, 0.14), (0.62, 0.14, 0.10))
-GLASS: tuple[Color, ...] = ((0.20, 0.48, 0.28), (0.45, 0.27, 0.12), (0.62, 0.80, 0.88), (0.25, 0.45, 0.70))
-
-
-def random_look(kind: str, rng: np.random.Generator) -> Look:
-    """Colours, variant and size of one thing; the same distribution whether it is used or lies about."""
-    first, second = rng.choice(len(PALETTE), 2, replace=False)
-    color = PALETTE[first]
-    if kind in ("guitar", "broom"):
-        color = WOODS[rng.integers(len(WOODS))]
-    if kind == "bottle":
-        color = GLASS[rng.integers(len(GLASS))]
-    variant, size = rng.random(), rng.uniform(0.9, 1.15)
-    return Look(_vary(color, rng), _vary(PALETTE[second], rng), float(variant), float(size))
-
-
-def _vary(color: Color, rng: np.random.Generator) -> Color:
-    shift = rng.uniform(-0.06, 0.06, 3)
-    r, g, b = np.clip(np.asarray(color) + shift, 0.03, 0.97)
-    return (float(r), float(g), float(b))

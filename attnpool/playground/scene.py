@@ -8,9 +8,11 @@ import numpy as np
 from PIL import Image
 
 from attnpool.playground import backdrop
-from attnpool.playground.compose import PersonPlan, Plan, compose
-from attnpool.playground.draw import Array, Canvas, Panel
+from attnpool.playground.compose import compose
+from attnpool.playground.draw import Canvas, Panel
 from attnpool.playground.figure import JOINT_PARTS
+from attnpool.playground.plan import PersonPlan, Plan
+from attnpool.playground.raster import Array
 
 Box = tuple[float, float, float, float]
 
@@ -23,9 +25,9 @@ class Figure:
     """A person.
 
     Attributes:
-        joints: (16, 2) pixels in the order of `attnpool.pose.MPII_JOINTS`, the skeleton's own, inside the picture or not.
-        visible: (16,) COCO's v: 2 seen; 1 hidden by something drawn on top, such as another limb, the held thing or, for
-            hips and shoulders, turned away behind the trunk; 0 outside the picture.
+        joints: (16, 2) pixels of the skeleton in the order of `attnpool.pose.MPII_JOINTS`, inside the picture or not.
+        visible: (16,) COCO's v: 2 seen; 1 hidden by something drawn on top (another limb, the held thing, somebody) or,
+            for hips and shoulders, turned away behind the trunk; 0 outside the picture.
         box: `(x1, y1, x2, y2)` around the person's visible pixels.
         actor: the one who does what the label says.
         area: visible pixels.

@@ -41,7 +41,7 @@ QUALITY = 90
 
 
 def is_validation(index: int, val_fraction: float) -> bool:
-    """Whether picture `index` belongs to val: whole blocks of K pictures do, the second one and then evenly spaced ones.
+    """Whether picture `index` belongs to val: whole blocks of K pictures do, the second and then evenly spaced ones.
 
     A block holds every class once, so both parts stay balanced and no picture's part depends on how many there are.
     """
@@ -67,8 +67,8 @@ def write_folder(
 ) -> None:
     """Write pictures 0 .. images-1 of the world `seed` below `directory`, all of them or nothing.
 
-    `train/<class>/NNNNN.jpg`, `val/<class>/NNNNN.jpg` and `annotations.json` (COCO-style: people with MPII's 16 joints and
-    `actor`, things with `in_use`). A directory that already holds exactly this world is left as it is.
+    `train/<class>/NNNNN.jpg`, `val/<class>/NNNNN.jpg` and `annotations.json` (COCO-style: people with MPII's 16
+    joints and `actor`, things with `in_use`). A directory that already holds exactly this world is left as it is.
 
     Args:
         directory: where to; must not exist, be empty, or hold this very world.
@@ -89,8 +89,14 @@ def write_folder(
         raise ValueError(f"val_fraction {val_fraction}: must be 0 or more and less than 1, such as 0.25")
     if seed < 0:
         raise ValueError(f"seed {seed}: must be 0 or more")
-    info = {"description": DESCRIPTION, "version": VERSION, "seed": seed, "images": images, "size": size,
-            "val_fraction": val_fraction}  # fmt: skip
+    info = {
+        "description": DESCRIPTION,
+        "version": VERSION,
+        "seed": seed,
+        "images": images,
+        "size": size,
+        "val_fraction": val_fraction,
+    }
     directory = directory.absolute()
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file: choose another directory")
@@ -135,8 +141,15 @@ def _write(world: Path, info: dict[str, Any], progress: Callable[[int, int], Non
         name = file_name(info["seed"], index, info["val_fraction"])
         (world / name).parent.mkdir(parents=True, exist_ok=True)
         scene.image.save(world / name, quality=QUALITY)
-        images.append({"id": index + 1, "file_name": name, "width": scene.image.width, "height": scene.image.height,
-                       "label": scene.label})  # fmt: skip
+        images.append(
+            {
+                "id": index + 1,
+                "file_name": name,
+                "width": scene.image.width,
+                "height": scene.image.height,
+                "label": scene.label,
+            }
+        )
         for entry in annotate(scene):
             annotations.append({"id": len(annotations) + 1, "image_id": index + 1, **entry})
         if progress is not None:
@@ -155,11 +168,27 @@ def annotate(scene: Scene) -> list[dict[str, Any]]:
         keypoints: list[float] = []
         for (x, y), v in zip(person.joints, person.visible, strict=True):
             keypoints += [round(float(x), 2), round(float(y), 2), int(v)] if v else [0, 0, 0]
-        entries.append({"category_id": 1, "bbox": _bbox(person.box), "area": person.area, "iscrowd": 0, "keypoints": keypoints,
-                        "num_keypoints": int((person.visible > 0).sum()), "actor": person.actor})  # fmt: skip
+        entries.append(
+            {
+                "category_id": 1,
+                "bbox": _bbox(person.box),
+                "area": person.area,
+                "iscrowd": 0,
+                "keypoints": keypoints,
+                "num_keypoints": int((person.visible > 0).sum()),
+                "actor": person.actor,
+            }
+        )
     for thing in scene.objects:
-        entries.append({"category_id": KINDS.index(thing.name) + 2, "bbox": _bbox(thing.box), "area": thing.area, "iscrowd": 0,
-                        "in_use": thing.in_use})  # fmt: skip
+        entries.append(
+            {
+                "category_id": KINDS.index(thing.name) + 2,
+                "bbox": _bbox(thing.box),
+                "area": thing.area,
+                "iscrowd": 0,
+                "in_use": thing.in_use,
+            }
+        )
     return entries
 
 

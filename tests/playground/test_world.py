@@ -38,7 +38,7 @@ def test_same_numbers_same_picture(index: int) -> None:
 
 
 def test_same_picture_in_another_process() -> None:
-    program = "import hashlib; from attnpool.playground import render; print(hashlib.sha256(render(9, 2).image.tobytes()).hexdigest())"
+    program = "import zlib; from attnpool.playground import render; print(zlib.crc32(render(9, 2).image.tobytes()))"
     answers = {
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout for _ in "ab"
     }
@@ -116,8 +116,9 @@ def test_the_thing_in_use_is_seen_and_small() -> None:
 @given(phase=st.floats(0, 1), seed=numbers, name=st.sampled_from(CLASSES))
 def test_bones_keep_their_lengths(phase: float, seed: int, name: str) -> None:
     body = solve(ACTIONS[name](phase, np.random.default_rng(seed)).pose, Build())
-    for a, b, length in ((0, 1, SHIN), (1, 2, THIGH), (3, 4, THIGH), (4, 5, SHIN), (10, 11, FOREARM), (11, 12, UPPER_ARM),
-                         (13, 14, UPPER_ARM), (14, 15, FOREARM)):  # fmt: skip
+    legs = ((0, 1, SHIN), (1, 2, THIGH), (3, 4, THIGH), (4, 5, SHIN))
+    arms = ((10, 11, FOREARM), (11, 12, UPPER_ARM), (13, 14, UPPER_ARM), (14, 15, FOREARM))
+    for a, b, length in legs + arms:
         assert np.linalg.norm(body.joints[a] - body.joints[b]) == pytest.approx(length, abs=1e-9)
     assert body.joints[9, 1] > body.joints[8, 1] > body.joints[7, 1] > body.joints[6, 1]
     twice = mirrored(mirrored(body))
@@ -134,7 +135,7 @@ def test_a_pose_moves_smoothly_with_the_phase(name: str) -> None:
 
 
 def test_mirror_agrees_with_the_package() -> None:
-    assert MIRROR == tuple(MPII_FLIP)
+    assert tuple(MPII_FLIP) == MIRROR
 
 
 def test_view_of_a_person_facing_us() -> None:
@@ -155,7 +156,7 @@ def test_bend_reaches_or_points() -> None:
 
 @pytest.mark.parametrize(("seed", "index", "size"), [(-1, 0, 448), (0, -1, 448), (0, 0, 10), (0, 0, 100_000)])
 def test_numbers_out_of_range(seed: int, index: int, size: int) -> None:
-    with pytest.raises(ValueError, match="must be 0 or more|64 to 4096"):
+    with pytest.raises(ValueError, match=r"must be 0 or more|64 to 4096"):
         render(seed, index, size=size)
 
 

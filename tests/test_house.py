@@ -1,0 +1,199 @@
+"""The rules of the house: who may import whom, how long a file may be, and that importing does nothing else."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import attnpool
+
+ROOT = Path(attnpool.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+# One way: a part may import the parts of earlier lines, and parts of its own line as long as nothing goes in circles.
+LAYERS = [
+    {"pooling", "backbone", "data", "pose", "playground"},
+    {"recognizer"},
+    {"losses", "metrics", "explain", "features"},
+    {"checkpoint"},
+    {"training", "evaluation"},
+    {"report", "quickstart"},
+    {"cli", "__main__"},
+]
+# What is stricter than the order of the layers: all of ours that these parts may import, besides themselves.
+ONLY = {
+    "pooling": set(),
+    "backbone": set(),
+    "pose": set(),
+    "playground": {"pose"},
+    "data": {"pose"},
+    "recognizer": {"pooling", "backbone"},
+    "losses": {"data.index", "data.media"},
+    "metrics": {"data.index", "data.media"},
+}
+
+
+def module_of(path: Path) -> str:
+    """`attnpool/data/index.py` -> `data.index`; a package is its own `__init__`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def part_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports anywhere, written out in full: `torch.nn`, `attnpool.data.index`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: write imports in full"
+            assert node.module is not None
+            # `from attnpool import data` imports a part, `from attnpool.data import read` a name
+            found |= {f"attnpool.{alias.name}" for alias in node.names} if node.module == "attnpool" else {node.module}
+    return found
+
+
+def ours(path: Path) -> set[str]:
+    """Modules of this package, without its name, that a file of another part imports."""
+    found = {name.removeprefix("attnpool.") for name in imports(path) if name.startswith("attnpool.")}
+    return {name for name in found if part_of(name) != part_of(module_of(path))}
+
+
+parts = sorted({part_of(module_of(path)) for path in FILES} - {"__init__"})
+INSIDE = [path for path in FILES if module_of(path) != "__init__"]
+
+
+def level(part: str) -> int:
+    for number, layer in enumerate(LAYERS):
+        if part in layer:
+            return number
+    raise AssertionError(f"attnpool/{part} has no place in LAYERS: give it one, here and in the notes on design")
+
+
+@pytest.mark.parametrize("path", INSIDE, ids=module_of)
+def test_imports_run_one_way(path: Path) -> None:
+    part = part_of(module_of(path))
+    for name in ours(path):
+        assert level(part_of(name)) <= level(part), f"{module_of(path)} imports {name}, which is built on top of it"
+        assert part_of(name) != "cli" or part == "__main__", f"{module_of(path)} imports the command line"
+
+
+@pytest.mark.parametrize("path", [path for path in INSIDE if part_of(module_of(path)) in ONLY], ids=module_of)
+def test_lower_parts_know_little(path: Path) -> None:
+    allowed = ONLY[part_of(module_of(path))]
+    for name in ours(path):
+        assert name in allowed or part_of(name) in allowed, f"{module_of(path)} may not import {name}"
+
+
+def test_nothing_is_imported_in_circles() -> None:
+    needs = {
+        part: {part_of(name) for path in INSIDE for name in ours(path) if part_of(module_of(path)) == part}
+        for part in parts
+    }
+    while free := [part for part, others in needs.items() if not others & needs.keys()]:
+        for part in free:
+            del needs[part]
+    assert not needs, f"these import each other: {needs}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pooling").glob("*.py")), ids=module_of)
+def test_pooling_imports_torch_alone(path: Path) -> None:
+    for name in imports(path):
+        first = name.split(".")[0]
+        assert first == "torch" or first in sys.stdlib_module_names or name.startswith("attnpool.pooling"), name
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_files_are_short(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= 300, f"{path.relative_to(ROOT)} has {lines} lines: split it"
+
+
+def test_no_module_is_a_drawer() -> None:
+    assert not {path.stem for path in FILES} & {"utils", "util", "helpers", "misc", "common"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_options_are_written_out(path: Path) -> None:
+    """No `**kwargs` in a public signature: an option that does not exist must be an error, not ignored."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and (
+            not node.name.startswith("_") or node.name == "__init__"
+        ):
+            assert node.args.kwarg is None, f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_modules_say_what_they_are(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path.relative_to(ROOT)} has no docstring"
+
+
+@pytest.mark.parametrize("name", sorted(getattr(attnpool, "__all__", [])))
+def test_public_names_are_documented(name: str) -> None:
+    value = getattr(attnpool, name)
+    if isinstance(value, type) or callable(value):
+        assert value.__doc__, f"attnpool.{name} has no docstring"
+        assert not value.__doc__.startswith(f"{name}("), (
+            f"attnpool.{name} has only the docstring that dataclass gave it"
+        )
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if ">>>" in path.read_text(encoding="utf-8")], ids=module_of)
+def test_examples_in_docstrings(path: Path) -> None:
+    module = importlib.import_module(f"attnpool.{module_of(path)}".removesuffix(".__init__"))
+    result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert result.attempted
+    assert not result.failed
+
+
+IMPORT = """
+import json, os, random, sys, threading
+import numpy, torch
+seen = []
+def hook(event, args):
+    writes = event == "open" and (any(m in str(args[1]) for m in "wax+") or (args[2] or 0) & (os.O_WRONLY | os.O_RDWR))
+    if writes or event in ("os.mkdir", "os.remove", "os.rename") or event.startswith(("socket.", "subprocess.")):
+        seen.append([event, str(args[:2])])
+before = torch.get_rng_state(), random.getstate(), str(numpy.random.get_state()), dict(os.environ), torch.get_num_threads()
+defaults = torch.get_default_dtype(), torch.is_grad_enabled(), threading.active_count()
+sys.addaudithook(hook)
+import attnpool
+PUBLIC
+after = torch.get_rng_state(), random.getstate(), str(numpy.random.get_state()), dict(os.environ), torch.get_num_threads()
+print(json.dumps({
+    "seen": seen,
+    "same": [torch.equal(before[0], after[0])] + [a == b for a, b in zip(before[1:], after[1:])],
+    "defaults": defaults == (torch.get_default_dtype(), torch.is_grad_enabled(), threading.active_count()),
+    "cuda": torch.cuda.is_initialized(),
+    "loaded": sorted(name for name in sys.modules if "." not in name),
+}))
+"""
+
+
+@pytest.mark.parametrize(
+    "names", ["", "for name in attnpool.__all__: getattr(attnpool, name)"], ids=["import", "every name"]
+)
+def test_importing_does_nothing_else(names: str, tmp_path: Path) -> None:
+    """Neither the import nor the first use of the public names: no CUDA, seeds, files, network or changed settings."""
+    command = [sys.executable, "-B", "-W", "error", "-c", IMPORT.replace("PUBLIC", names)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    found = json.loads(result.stdout)
+    assert found["seen"] == []
+    assert all(found["same"])
+    assert found["defaults"]
+    assert not found["cuda"]
+    assert list(tmp_path.iterdir()) == []
+    heavy = {"timm", "matplotlib", "tensorboard", "sklearn", "scipy", "jsonargparse"}
+    assert not heavy & set(found["loaded"])

@@ -1,0 +1,318 @@
+"""The recognizer: images and clips to scores and maps that add up, and run folders that bring back the same numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from attnpool.backbone import Backbone
+from attnpool.pooling import POOLINGS, Pooled
+from attnpool.recognizer import FORMAT, RUN_FILE, WEIGHTS_FILE, Recognizer, Standardize, check_pooling
+
+CLASSES = ["drinking", "calling", "riding a bike"]
+
+
+@pytest.fixture(scope="module")
+def lite0() -> Backbone:
+    return Backbone("lite0", frozen=True)
+
+
+@pytest.fixture(scope="module")
+def photos(lite0: Backbone) -> Tensor:
+    pixels = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Recognizer(lite0, classes=CLASSES).normalize(pixels)
+
+
+def make(lite0: Backbone, **options: Any) -> Recognizer:
+    """A recognizer in eval mode whose head has left its start, where most maps are constant."""
+    model = Recognizer(lite0, classes=CLASSES, **options).eval()
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    return model
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_images(pooling: str, lite0: Backbone, photos: Tensor) -> None:
+    model = make(lite0, pooling=pooling)
+    out = model(photos, maps=True)
+    assert out.logits.shape == (2, 3)
+    assert out.combined.shape == (2, 3, 2, 3)
+    torch.testing.assert_close(out.combined.sum((-2, -1)), out.logits, rtol=0, atol=1e-4)
+    assert torch.equal(model(photos).logits, out.logits)
+    assert torch.equal(model.pool(model.backbone(photos)).logits, out.logits)
+    assert model(photos).combined is None
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_clips(pooling: str, lite0: Backbone) -> None:
+    """A clip's logits are the mean over its frames, and its maps add up to them over T, H and W."""
+    model = make(lite0, pooling=pooling)
+    clips = torch.randn(2, 4, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    out = model(clips, maps=True)
+    frames = [model(clips[:, t], maps=True) for t in range(4)]
+    assert out.logits.shape == (2, 3)
+    torch.testing.assert_close(out.logits, torch.stack([frame.logits for frame in frames]).mean(0))
+    torch.testing.assert_close(out.combined.sum((1, 3, 4)), out.logits, rtol=0, atol=1e-4, msg=str)
+    assert out.combined.shape == (2, 4, 3, 2, 3)
+    for field in ("top_down", "bottom_up", "pose"):
+        ours, theirs = getattr(out, field), [getattr(frame, field) for frame in frames]
+        assert (ours is None) == (theirs[0] is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, torch.stack(theirs, 1))
+    torch.testing.assert_close(out.combined, torch.stack([frame.combined for frame in frames], 1) / 4)
+    assert torch.equal(model(clips).logits, out.logits)
+
+
+def test_frozen_backbones_come_with_standardised_features(lite0: Backbone) -> None:
+    """By default: only with a frozen backbone do the statistics of its features stay what they were."""
+    open_end = Backbone("mobilenetv3_small_050", "random")
+    for backbone, given, expected in ((lite0, None, True), (open_end, None, False), (lite0, False, False)):
+        model = Recognizer(backbone, classes=CLASSES, standardize=given)
+        assert isinstance(model.standardize, Standardize) == expected
+        assert model.describe()["freeze_backbone"] == backbone.frozen
+
+
+def test_a_clip_of_one_frame_is_an_image(lite0: Backbone, photos: Tensor) -> None:
+    model = make(lite0)
+    clip, image = model(photos[:, None], maps=True), model(photos, maps=True)
+    assert torch.equal(clip.logits, image.logits)
+    assert torch.equal(clip.combined[:, 0], image.combined)
+
+
+def test_wrong_inputs(lite0: Backbone) -> None:
+    model = make(lite0)
+    for shape in ((3, 64, 64), (1, 1, 1, 3, 64, 64)):
+        with pytest.raises(ValueError, match=r"\(B, 3, H, W\) or \(B, T, 3, H, W\)"):
+            model(torch.zeros(shape))
+    for shape in ((64, 64, 3), (3, 64), (1, 4, 64, 64)):
+        with pytest.raises(ValueError, match=r"pixels must be \(\.\.\., 3, H, W\)"):
+            model.normalize(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (2, 3, 5, 7), (2, 4, 3, 5, 7)], ids=str)
+def test_normalize(shape: tuple[int, ...], lite0: Backbone) -> None:
+    model = Recognizer(lite0, classes=CLASSES)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
+    found = model.normalize(pixels)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, (pixels.float() - 127) / 128)  # EfficientNet-Lite's scale
+    assert torch.equal(model.normalize(pixels.float()), found)
+
+
+def test_normalize_by_channel() -> None:
+    model = Recognizer("resnet10t", classes=CLASSES, weights="random")
+    pixels = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
+    expected = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(model.normalize(pixels)[0, :, 1, 1], expected)
+
+
+def test_standardize() -> None:
+    x = torch.randn(4, 5, 3, 2) * torch.arange(5)[:, None, None] + 7
+    layer = Standardize(5)
+    torch.testing.assert_close(layer(x), x)
+    std, mean = torch.std_mean(x, (0, 2, 3), correction=0)
+    layer.fit(mean, std)
+    out = layer(x)
+    expected = (x - mean[:, None, None]) / std.clamp_min(1e-30)[:, None, None]
+    torch.testing.assert_close(out[:, 1:], expected[:, 1:], rtol=1e-4, atol=1e-4)
+    assert out[:, 0].abs().max() < 1e-5  # a channel that never varies is centred, and not divided by nothing
+    for view in (x, x.contiguous(memory_format=torch.channels_last)):
+        assert layer(view).stride() == view.stride()  # heads read it in the order that it came
+
+
+def test_seeds(lite0: Backbone) -> None:
+    def head(seed: int, **options: Any) -> dict[str, Tensor]:
+        return Recognizer(lite0, classes=CLASSES, seed=seed, **options).head.state_dict()
+
+    before = torch.get_rng_state()
+    first, again, other = head(5), head(5), head(6)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["a"], other["a"])
+    average = head(5, pooling="average")["a"]
+    for options in ({}, {"rank": 2}, {"activation": "softmax"}, {"pooling": "pose"}):
+        assert torch.equal(head(5, **options)["a"][:3], average)  # heads that are compared start from the same scores
+    assert torch.get_rng_state().shape == before.shape
+
+
+def equal(ours: Pooled, theirs: Pooled) -> bool:
+    return all((a is None and b is None) or torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pooling": "average", "dropout": 0.5},
+        {"pooling": "max"},
+        {"rank": 2, "activation": "softmax", "init": "official", "dropout_on": "positions", "task": "multi"},
+        {"per_class": True, "view": {"image_size": 64, "short_side": 70, "max_width": 512}},
+        {"pooling": "pose", "standardize": True},
+    ],
+    ids=str,
+)
+def test_save_and_load(options: dict[str, Any], lite0: Backbone, photos: Tensor, tmp_path: Path) -> None:
+    model = make(lite0, **options)
+    if isinstance(model.standardize, Standardize):
+        model.standardize.fit(torch.randn(1280), torch.rand(1280))
+    model.save(tmp_path / "runs" / "a", recipe={"epochs": 3}, split={"val": ["a/1.jpg"]})
+    loaded = Recognizer.load(tmp_path / "runs" / "a")
+    assert equal(loaded(photos, maps=True), model(photos, maps=True))
+    assert loaded.describe() == model.describe()
+    assert not loaded.training
+    assert loaded.backbone.frozen
+    assert loaded.task == options.get("task", "single")
+    assert sorted(path.name for path in (tmp_path / "runs" / "a").iterdir()) == [WEIGHTS_FILE, RUN_FILE]
+    about = json.loads((tmp_path / "runs" / "a" / RUN_FILE).read_text())
+    assert about["recipe"] == {"epochs": 3}
+    assert about["split"] == {"val": ["a/1.jpg"]}
+    assert torch.__version__.startswith(about["versions"]["torch"])
+
+
+def test_save_and_load_of_a_trained_backbone(tmp_path: Path) -> None:
+    model = Recognizer("mobilenetv3_small_050", classes=["été", "冬"], weights="random", freeze_backbone=False)
+    model.train()(torch.randn(4, 3, 64, 64)).logits.sum().backward()  # moves the statistics of batch norm
+    loaded = Recognizer.load(model.eval().save(tmp_path))
+    x = torch.randn(1, 3, 64, 64)
+    assert equal(loaded(x, maps=True), model(x, maps=True))
+    assert not loaded.backbone.frozen
+    assert loaded.classes == ("été", "冬")
+    assert loaded.backbone.digest() == model.backbone.digest()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    model = Recognizer("mobilenetv3_small_050", classes=CLASSES, weights="random")
+    folder = model.save(tmp_path_factory.mktemp("run"))
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def refused(files: dict[str, bytes], folder: Path) -> str:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    with pytest.raises(ValueError) as caught:
+        Recognizer.load(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(folder) in message
+    return message
+
+
+def changed(saved: dict[str, bytes], **model: Any) -> dict[str, bytes]:
+    about = json.loads(saved[RUN_FILE])
+    about["model"] |= model
+    return saved | {RUN_FILE: json.dumps(about).encode()}
+
+
+def test_a_run_of_another_format(saved: dict[str, bytes], tmp_path: Path) -> None:
+    about = json.loads(saved[RUN_FILE]) | {"format": FORMAT + 1, "versions": {"attnpool": "9.9"}}
+    message = refused(saved | {RUN_FILE: json.dumps(about).encode()}, tmp_path)
+    assert f"a run of format {FORMAT + 1} (attnpool 9.9), this version reads format {FORMAT}" in message
+
+
+def test_not_a_run(saved: dict[str, bytes], tmp_path: Path) -> None:
+    assert "not a run folder" in refused({}, tmp_path)
+    assert "not a run folder" in refused({WEIGHTS_FILE: saved[WEIGHTS_FILE]}, tmp_path)
+    with pytest.raises(ValueError, match="not a run folder"):
+        Recognizer.load(tmp_path / "nowhere")
+
+
+def test_missing_weights(saved: dict[str, bytes], tmp_path: Path) -> None:
+    assert "missing or damaged" in refused({RUN_FILE: saved[RUN_FILE]}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b"3", b"\xff\xfe", b'{"format": 1}', b'{"format": 1, "model": []}']
+)
+def test_damaged_run_file(content: bytes, saved: dict[str, bytes], tmp_path: Path) -> None:
+    refused(saved | {RUN_FILE: content}, tmp_path)
+
+
+@pytest.mark.parametrize("length", [0, 7, 1000, 100_000, -1])
+def test_damaged_weights(length: int, saved: dict[str, bytes], tmp_path: Path) -> None:
+    assert "damaged" in refused(saved | {WEIGHTS_FILE: saved[WEIGHTS_FILE][:length]}, tmp_path)
+
+
+def test_run_file_and_weights_of_different_runs(saved: dict[str, bytes], tmp_path: Path) -> None:
+    assert "do not fit together" in refused(changed(saved, classes=["a", "b"]), tmp_path)
+    assert "do not fit together" in refused(changed(saved, head_options={"rank": 2}), tmp_path)
+    assert "do not fit together" in refused(changed(saved, backbone="resnet10t"), tmp_path)
+
+
+def test_what_another_installation_may_name(saved: dict[str, bytes], tmp_path: Path) -> None:
+    for part, value in (("pooling", "vlad"), ("backbone", "net9"), ("head_options", {"size": 3}), ("classes", ["a"])):
+        assert "do not fit together" in refused(changed(saved, **{part: value}), tmp_path)
+
+
+def test_missing_part_of_the_description(saved: dict[str, bytes], tmp_path: Path) -> None:
+    for part in json.loads(saved[RUN_FILE])["model"]:
+        about = json.loads(saved[RUN_FILE])
+        del about["model"][part]
+        assert "do not fit together" in refused(saved | {RUN_FILE: json.dumps(about).encode()}, tmp_path)
+
+
+def test_weights_with_a_tensor_too_many(saved: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / WEIGHTS_FILE).write_bytes(saved[WEIGHTS_FILE])
+    save_file(load_file(tmp_path / WEIGHTS_FILE) | {"head.extra": torch.zeros(1)}, tmp_path / WEIGHTS_FILE)
+    assert "do not fit together" in refused({RUN_FILE: saved[RUN_FILE]}, tmp_path)
+
+
+def test_saving_where_nothing_can_be_written_leaves_nothing(lite0: Backbone, tmp_path: Path) -> None:
+    (tmp_path / WEIGHTS_FILE).mkdir()  # the file cannot take a folder's place
+    with pytest.raises(OSError):
+        make(lite0).save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [WEIGHTS_FILE]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pooling": "vlad"}, "unknown pooling 'vlad': use one of average, max, attentional, pose"),
+        (
+            {"pooling": "average", "rank": 2},
+            "average pooling has no option rank: leave it out, or use pooling attentional",
+        ),
+        ({"pooling": "pose", "per_class": True}, "pose pooling has no option per_class"),
+        ({"pooling": "max", "init": "official"}, "use pooling attentional or pose"),
+        ({"activation": "tanh"}, "use None, relu, sigmoid, softmax"),
+        ({"rank": 0}, "rank must be at least 1"),
+        ({"dropout": 1.5}, "dropout must be in"),
+        ({"task": "triple"}, "unknown task 'triple': use single or multi"),
+        ({"classes": ["a"]}, "two or more different classes"),
+        ({"classes": ["a", "b", "a"]}, "two or more different classes"),
+        ({"classes": []}, "two or more different classes"),
+    ],
+    ids=str,
+)
+def test_wrong_options(options: dict[str, Any], message: str, lite0: Backbone) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recognizer(lite0, **({"classes": CLASSES} | options))
+
+
+def test_options_are_checked_before_the_slow_part() -> None:
+    with pytest.raises(ValueError, match="unknown pooling"):
+        Recognizer("no such network", classes=CLASSES, pooling="vlad")
+    assert check_pooling("attentional", {"rank": 2}) is POOLINGS["attentional"]
+
+
+class Scores(nn.Module):
+    """What runs in a server: pixels 0..255 in, scores and maps out."""
+
+    def __init__(self, model: Recognizer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Pooled:
+        return self.model(self.model.normalize(pixels), maps=True)
+
+
+def test_export_of_the_whole_recognizer(lite0: Backbone) -> None:
+    model = make(lite0, rank=2, standardize=True)
+    pixels = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    program = torch.export.export(Scores(model).eval(), (pixels,))
+    torch.testing.assert_close(program.module()(pixels), Scores(model)(pixels))
