@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attnpool.playground.body import View
+from attnpool.playground.body import LEFT_ANKLE, RIGHT_ANKLE, View
 from attnpool.playground.draw import Layer, Shadow, Shape, capsule, placed, polygon, tint
 from attnpool.playground.looks import PALETTE, WOODS, Look, random_look
 from attnpool.playground.objects import KINDS, MAKERS, Frame, upright
-from attnpool.playground.plan import Plan, ThingPlan
-from attnpool.playground.raster import Color
+from attnpool.playground.plan import PersonPlan, Plan, ThingPlan
+from attnpool.playground.raster import Array, Color
 
 
 @dataclass(frozen=True)
@@ -101,33 +101,54 @@ def _furniture(x: float, y: float, wide: float, high: float, deep: float, color:
 
 
 def add_clutter(plan: Plan, actor: View, span: tuple[float, float], tops: list[Top], rng: np.random.Generator) -> None:
-    """One unused thing: standing or lying on furniture or on the ground, or leaning on the wall."""
-    place, size = plan.place, plan.place.size
+    """One unused thing: standing or lying on furniture or on the ground.
+
+    It lies neither before the actor, where it could hide the thing in use, nor at anybody's hands or feet, where it
+    would look as if it were used. Where twelve tries find no such place it is left out.
+    """
     kind = KINDS[rng.integers(len(KINDS))]
     look = random_look(kind, rng)
     small = kind in ("mug", "bottle", "phone", "book", "ball")
-    owner = plan.next_owner()
-    if small and tops and rng.random() < 0.65:
-        top = tops[rng.integers(len(tops))]
-        x, y, s, order = float(rng.uniform(top.x1, top.x2)), top.y, top.scale, top.order + 0.5
-    else:
-        low = place.horizon + 0.55 * (actor.y - place.horizon)
-        low = max(low, place.edge + 0.01 * size)
-        y = float(rng.uniform(low, max(min(actor.y * 1.04, size * 0.97), low + 1)))
-        s, order = place.scale_at(y, actor.y, actor.scale), y
-        # Nothing unused lies before the actor, where it could pass for the thing in use or hide it.
-        x = float(rng.uniform(0.03, 0.97)) * size
-        margin = 0.10 * actor.scale
-        for _ in range(12):
-            if not span[0] - margin < x < span[1] + margin:
-                break
-            x = float(rng.uniform(0.03, 0.97)) * size
+    furniture = bool(small and tops and rng.random() < 0.65)
+    busy = [_busy(person) for person in plan.people]
+    for _ in range(12):
+        if furniture:
+            top = tops[rng.integers(len(tops))]
+            x, y, s, order = float(rng.uniform(top.x1, top.x2)), top.y, top.scale, top.order + 0.5
         else:
-            return
-    shapes = _lying(kind, look, x, y, s * look.size, rng)
-    plan.things.append(ThingPlan(owner, kind, False))
-    shadow = Shadow(x, y + 0.004 * s, (0.06 if small else 0.11) * s, 0.016 * s + 1.5, 0.32)
-    plan.layers.append(Layer(order, [(owner, placed(shape, 0.0, "thing")) for shape in shapes], [shadow]))
+            x, y, s = _spot(plan, actor, rng)
+            order = y
+            margin = 0.10 * actor.scale
+            if span[0] - margin < x < span[1] + margin:
+                continue
+        shapes = _lying(kind, look, x, y, s * look.size, rng)
+        if any(_touches(shapes, points, reach) for points, reach in busy):
+            continue
+        owner = plan.next_owner()
+        plan.things.append(ThingPlan(owner, kind, False))
+        shadow = Shadow(x, y + 0.004 * s, (0.06 if small else 0.11) * s, 0.016 * s + 1.5, 0.32)
+        plan.layers.append(Layer(order, [(owner, placed(shape, 0.0, "thing")) for shape in shapes], [shadow]))
+        return
+
+
+def _spot(plan: Plan, actor: View, rng: np.random.Generator) -> tuple[float, float, float]:
+    """A place on the ground, and the scale there."""
+    place = plan.place
+    low = max(place.horizon + 0.55 * (actor.y - place.horizon), place.edge + 0.01 * place.size)
+    y = float(rng.uniform(low, max(min(actor.y * 1.04, place.size * 0.97), low + 1)))
+    return float(rng.uniform(0.03, 0.97)) * place.size, y, place.scale_at(y, actor.y, actor.scale)
+
+
+def _busy(person: PersonPlan) -> tuple[Array, float]:
+    """Pixels of a person's hands and feet, and how near to them nothing unused may lie."""
+    points = np.concatenate([person.body.grips, person.body.joints[[RIGHT_ANKLE, LEFT_ANKLE]]])
+    return person.view.project(points)[:, :2], 0.07 * person.view.scale
+
+
+def _touches(shapes: list[Shape], points: Array, reach: float) -> bool:
+    corners = np.concatenate([shape.segments.reshape(-1, 2) for shape in shapes])
+    low, high = corners.min(axis=0) - reach, corners.max(axis=0) + reach
+    return bool(((points > low) & (points < high)).all(axis=1).any())
 
 
 def _lying(kind: str, look: Look, x: float, y: float, s: float, rng: np.random.Generator) -> list[Shape]:

@@ -142,17 +142,16 @@ class Canvas:
         image: (3, S, S) float32, RGB in 0..1; planes first, which numpy broadcasts several times faster.
         top: (S, S) int32, number of the shape that is on top at each pixel; 0 where the backdrop is.
         shapes: (owner, part) of each number; entry 0 is the backdrop.
-        drawn: pixels painted by each owner, whether or not something covers them later.
     """
 
     def __init__(self, image: Array, grain: Array, light: Light) -> None:
         self.image = image
         self.grain = grain
+        self.tone = 1 + np.float32(0.028) * grain
         self.light = light
         self.size = image.shape[1]
         self.top = np.zeros((self.size, self.size), np.int32)
         self.shapes: list[tuple[int, str]] = [(-1, "")]
-        self.drawn: dict[int, int] = {}
 
     def shade(self, shadow: Shadow) -> None:
         """Darken the ground under something."""
@@ -168,9 +167,9 @@ class Canvas:
         """Paint one shape over everything painted so far."""
         points = shape.segments.reshape(-1, 2)
         radius = float(shape.radii.max()) + shape.smooth * 0.25
-        low, high = points.min(axis=0), points.max(axis=0)
-        middle, half = (low + high) / 2, (high - low) / 2 + radius + 1.5
-        found = window(self.size, float(middle[0]), float(middle[1]), float(half[0]), float(half[1]))
+        (x1, y1), (x2, y2) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        reach = radius + 1.5
+        found = window(self.size, (x1 + x2) / 2, (y1 + y2) / 2, (x2 - x1) / 2 + reach, (y2 - y1) / 2 + reach)
         if found is None:
             return
         rows, columns, x, y = found
@@ -185,20 +184,19 @@ class Canvas:
         cover = np.minimum(np.maximum(np.float32(0.5) - distance, 0), 1)
         inside = distance < 0
         color = np.asarray(shape.color, np.float32)[:, None, None]
-        tone = 1 + 0.028 * self.grain[rows, columns]
+        tone: Array = self.tone[rows, columns]
         if light is not None:
-            tone = tone * (1 + shape.contrast * (light - 1))
+            tone = tone * (light if shape.contrast == 1 else 1 + shape.contrast * (light - 1))
         texture = color if shape.pattern is None else patterned(x, y, color, shape.pattern)
         painted = texture * tone
         if shape.gloss > 0 and light is not None:
             painted += np.float32(shape.gloss) * np.maximum(light - np.float32(1.02), 0)
         target = self.image[:, rows, columns]
         painted -= target
-        painted *= cover * np.float32(shape.alpha)
+        painted *= cover if shape.alpha == 1 else cover * np.float32(shape.alpha)
         target += painted
         self.top[rows, columns][inside] = len(self.shapes)
         self.shapes.append((owner, shape.part))
-        self.drawn[owner] = self.drawn.get(owner, 0) + int(np.count_nonzero(inside))
 
     def paint_layer(self, layer: Layer) -> None:
         """Paint shadows, then shapes from far to near; shapes of equal depth keep their order."""
@@ -209,9 +207,9 @@ class Canvas:
 
     def fill(self, panel: Panel) -> None:
         """Paint a rectangle of the backdrop, which has no owner."""
-        x1, x2 = (int(np.clip(round(x), 0, self.size)) for x in (panel.x1, panel.x2))
-        y1, y2 = (int(np.clip(round(y), 0, self.size)) for y in (panel.y1, panel.y2))
-        tone = 1 + 0.04 * self.grain[y1:y2, x1:x2]
+        x1, x2 = (min(max(round(float(x)), 0), self.size) for x in (panel.x1, panel.x2))
+        y1, y2 = (min(max(round(float(y)), 0), self.size) for y in (panel.y1, panel.y2))
+        tone = self.tone[y1:y2, x1:x2]
         self.image[:, y1:y2, x1:x2] = np.asarray(panel.color, np.float32)[:, None, None] * tone
 
     def owners(self) -> Array:

@@ -59,7 +59,11 @@ def random_wardrobe(rng: np.random.Generator) -> Wardrobe:
     """A person, independent of what the person does."""
 
     def pick(options: tuple[Color, ...]) -> Color:
-        color = np.clip(np.asarray(options[rng.integers(len(options))]) + rng.uniform(-0.05, 0.05, 3), 0.03, 0.98)
+        color = np.clip(
+            np.asarray(options[rng.integers(len(options))]) + rng.uniform(-0.04, 0.04) + rng.uniform(-0.012, 0.012, 3),
+            0.03,
+            0.98,
+        )
         return (float(color[0]), float(color[1]), float(color[2]))
 
     def clothing(options: tuple[Color, ...]) -> Color:

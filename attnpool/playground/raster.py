@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,14 +28,13 @@ class Pattern:
 
 def window(size: int, x: float, y: float, rx: float, ry: float) -> tuple[slice, slice, Array, Array] | None:
     """The part of the picture around (x, y), and the coordinates of its pixel centres; None if it lies outside."""
-    if not np.isfinite(x + y + rx + ry):
-        raise AssertionError("a shape has no finite extent")
-    x1, x2 = max(int(np.floor(x - rx)), 0), min(int(np.ceil(x + rx)), size)
-    y1, y2 = max(int(np.floor(y - ry)), 0), min(int(np.ceil(y + ry)), size)
+    assert math.isfinite(x + y + rx + ry), "a shape without finite extent"
+    x1, x2 = max(math.floor(x - rx), 0), min(math.ceil(x + rx), size)
+    y1, y2 = max(math.floor(y - ry), 0), min(math.ceil(y + ry), size)
     if x1 >= x2 or y1 >= y2:
         return None
-    columns = np.arange(x1, x2, dtype=np.float32)[None, :] + np.float32(0.5)
-    lines = np.arange(y1, y2, dtype=np.float32)[:, None] + np.float32(0.5)
+    columns = np.arange(x1 + 0.5, x2, dtype=np.float32)[None, :]
+    lines = np.arange(y1 + 0.5, y2, dtype=np.float32)[:, None]
     return slice(y1, y2), slice(x1, x2), columns, lines
 
 
@@ -137,7 +137,7 @@ def _exposure(lambert: Array) -> Array:
 
 def patterned(x: Array, y: Array, color: Array, pattern: Pattern) -> Array:
     """(3, h, w) a colour with a pattern of a second one."""
-    c, s = np.cos(pattern.angle), np.sin(pattern.angle)
+    c, s = math.cos(pattern.angle), math.sin(pattern.angle)
     px, py = x - pattern.origin[0], y - pattern.origin[1]
     u, v = (px * c + py * s) / pattern.period, (py * c - px * s) / pattern.period
     edge = pattern.period / 2
