@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from attnpool.backbone import Backbone
     from attnpool.checkpoint import Run
     from attnpool.data import Index, ViewOptions, check, read
-    from attnpool.evaluation import evaluate, predict
+    from attnpool.evaluation import evaluate
     from attnpool.explaining import explain_files
     from attnpool.features import extract
     from attnpool.options import OptimizerOptions, TrainOptions
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Pooled,
         PoseRegularizedPooling,
     )
+    from attnpool.prediction import predict
     from attnpool.recognizer import Recognizer
     from attnpool.training import train
 
@@ -54,7 +55,7 @@ _HOME = {
     "attnpool.backbone": ("Backbone",),
     "attnpool.checkpoint": ("Run",),
     "attnpool.data": ("Index", "ViewOptions", "check", "read"),
-    "attnpool.evaluation": ("evaluate", "predict"),
+    "attnpool.evaluation": ("evaluate",),
     "attnpool.explaining": ("explain_files",),
     "attnpool.features": ("extract",),
     "attnpool.options": ("OptimizerOptions", "TrainOptions"),
@@ -66,6 +67,7 @@ _HOME = {
         "Pooled",
         "PoseRegularizedPooling",
     ),
+    "attnpool.prediction": ("predict",),
     "attnpool.recognizer": ("Recognizer",),
     "attnpool.training": ("train",),
 }

@@ -58,48 +58,44 @@ def collect(options: type[T], args: argparse.Namespace) -> T:
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """Adds `--recipe`, whose values become the defaults of the other flags of this parser."""
-
-    class Load(argparse.Action):
-        def __call__(self, _parser: Any, namespace: argparse.Namespace, values: Any, option: Any = None) -> None:
-            namespace.recipe = values
-
-    parser.add_argument(
-        "--recipe", type=Path, action=Load, metavar="YAML", help="file of options; flags given beside it win"
-    )
+    """Adds `--recipe`, whose values become the defaults of the other flags of this parser, see `read_recipe`."""
+    parser.add_argument("--recipe", type=Path, metavar="YAML", help="file of options; flags given beside it win")
     parser.set_defaults(parser=parser)
 
 
-def apply_recipe(args: argparse.Namespace) -> None:
-    """Replaces the options that still have their default by those of the recipe, in place.
+def read_recipe(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of the recipe that the arguments name, as their flags would have given them.
 
     Raises:
         ValueError: the file cannot be read, or has an unknown option or a value of the wrong kind.
     """
-    if args.recipe is None:
-        return
     import yaml
 
     try:
         recipe = yaml.safe_load(args.recipe.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{args.recipe}: cannot be read as a recipe ({str(error).splitlines()[0]})") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or getattr(error, "strerror", None) or str(error).splitlines()[0]
+        where = f"{args.recipe}, line {mark.line + 1}" if mark else f"{args.recipe}"
+        raise ValueError(f"{where}: cannot be read as a recipe ({reason}); write lines such as 'rank: 2'") from error
     if not isinstance(recipe, dict):
-        raise ValueError(f"{args.recipe}: a recipe is a list of lines such as 'rank: 2'")
+        raise ValueError(f"{args.recipe}: not a recipe; write lines such as 'rank: 2'")
     actions = {action.dest: action for action in args.parser._actions if action.option_strings}
+    values = {}
     for key, value in recipe.items():
         name = str(key).replace("-", "_")
         action = actions.get(name)
         if action is None or name in ("help", "recipe", "json", "out"):
             raise ValueError(f"{args.recipe}: unknown option {key!r}; see attnpool {args.verb} --help")
-        if getattr(args, name) != action.default:
-            continue  # a flag on the command line wins
-        setattr(args, name, checked(args.recipe, name, action, value))
+        values[name] = checked(args.recipe, name, action, value)
+    return values
 
 
 def checked(recipe: Path, name: str, action: argparse.Action, value: Any) -> Any:
     """A value of a recipe as the flag would have given it."""
     if value is None:
+        if action.default is not None:
+            raise ValueError(f"{recipe}: {name} has no value; write one, such as {action.default}, or leave it out")
         return None
     if isinstance(action, argparse.BooleanOptionalAction | argparse._StoreTrueAction):
         if not isinstance(value, bool):
@@ -128,12 +124,18 @@ def expand(files: Sequence[str]) -> list[Path]:
     for name in files:
         path = Path(name)
         if path.is_dir():
-            pictures = sorted(child for child in path.iterdir() if child.suffix.lower() in IMAGE_SUFFIXES)
+            pictures = sorted(
+                child
+                for child in path.iterdir()
+                if child.suffix.lower() in IMAGE_SUFFIXES and not child.name.startswith(".")
+            )
             if not pictures:
-                raise ValueError(f"{path}: no pictures in this folder")
+                raise ValueError(
+                    f"{path}: no pictures in this folder; name pictures, or a folder that holds some itself"
+                )
             found += pictures
         elif path.exists():
             found.append(path)
         else:
-            raise ValueError(f"{path}: no such file")
+            raise ValueError(f"{path}: no such file; name a picture, or a folder of them")
     return found

@@ -40,9 +40,10 @@ class Backbone(nn.Module):
 
     Args:
         name: "lite0" (EfficientNet-Lite0, whose ImageNet weights are installed with attnpool) or any timm model name.
-        weights: "pretrained" (bundled weights, or timm's from the hub), "random", or the path of a .safetensors, .pth or
-            .pt file with the network's state dict (read without unpickling code).
-        frozen: parameters get no gradient and the network stays in eval mode, so that batch-norm statistics do not move.
+        weights: "pretrained" (bundled weights, or timm's from the hub), "random", or the path of a .safetensors,
+            .pth or .pt file with the network's state dict (read without unpickling code).
+        frozen: parameters get no gradient and the network stays in eval mode, so that batch-norm statistics do not
+            move.
 
     Attributes:
         out_channels: C.
@@ -70,11 +71,11 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.frozen:
-            with torch.no_grad():
+        try:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
                 features = self.net.forward_features(x)
-        else:
-            features = self.net.forward_features(x)
+        except AssertionError as error:  # how timm's fixed-size networks refuse a picture
+            raise ValueError(f"{self.name}: cannot take {x.shape[2]}x{x.shape[3]} pictures ({error})") from error
         return self.as_map(features, x.shape[2], x.shape[3])
 
     def as_map(self, features: Tensor, height: int, width: int) -> Tensor:
@@ -178,11 +179,12 @@ def hub_weights(name: str) -> dict[str, Tensor]:
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise ValueError(
-            f"{name}: timm has no pretrained weights for it; pass a weights file, or weights='random' to train from scratch"
+            f"{name}: timm has no pretrained weights for it; pass a weights file, or weights='random' to "
+            "train from scratch"
         )
     offline = ValueError(
-        f"{name}: its pretrained weights are not on this machine and the hub cannot be reached; use the backbone lite0, "
-        "which needs no network, a local weights file (weights=PATH), or weights='random'"
+        f"{name}: its pretrained weights are not on this machine and the hub cannot be reached; use the backbone "
+        "lite0, which needs no network, a local weights file (weights=PATH), or weights='random'"
     )
     overlay = cached_file(config.hf_hub_id)
     if overlay is None and not reachable("huggingface.co"):
@@ -256,7 +258,8 @@ def assign(net: Any, state: dict[str, Tensor], source: str) -> LoadReport:
             if keys
         ]
         raise ValueError(
-            f"{source}: does not fit {type(net).__name__}, {len(own) - len(missing) - len(wrong)} of {len(own)} tensors match, "
+            f"{source}: does not fit {type(net).__name__}, {len(own) - len(missing) - len(wrong)} of {len(own)} "
+            "tensors match, "
             f"{', '.join(parts)}: use weights of the same network"
         )
     net.load_state_dict({key: state.get(key, own[key]) for key in own})

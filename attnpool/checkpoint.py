@@ -1,8 +1,8 @@
 """The state of a training on disk, so that the same call goes on where it was stopped; and finished runs.
 
 A run folder holds `model.safetensors` and `run.json` (written last: a finished run), `best.safetensors`, `log.jsonl`,
-`tensorboard/`, and while training `state.json` with the tensors file that it names. State is replaced whole: new tensors
-are written beside the old ones and count once `state.json` names them.
+`tensorboard/`, and while training `state.json` with the tensors file that it names. State is replaced whole: new
+tensors are written beside the old ones and count once `state.json` names them.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnpool.recognizer import RUN_FILE, Recognizer, load_tensors, read_run, save_tensors, write_json
+from attnpool.recognizer import Recognizer
+from attnpool.storage import RUN_FILE, load_tensors, read_run, save_tensors, write_json
 
 STATE_FILE = "state.json"
 BEST_FILE = "best.safetensors"
 LOG_FILE = "log.jsonl"
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the state is saved
+class Interrupted(Exception):
     """A signal stopped the training after its state was saved; `signum` is the signal."""
 
     def __init__(self, signum: int, folder: Path) -> None:
@@ -34,7 +35,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the state is saved
         self.signum = signum
 
 
-class TrainingFailed(Exception):  # noqa: N818 - named as the command line reports it
+class TrainingFailed(Exception):
     """The training cannot go on, such as at a loss that is not finite."""
 
 

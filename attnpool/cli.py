@@ -13,23 +13,23 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from attnpool.arguments import Parser, add_fields, add_recipe, apply_recipe, collect, expand
+from attnpool import commands
+from attnpool.arguments import Parser, add_fields, add_recipe, read_recipe
 from attnpool.options import OptimizerOptions, TrainOptions
 
-Result = tuple[Any, str]  # the value for --json, and the text
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left, as disks, quotas and limits of files say it
 
 
 class Stopped(BaseException):
     """SIGTERM came while nothing had to be saved."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    from attnpool.data import ViewOptions
-
+def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for a command; only if that names `train` with all of its options, for which torch is imported."""
     parser = Parser(
         prog="attnpool",
         description="Say what people are doing in a picture, and show exactly where the evidence is.",
-        epilog="Exit codes: 0 done, 1 the run failed, 2 the input is at fault, 143 stopped by SIGTERM with the state saved.",
+        epilog="Exit codes: 0 done, 1 the run failed, 2 the input is at fault, 143 stopped by SIGTERM, state saved.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     made = verb(
         "quickstart",
-        quickstart,
+        commands.quickstart,
         "compare three poolings on a generated world, with a report",
         "attnpool quickstart --out runs/quickstart",
     )
@@ -60,11 +60,14 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="of the trainings (default: 0 1 2)"
     )
+    made.add_argument(
+        "--image-size", type=int, default=448, metavar="PX", help="side of pictures and network (default: %(default)s)"
+    )
     folder(made, "--cache", "folder of features (default: $ATTNPOOL_CACHE or the user's cache)")
 
     made = verb(
         "playground",
-        playground,
+        commands.playground,
         "write a generated world of people doing things",
         "attnpool playground data/play --images 600 --seed 1",
     )
@@ -75,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     made = verb(
         "check",
-        check,
+        commands.check,
         "read every picture of a dataset and list what cannot be used",
         "attnpool check folder:data/play",
     )
@@ -86,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     made = verb(
         "train",
-        train,
+        commands.train,
         "train a recognizer; the same command goes on where it was stopped",
         "attnpool train folder:data/play --out runs/a --pooling attentional --epochs 15",
     )
@@ -94,14 +97,18 @@ def build_parser() -> argparse.ArgumentParser:
     folder(made, "--out", "the run folder", required=True)
     add_recipe(made)
     add_model(made)
-    for title, options in (("training", TrainOptions), ("updates", OptimizerOptions), ("pictures", ViewOptions)):
-        add_fields(made.add_argument_group(title), options)
+    add_fields(made.add_argument_group("training"), TrainOptions)
+    add_fields(made.add_argument_group("updates"), OptimizerOptions)
+    if "train" in words:
+        from attnpool.data import ViewOptions
+
+        add_fields(made.add_argument_group("pictures"), ViewOptions)
     made.add_argument(
         "--split-seed", type=int, default=0, metavar="S", help="of the split into train and val, where there is none"
     )
     folder(made, "--cache", "folder of features (default: $ATTNPOOL_CACHE or the user's cache)")
 
-    made = verb("evaluate", evaluate, "score a run on a dataset", "attnpool evaluate runs/a folder:data/play")
+    made = verb("evaluate", commands.evaluate, "score a run on a dataset", "attnpool evaluate runs/a folder:data/play")
     folder(made, "run_folder", "the run")
     made.add_argument("source", help="the dataset, such as folder:DIR")
     made.add_argument(
@@ -119,12 +126,14 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("--no-cache", dest="use_cache", action="store_false", help="compute features anew")
     folder(made, "--cache", "folder of features (default: $ATTNPOOL_CACHE or the user's cache)")
 
-    made = verb("predict", predict, "name the actions in pictures", "attnpool predict runs/a photo.jpg")
+    made = verb("predict", commands.predict, "name the actions in pictures", "attnpool predict runs/a photo.jpg")
     folder(made, "run_folder", "the run")
     made.add_argument("files", nargs="+", metavar="FILE", help="pictures, or folders of them")
     made.add_argument("--top", type=int, default=5, metavar="N", help="classes to list (default: %(default)s)")
 
-    made = verb("explain", explain, "draw where the evidence is", "attnpool explain runs/a photo.jpg --out explained/")
+    made = verb(
+        "explain", commands.explain, "draw where the evidence is", "attnpool explain runs/a photo.jpg --out explained/"
+    )
     folder(made, "run_folder", "the run")
     made.add_argument("files", nargs="+", metavar="FILE", help="pictures, or folders of them")
     folder(made, "--out", "folder for the panels", required=True)
@@ -174,163 +183,30 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def quickstart(args: argparse.Namespace) -> Result:
-    from attnpool import quickstart as module
-
-    images = module.IMAGES if args.images is None else args.images
-    epochs = module.EPOCHS if args.epochs is None else args.epochs
-    made = module.quickstart(args.out, images=images, epochs=epochs, seeds=args.seeds, cache=args.cache)
-    return made.results, made.table()
-
-
-def playground(args: argparse.Namespace) -> Result:
-    from attnpool.playground import write_folder
-    from attnpool.progress import bar
-
-    with bar(args.images, "playground", "images") as shown:
-        write_folder(
-            args.directory,
-            args.images,
-            args.seed,
-            size=args.size,
-            progress=lambda done, _: shown.update(done - shown.n),
-        )
-    value = {"directory": str(args.directory), "images": args.images, "seed": args.seed, "size": args.size}
-    return (
-        value,
-        f"{args.directory}: {args.images} images; next: attnpool train folder:{args.directory} --out runs/play",
-    )
-
-
-def check(args: argparse.Namespace) -> Result:
-    from attnpool import data
-    from attnpool.progress import bar
-
-    with bar(0, "check", "images") as shown:
-
-        def progress(done: int, total: int) -> None:
-            shown.total = total
-            shown.update(done - shown.n)
-
-        found = data.check(args.source, split_seed=args.split_seed, progress=progress)
-    return found.to_json(), found.text()
-
-
-def train(args: argparse.Namespace) -> Result:
-    from attnpool import data
-    from attnpool.recognizer import Recognizer
-    from attnpool.training import train as run_training
-
-    apply_recipe(args)
-    view, options, optimizer = (
-        collect(data.ViewOptions, args),
-        collect(TrainOptions, args),
-        collect(OptimizerOptions, args),
-    )
-    train_part, val = data.read(args.source, split_seed=args.split_seed)
-    model = Recognizer(
-        args.backbone,
-        classes=train_part.classes,
-        pooling=args.pooling,
-        rank=args.rank,
-        per_class=args.per_class,
-        activation=args.activation,
-        dropout=args.dropout,
-        dropout_on=args.dropout_on,
-        init=args.init,
-        task=train_part.task,
-        weights=args.weights,
-        freeze_backbone=args.freeze_backbone,
-        view={"image_size": view.image_size, "short_side": view.short_side, "max_width": view.max_width},
-        seed=options.seed,
-    )
-    if model.backbone.report:
-        print(model.backbone.report, file=sys.stderr)
-    run = run_training(
-        model,
-        train_part,
-        val,
-        out=args.out,
-        options=options,
-        optimizer=optimizer,
-        view=view,
-        cache=args.cache,
-        split_seed=args.split_seed,
-    )
-    results = run.about["results"]
-    last = results["history"][-1]
-    value = {
-        "run": str(args.out),
-        "epochs": last["epoch"],
-        "loss": last["loss"],
-        "mAP": last["mAP"],
-        "accuracy": last["accuracy"],
-        "skipped": results["skipped"],
-    }
-    lines = [f"skipped {item['file']}: {item['reason']}" for item in results["skipped"]]
-    part = "a part of train" if options.patience else "val"
-    lines.append(
-        f"{args.out}: {last['epoch']} epochs, loss {last['loss']:.4f}, mAP on {part} {100 * last['mAP']:.1f} %"
-    )
-    lines.append(f"next: attnpool evaluate {args.out} {args.source}")
-    return value, "\n".join(lines)
-
-
-def evaluate(args: argparse.Namespace) -> Result:
-    from attnpool.checkpoint import Run
-    from attnpool.evaluation import evaluate as run_evaluation
-    from attnpool.report import evaluation_figure
-
-    run = Run.load(args.run_folder, best=args.best)
-    found = run_evaluation(
-        run, args.source, split=args.split, cache=args.cache, use_cache=args.use_cache, progress=True
-    )
-    plot = args.plot or args.run_folder / f"evaluation-{args.split}.png"
-    evaluation_figure(plot, found.scores, found.confusion, found.classes)
-    return found.to_json() | {"plot": str(plot)}, f"{found}\n\nplot: {plot}"
-
-
-def predict(args: argparse.Namespace) -> Result:
-    from attnpool.checkpoint import Run
-    from attnpool.evaluation import predict as run_prediction
-
-    if args.top < 1:
-        raise ValueError(f"--top is {args.top}; give at least 1")
-    predictions = run_prediction(Run.load(args.run_folder).model, expand(args.files), top=args.top)
-    lines = []
-    for prediction in predictions:
-        lines.append(prediction.file)
-        lines += [f"  {100 * value:5.1f} %  {label}" for label, value in prediction.scores]
-    return [prediction.to_json() for prediction in predictions], "\n".join(lines)
-
-
-def explain(args: argparse.Namespace) -> Result:
-    from attnpool.checkpoint import Run
-    from attnpool.explaining import explain_files
-
-    explained = explain_files(Run.load(args.run_folder).model, expand(args.files), args.out, chosen=args.chosen)
-    return explained, "\n".join(f"{item['panel']}: {item['best']}, beside it {item['chosen']}" for item in explained)
-
-
 def stop(signum: int, frame: FrameType | None) -> None:
     raise Stopped
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
-    args = build_parser().parse_args(arguments)
-    from attnpool.checkpoint import Interrupted, TrainingFailed
-
-    signal.signal(signal.SIGTERM, stop)
+    words = sys.argv[1:] if arguments is None else arguments
+    previous = signal.signal(signal.SIGTERM, stop)
     try:
+        parser = build_parser(words)
+        args = parser.parse_args(words)
+        from attnpool.checkpoint import Interrupted, TrainingFailed
+
+        if getattr(args, "recipe", None):  # read again, so that a flag wins even where it says what is the default
+            args.parser.set_defaults(**read_recipe(args))
+            args = parser.parse_args(words)
         value, text = args.run(args)
         print(json.dumps(value, ensure_ascii=False, allow_nan=False) if args.json else text, flush=True)
-    except Interrupted as stopped:
-        return fail(str(stopped), 128 + stopped.signum)
-    except Stopped:
+    except Stopped:  # these two first: they may come before the others are imported
         return fail("stopped", 143)
     except KeyboardInterrupt:
         return fail("stopped", 130)
+    except Interrupted as stopped:
+        return fail(str(stopped), 128 + stopped.signum)
     except BrokenPipeError:  # the reader of standard output, such as head, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -343,14 +219,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if os.environ.get("ATTNPOOL_DEBUG"):
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error)
-        if full:
-            return fail(
-                f"{where}{error.strerror or error}: no space left; free some or use another disk, then run the same command again",
-                1,
-            )
-        return fail(f"{where}{error.strerror or error}", 2)
+        where = f"{error.filename}: {error.strerror or error}" if error.filename else str(error)
+        # the number is lost where a library in another language does the writing, such as safetensors
+        if error.errno in FULL or any(os.strerror(number) in str(error) for number in FULL):
+            return fail(f"no space left: {where}; free some or use another disk, then run the same command again", 1)
+        return fail(where, 2)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     return 0
 
 

@@ -1,8 +1,8 @@
-"""Scoring a dataset or single pictures with a recognizer."""
+"""Scoring a recognizer on a dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attnpool.checkpoint import Run
-from attnpool.data import Index, View, ViewOptions, eval_view, read_image, read_splits
+from attnpool.data import Index, ViewOptions, read_splits
 from attnpool.examples import CachedFeatures, Pictures, Source
 from attnpool.explain import peak, pointing
 from attnpool.features import extract
@@ -64,7 +64,7 @@ class Evaluation:
         lines = [
             f"{self.split}: {s.images} images, {len(self.skipped)} skipped",
             f"mAP       {100 * s.mAP:6.2f} %  mean over the {s.classes_scored} classes with positives (VOC2010)",
-            f"          {100 * s.mAP_voc07:6.2f} %  VOC2007, 11 points;  {100 * s.mAP_sklearn:.2f} % as in scikit-learn",
+            f"          {100 * s.mAP_voc07:6.2f} %  VOC2007, 11 points; {100 * s.mAP_sklearn:.2f} % as in scikit-learn",
         ]
         if s.accuracy is not None:
             lines.append(f"accuracy  {100 * s.accuracy:6.2f} %  of {s.images} images")
@@ -164,7 +164,7 @@ def as_probabilities(logits: Tensor, task: str) -> np.ndarray:
 
 
 def points(out: Pooled, targets: Tensor, evidence: Sequence[Sequence[Any]], size: int) -> np.ndarray:
-    """`(B,)`: whether the combined map of the (first) true class peaks in the evidence; NaN where that has no answer."""
+    """`(B,)`: whether the combined map of the (first) true class peaks in the evidence; NaN where none is known."""
     if out.combined is None or not len(targets):
         return np.full(len(targets), np.nan)
     true = targets.argmax(1)
@@ -195,10 +195,12 @@ def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "t
     """The part of a dataset that a run is evaluated on.
 
     For the data that the run was trained on, "val" and "train" are the run's own saved parts; another dataset is split
-    as `data.read` does.
+    as `data.read` does. Data is the run's if it has the same name or at least half of the run's files: two datasets
+    may share some names, such as drinking/001.jpg.
 
     Raises:
-        ValueError: the dataset's classes are not the run's, files of the saved split are gone, or there is no test part.
+        ValueError: the dataset's classes are not the run's, files of the saved split are gone, or there is no test
+            part.
     """
     saved = run.about["split"]
     splits = read_splits(source, split_seed=saved.get("split_seed", 0), test=split == "test")
@@ -217,8 +219,15 @@ def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "t
     )
     if split == "all":
         return index
-    if not any(path in every for path in (*saved["train"], *saved["val"])):
+    used = [*saved.get("train", ()), *saved.get("val", ())]
+    gone = [path for path in used if path not in every]
+    if not used or (2 * len(gone) > len(used) and source != run.about["recipe"].get("data")):
         return splits[split]
+    if missing := sorted(set(gone).intersection(saved[split])):
+        raise ValueError(
+            f"{source}: {len(missing)} of the {len(saved[split])} {split} pictures of {run.folder} are not there, "
+            f"the first is {missing[0]}; put them back, or use --split all"
+        )
     return index.select(saved[split], split)
 
 
@@ -233,7 +242,8 @@ def require_classes(run: Run, index: Index) -> None:
             if names
         ]
         raise ValueError(
-            f"{index.name}: its classes are not those of {run.folder} ({'; '.join(parts)}); use the data it was trained for"
+            f"{index.name}: its classes are not those of {run.folder} ({'; '.join(parts)}); "
+            "use the data it was trained for"
         )
     if index.classes != run.model.classes:
         raise ValueError(f"{index.name}: the classes of {run.folder} in another order; give them the same order")
@@ -273,41 +283,3 @@ def evaluate(
     source = source_for(loaded.model, index, cache=cache, use_cache=use_cache, workers=workers)
     outputs = score_source(loaded.model, source, progress="evaluate" if progress else "")
     return summarize(outputs, loaded.model, split_name)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a recognizer says about one picture: `scores` are `(label, probability)`, the best first."""
-
-    file: str
-    scores: list[tuple[str, float]]
-    view: View
-    pooled: Pooled
-
-    def to_json(self) -> dict[str, Any]:
-        return {"file": self.file, "predictions": [{"label": label, "score": value} for label, value in self.scores]}
-
-
-@torch.no_grad()
-def predict(model: Recognizer, files: Iterable[str | Path], *, top: int = 5, maps: bool = False) -> list[Prediction]:
-    """Scores pictures one by one.
-
-    Args:
-        model: a recognizer, in eval mode.
-        files: pictures of any size and format that Pillow reads.
-        top: how many classes to list.
-        maps: keep the maps in `Prediction.pooled`.
-
-    Raises:
-        ValueError: a file is missing or cannot be read as a picture.
-    """
-    model.eval()
-    options = ViewOptions(**model.view)
-    predictions = []
-    for file in files:
-        view = eval_view(read_image(Path(file)), options)
-        out = model(model.normalize(view.pixels.unsqueeze(0)), maps=maps)
-        values = as_probabilities(out.logits, model.task)[0]
-        order = np.argsort(-values, kind="stable")[:top]
-        predictions.append(Prediction(str(file), [(model.classes[k], float(values[k])) for k in order], view, out))
-    return predictions

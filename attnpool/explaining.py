@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image
 
 from attnpool.data import read_image
-from attnpool.evaluation import Prediction, predict
 from attnpool.explain import figure_columns, panel, peak
+from attnpool.prediction import Prediction, predict
 from attnpool.recognizer import Recognizer
 
 
@@ -54,8 +54,8 @@ def explain_files(
         chosen: a class to show beside the best one; the second best by default.
 
     Returns:
-        For every picture `{"file", "panel", "best", "chosen", "peak", "predictions"}`; `peak` is where the combined map of
-        the best class is highest, in pixels of the picture.
+        For every picture `{"file", "panel", "best", "chosen", "peak", "predictions"}`; `peak` is where the combined
+        map of the best class is highest, in pixels of the picture.
 
     Raises:
         ValueError: a picture cannot be read, or the class is unknown. Nothing is written before all could be read.

@@ -1,31 +1,29 @@
 """Features of a frozen backbone, computed once and kept on disk, so that heads train in seconds.
 
-A store is a folder for one backbone (every weight of it) and one way of preparing pictures: `features.f16`, rows of
-`(h, w, C)` half-precision numbers, and `rows.jsonl`, a line a row with the picture's content hash. Rows are found by
-content, so runs, splits and datasets that share pictures share them, a renamed folder costs nothing and a changed
-picture is computed again. A row counts once its line stands in `rows.jsonl`, so an interrupted call goes on where it was.
+There is one store for a backbone (every weight of it) and a way of preparing pictures. Pictures are found in it by
+content, so runs, splits and datasets that share pictures share their features, a renamed folder costs nothing and a
+changed picture is computed again.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from attnpool.data import Box, Index, View, ViewOptions, load
+from attnpool.feature_store import FeatureStore
 from attnpool.folding import folded
 from attnpool.progress import bar
-from attnpool.recognizer import Recognizer, Standardize, versions, write_json
+from attnpool.recognizer import Recognizer, Standardize
+from attnpool.storage import versions
 
 FORMAT = 1
 BATCH = 8  # larger ones leave the processor's caches and are slower on a CPU
@@ -39,7 +37,7 @@ class Features:
 
     Attributes:
         index: the readable samples.
-        store: `(R, h, w, C)` float16, memory-mapped; holds other datasets' rows, too.
+        store: `(R, h, w, C)` float16, memory-mapped; holds other datasets' rows, too. (Float32 after `averaged`.)
         rows: `(n,)` the row of every sample.
         matrices: `(n, 2, 3)` from `(x, y, 1)` in a picture to `(x, y)` in the network's input.
         image_size: side of the network's input in pixels.
@@ -99,6 +97,16 @@ class Features:
         index = replace(self.index, samples=tuple(self.index.samples[i] for i in keep), split=split)
         return replace(self, index=index, rows=self.rows[keep], matrices=self.matrices[keep], failed=failed)
 
+    def averaged(self) -> Features:
+        """The same with every map replaced by its mean: all that average pooling needs, in a small part of the time."""
+        means = [self.batch(chunk).mean((2, 3)) for chunk in self.chunks()]
+        pooled = torch.cat(means)[:, None, None].numpy()
+        return replace(self, store=pooled, rows=np.arange(len(self)))
+
+    def chunks(self, size: int = 64) -> Iterator[range]:
+        """Positions in portions that fit into memory."""
+        return (range(start, min(start + size, len(self))) for start in range(0, len(self), size))
+
 
 def cache_folder() -> Path:
     """Where features are kept if nothing else is said: `$ATTNPOOL_CACHE`, or attnpool in the user's cache folder."""
@@ -130,58 +138,39 @@ def extract(
         ValueError: no picture can be read, or a feature does not fit half precision.
         OSError: the disk is full.
     """
-    from filelock import FileLock
-
     if not model.backbone.frozen:
         raise ValueError("features of a backbone that is trained change with every step: use freeze_backbone=True")
-    options = ViewOptions(**model.view)
-    folder = (cache or cache_folder()) / "features" / store_key(model)
-    folder.mkdir(parents=True, exist_ok=True)
+    store = FeatureStore((cache or cache_folder()) / "features" / store_key(model))
     digests, failed = digest_files(index)
-    with FileLock(folder / "lock"):
-        known = read_rows(folder)
-        seen: set[str] = set()
-        todo = []
-        for position, digest in enumerate(digests):
-            if digest and digest not in known and digest not in seen:
-                seen.add(digest)
-                todo.append(position)
+    with store.lock():
+        known = store.rows()
+        # A picture that stands in the index twice is computed once.
+        todo = {digest: i for i, digest in reversed(list(enumerate(digests))) if digest and digest not in known}
         if todo:
-            compute(
-                model, index, options, folder, known, todo, digests, workers, device or torch.device("cpu"), progress
-            )
-            known = read_rows(folder)
-    unreadable = read_failures(index, digests, known, options)
+            failed += compute(model, index, store, sorted(todo.values()), digests, workers, device, progress)
+            known = store.rows()
     good = [i for i, digest in enumerate(digests) if digest in known]
     if not good:
         raise ValueError(
             f"{index.name}: none of its {len(index)} pictures can be read; see attnpool check {index.name}"
         )
-    about = json.loads((folder / "store.json").read_text())
-    store = np.memmap(folder / "features.f16", np.float16, "r").reshape(-1, *about["shape"])
     return Features(
         replace(index, samples=tuple(index.samples[i] for i in good)),
-        store,
-        np.array([known[digests[i]][0] for i in good]),
-        np.array([known[digests[i]][1] for i in good], dtype=np.float64),
-        options.image_size,
-        (*failed, *unreadable),
+        store.array(),
+        np.array([known[digests[i]].number for i in good]),
+        np.array([known[digests[i]].matrix for i in good], dtype=np.float64),
+        model.view["image_size"],
+        with_copies(failed, index, digests),
     )
 
 
 def store_key(model: Recognizer) -> str:
     """Name of the store: a hash of everything that changes features."""
-    versions_used = {name: version for name, version in versions().items() if name in RELEVANT}
-    parts = [
-        FORMAT,
-        model.backbone.digest(),
-        model.backbone.mean,
-        model.backbone.std,
-        sorted(model.view.items()),
-        versions_used,
-    ]
+    used = {name: version for name, version in versions().items() if name in RELEVANT}
+    backbone = model.backbone
+    parts = [FORMAT, backbone.digest(), backbone.mean, backbone.std, sorted(model.view.items()), used]
     digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
-    return f"{model.backbone.name.replace('/', '_')}-{model.view['image_size']}-{digest}"
+    return f"{backbone.name.replace('/', '_')}-{model.view['image_size']}-{digest}"
 
 
 def digest_files(index: Index) -> tuple[list[str], list[tuple[str, str]]]:
@@ -197,111 +186,57 @@ def digest_files(index: Index) -> tuple[list[str], list[tuple[str, str]]]:
     return digests, failed
 
 
-def read_rows(folder: Path) -> dict[str, tuple[int, list[list[float]]]]:
-    """Content hash -> (row, matrix) of the complete rows; a line that was cut off by an interruption does not count."""
-    path = folder / "rows.jsonl"
-    if not path.exists():
-        return {}
-    known: dict[str, tuple[int, list[list[float]]]] = {}
-    for row, line in enumerate(path.read_text().split("\n")[:-1]):
-        entry = json.loads(line)
-        known[entry["digest"]] = (row, entry["matrix"])
-    return known
-
-
-def read_failures(
-    index: Index, digests: Sequence[str], known: dict[str, tuple[int, list[list[float]]]], options: ViewOptions
-) -> list[tuple[str, str]]:
-    """`(path, reason)` of the pictures that could be opened but not decoded."""
-    undecoded = [[i] for i, digest in enumerate(digests) if digest and digest not in known]
-    return [
-        failure for batch in load(index, options, undecoded, seed=0, epoch=0, train=False) for failure in batch.failed
-    ]
+def with_copies(failed: Sequence[tuple[str, str]], index: Index, digests: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The failures, and those of the files with the same content, in the order of the index."""
+    position = {sample.path: i for i, sample in enumerate(index.samples)}
+    reasons = dict(failed)
+    by_digest = {digests[position[path]]: reason for path, reason in failed if digests[position[path]]}
+    return tuple(
+        (sample.path, reasons.get(sample.path) or by_digest[digest])
+        for sample, digest in zip(index, digests, strict=True)
+        if sample.path in reasons or digest in by_digest
+    )
 
 
 def compute(
     model: Recognizer,
     index: Index,
-    options: ViewOptions,
-    folder: Path,
-    known: dict[str, tuple[int, list[list[float]]]],
+    store: FeatureStore,
     todo: Sequence[int],
     digests: Sequence[str],
     workers: int,
-    device: torch.device,
-    show: bool,
-) -> None:
-    """Appends the features of the pictures `todo` to a store."""
+    device: torch.device | None,
+    progress: bool,
+) -> list[tuple[str, str]]:
+    """Adds the features of the pictures `todo` to a store; returns `(path, reason)` of those that cannot be decoded."""
+    device = device or torch.device("cpu")
     backbone = folded(model.backbone, device)
     batches = [list(todo[start : start + BATCH]) for start in range(0, len(todo), BATCH)]
-    row_bytes = 0
-    with (
-        (folder / "features.f16").open("ab") as data,
-        (folder / "rows.jsonl").open("a") as lines,
-        bar(len(todo), "features", "images", hidden=not show) as progress,
-    ):
-        if known:
-            row_bytes = 2 * int(np.prod(json.loads((folder / "store.json").read_text())["shape"]))
-            check_space(folder, row_bytes * len(todo))
-        cut(data, row_bytes * len(known))
-        cut_line(folder / "rows.jsonl")
-        for batch in load(index, options, batches, seed=0, epoch=0, train=False, workers=workers):
-            progress.update(len(batch.indices) + len(batch.failed))
-            if not len(batch.indices):
-                continue
-            with torch.inference_mode():
-                x = model.normalize(batch.pixels.to(device)).contiguous(memory_format=torch.channels_last)
-                features = backbone(x).permute(0, 2, 3, 1).cpu().contiguous()
-            half = features.to(torch.float16)
-            if not bool(torch.isfinite(half).all()):
-                raise ValueError(
-                    f"{model.backbone.name}: features beyond half precision; train without the cache (--no-cache)"
-                )
-            if not row_bytes:
-                row_bytes = 2 * half[0].numel()
-                write_json(
-                    folder / "store.json",
-                    {"shape": list(half.shape[1:]), "backbone": model.backbone.name, "view": model.view},
-                )
-                check_space(folder, row_bytes * len(todo))
-            data.write(half.numpy().tobytes())
-            data.flush()
-            for position, matrix in zip(batch.indices.tolist(), batch.matrices, strict=True):
-                lines.write(json.dumps({"digest": digests[position], "matrix": matrix.tolist()}) + "\n")
-            lines.flush()
+    loaded = load(index, ViewOptions(**model.view), batches, seed=0, epoch=0, train=False, workers=workers)
+    failed = []
+    with store.appending(len(todo)) as rows, bar(len(todo), "features", "images", hidden=not progress) as shown:
+        for batch in loaded:
+            failed += batch.failed
+            if len(batch.indices):
+                with torch.inference_mode():
+                    x = model.normalize(batch.pixels.to(device)).contiguous(memory_format=torch.channels_last)
+                    features = backbone(x).permute(0, 2, 3, 1).to("cpu", torch.float16)
+                if not bool(torch.isfinite(features).all()):
+                    raise ValueError(
+                        f"{model.backbone.name}: has features beyond half precision; train it with --no-use-cache"
+                    )
+                rows.write(features.numpy(), [digests[i] for i in batch.indices.tolist()], batch.matrices)
+            shown.update(len(batch.indices) + len(batch.failed))
+    return failed
 
 
-def cut(data: BinaryIO, size: int) -> None:
-    """Drops what an interrupted call wrote after the last complete row."""
-    data.truncate(size)
-    data.seek(0, os.SEEK_END)
-
-
-def cut_line(path: Path) -> None:
-    """Drops a line without its end, which an interrupted call left."""
-    text = path.read_bytes()
-    if text and not text.endswith(b"\n"):
-        os.truncate(path, text.rfind(b"\n") + 1)
-
-
-def check_space(folder: Path, needed: int) -> None:
-    """Raises OSError before a computation whose result would not fit on the disk."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(
-            errno.ENOSPC,
-            f"the features need {needed / 2**20:.0f} MiB and {free / 2**20:.0f} MiB are free; use another disk (--cache DIR) or --no-cache",
-            str(folder),
-        )
-
-
-def statistics(features: Features, *, chunk: int = 64) -> tuple[Tensor, Tensor]:
+def statistics(features: Features) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of every channel over all pictures and positions, `(C,)` each, for `Standardize`."""
     count = 0
     total = torch.zeros(features.store.shape[3], dtype=torch.float64)
     squares = torch.zeros_like(total)
-    for start in range(0, len(features), chunk):
-        x = features.batch(range(start, min(start + chunk, len(features)))).permute(0, 2, 3, 1).flatten(0, 2)
+    for chunk in features.chunks():
+        x = features.batch(chunk).permute(0, 2, 3, 1).flatten(0, 2)
         total += x.sum(0, dtype=torch.float64)
         squares += x.square().sum(0, dtype=torch.float64)
         count += x.shape[0]

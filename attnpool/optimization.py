@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from attnpool.options import OptimizerOptions
 from attnpool.recognizer import Recognizer
 
-
 # Peak rates that docs/study.md chose on a part of train, for heads on a frozen, standardised backbone with AdamW.
 HEAD_LR = {"average": 1e-3, "max": 1e-3, "attentional": 1e-3, "pose": 1e-3}
 # With a backbone that is trained too; 1e-3 is the paper's rate for SGD.

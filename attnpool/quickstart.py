@@ -13,14 +13,16 @@ import numpy as np
 from attnpool.backbone import Backbone
 from attnpool.checkpoint import Run
 from attnpool.data import Index, read, read_image
-from attnpool.evaluation import Evaluation, evaluate, predict
+from attnpool.evaluation import Evaluation, evaluate
 from attnpool.explain import grid
 from attnpool.explaining import explain
 from attnpool.options import TrainOptions
 from attnpool.playground import write_folder
+from attnpool.prediction import predict
 from attnpool.progress import bar
-from attnpool.recognizer import Recognizer, write_json
+from attnpool.recognizer import Recognizer
 from attnpool.report import comparison_plot, png, write_report
+from attnpool.storage import write_json
 from attnpool.training import train
 
 HEADS = ("average", "attentional", "pose")
@@ -32,6 +34,8 @@ TITLES = {
 WORLD_SEED = 1
 IMAGES = 1120
 EPOCHS = 20
+SEEDS = (0, 1, 2)
+IMAGE_SIZE = 448
 SHOWN = 6  # pictures in each grid of the report
 
 
@@ -62,8 +66,8 @@ def quickstart(
     *,
     images: int = IMAGES,
     epochs: int = EPOCHS,
-    seeds: Sequence[int] = (0, 1, 2),
-    image_size: int = 448,
+    seeds: Sequence[int] = SEEDS,
+    image_size: int = IMAGE_SIZE,
     cache: Path | None = None,
     progress: bool = True,
 ) -> Quickstart:
@@ -87,6 +91,9 @@ def quickstart(
     """
     started = time.monotonic()
     out = Path(out)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds {' '.join(map(str, seeds))}: give one or more different numbers")
+    trainings = {seed: TrainOptions(epochs=epochs, seed=seed) for seed in seeds}  # refused before the long work
     world = out / "world"
     if not world.exists():
         with bar(images, "world", "images", hidden=not progress) as shown:
@@ -110,13 +117,12 @@ def quickstart(
                 view={"image_size": image_size, "short_side": None, "max_width": None},
                 seed=seed,
             )
-            options = TrainOptions(epochs=epochs, seed=seed)
             run = train(
                 model,
                 train_part,
                 val,
                 out=out / "runs" / f"{head}-{seed}",
-                options=options,
+                options=trainings[seed],
                 cache=cache,
                 progress=progress,
             )
@@ -148,19 +154,30 @@ def quickstart(
         results,
         title="attnpool quickstart",
         intro=(
-            f"{len(train_part.classes)} actions in a generated world, {len(train_part)} pictures to train on and {len(val)} to validate, at "
-            f"{image_size} px. The backbone is EfficientNet-Lite0 with its ImageNet weights, frozen; only the head is trained, {epochs} epochs."
+            f"{len(train_part.classes)} actions in a generated world, {len(train_part)} pictures to train on and "
+            f"{len(val)} to validate, at {image_size} px. The backbone is EfficientNet-Lite0 with ImageNet weights, "
+            f"frozen; only the head is trained, {epochs} epochs."
         ),
         plots=[("Average precision of each class", comparison_plot(per_class, train_part.classes))],
         panels=panels,
-        command=f"attnpool quickstart --out {out}",
+        command=command_line(out, images, epochs, seeds, image_size),
     )
     write_json(out / "results.json", results)
     return Quickstart(out, results)
 
 
+def command_line(out: Path, images: int, epochs: int, seeds: Sequence[int], image_size: int) -> str:
+    """What to type for the same again; options that have their default are left out."""
+    given = {"--images": (images, IMAGES), "--epochs": (epochs, EPOCHS), "--image-size": (image_size, IMAGE_SIZE)}
+    parts = [f"attnpool quickstart --out {out}"]
+    parts += [f"{flag} {value}" for flag, (value, default) in given.items() if value != default]
+    if tuple(seeds) != SEEDS:
+        parts.append(f"--seeds {' '.join(map(str, seeds))}")
+    return " ".join(parts)
+
+
 def sheet(model: Recognizer, val: Index) -> Any:
-    """Panels of validation pictures drawn at random, not picked: the best class and, beside it, the true one or the runner-up."""
+    """Panels of validation pictures drawn at random, not picked: the best class beside the true one or the second."""
     drawn = np.random.default_rng(0).choice(len(val), size=min(SHOWN, len(val)), replace=False)
     panels = []
     for i in sorted(drawn.tolist()):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +12,16 @@ from torch import Tensor, nn
 
 from attnpool.backbone import Backbone
 from attnpool.pooling import POOLINGS, Pooled, PoolingHead
-
-FORMAT = 1  # of the run folder; raised when an older version could not read it
-WEIGHTS_FILE = "model.safetensors"
-RUN_FILE = "run.json"
+from attnpool.storage import (
+    FORMAT,
+    RUN_FILE,
+    WEIGHTS_FILE,
+    load_tensors,
+    read_run,
+    save_tensors,
+    versions,
+    write_json,
+)
 
 
 class Standardize(nn.Module):
@@ -58,10 +61,10 @@ class Recognizer(nn.Module):
         task: "single" (softmax over classes) or "multi" (a sigmoid each).
         weights: see `Backbone`.
         freeze_backbone: train the head alone, see `Backbone`. (A `Backbone` that is passed in keeps its own setting.)
-        standardize: standardise the features with fixed statistics before pooling (see `Standardize`); by default if the
-            backbone is frozen.
-        view: how pictures are brought to the network's input, in the terms of `data.ViewOptions` (image_size, short_side,
-            max_width); kept here because it belongs to the trained model.
+        standardize: standardise the features with fixed statistics before pooling (see `Standardize`); by default
+            if the backbone is frozen.
+        view: how pictures are brought to the network's input, in the terms of `data.ViewOptions` (image_size,
+            short_side, max_width); kept here because it belongs to the trained model.
         seed: of the head's initial weights.
 
     Raises:
@@ -108,7 +111,7 @@ class Recognizer(nn.Module):
             "dropout_on": dropout_on,
             "init": init,
         }
-        self.head_options = {name: value for name, value in given.items() if value is not None}
+        self.head_options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         self.view: dict[str, Any] = dict(view or {"image_size": 448, "short_side": None, "max_width": None})
         head_class = check_pooling(pooling, self.head_options)  # before the slow part
         self.backbone = (
@@ -258,85 +261,3 @@ def clip_consensus(frames: Pooled, length: int) -> Pooled:
         None if combined is None else combined / length,
         clips(frames.pose),
     )
-
-
-def read_run(run: str | Path) -> dict[str, Any]:
-    """The `run.json` of a run folder.
-
-    Raises:
-        ValueError: there is none, it is damaged, or it is of another format.
-    """
-    path = Path(run) / RUN_FILE
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        found = about["format"]
-    except OSError as error:
-        raise ValueError(
-            f"{run}: not a run folder (it has no readable {RUN_FILE}); make one with: attnpool train ... --out {run}"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: damaged; train again into a new folder") from error
-    if found != FORMAT:
-        writer = (
-            about.get("versions", {}).get("attnpool", "unknown")
-            if isinstance(about.get("versions"), dict)
-            else "unknown"
-        )
-        raise ValueError(
-            f"{run}: a run of format {found} (attnpool {writer}), this version reads format {FORMAT}: install that version or train again"
-        )
-    return about
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a safetensors file, whole or not at all."""
-    from safetensors.torch import save_file
-
-    partial = path.with_name(path.name + ".partial")
-    try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
-        os.replace(partial, path)
-    except Exception as error:
-        partial.unlink(missing_ok=True)
-        if type(error).__name__ == "SafetensorError":  # how the library reports a full disk
-            raise OSError(f"{path}: cannot be written ({error})") from error
-        raise
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a safetensors file.
-
-    Raises:
-        ValueError: it is missing or damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: missing or damaged ({str(error)[:100]}); train again") from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computed a run."""
-    from importlib.metadata import version
-
-    names = ("attnpool", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "accelerate")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}

@@ -36,7 +36,8 @@ from attnpool.optimization import MovingAverage, build_optimizer, rate_factor
 from attnpool.options import OptimizerOptions, TrainOptions
 from attnpool.pose import heatmaps
 from attnpool.progress import bar
-from attnpool.recognizer import Recognizer, save_tensors, write_text
+from attnpool.recognizer import Recognizer
+from attnpool.storage import save_tensors, write_text
 
 SAVE_SECONDS = 60  # the most that a killed process loses
 
@@ -234,7 +235,8 @@ class Session:
         at = self.at
         speed = self.seen * self.world / max(time.monotonic() - self.started, 1e-9)
         score = f", mAP {100 * at.history[-1]['mAP']:.1f}" if at.history else ""
-        return f"epoch {at.epoch + 1}/{self.options.epochs}, loss {at.loss_sum / max(at.images, 1):.3f}{score}, {speed:.0f} images/s"
+        loss = at.loss_sum / max(at.images, 1)
+        return f"epoch {at.epoch + 1}/{self.options.epochs}, loss {loss:.3f}{score}, {speed:.0f} images/s"
 
     def end_epoch(self, board: Any) -> None:
         """Scores the monitored part, writes the logs, keeps the best weights."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,8 +13,9 @@ from attnpool.examples import CachedFeatures, Pictures, Source
 from attnpool.features import extract, standardize
 from attnpool.optimization import head_lr
 from attnpool.options import OptimizerOptions, TrainOptions
-from attnpool.recognizer import RUN_FILE, Recognizer, Standardize
+from attnpool.recognizer import Recognizer, Standardize
 from attnpool.session import Session
+from attnpool.storage import RUN_FILE
 
 
 def train(
@@ -34,8 +34,8 @@ def train(
     """Trains a recognizer into a run folder. The same call goes on where it was stopped, with the same result.
 
     A frozen backbone's features are computed once and kept on disk (`features.extract`); otherwise pictures are decoded
-    and augmented in every epoch. After every epoch the mAP of `val` is written down, and the weights of its best epoch are
-    kept beside the last ones, which are the result. With `patience`, a part held out of `train` takes the place of
+    and augmented in every epoch. After every epoch the mAP of `val` is written down, and the weights of its best epoch
+    are kept beside the last ones, which are the result. With `patience`, a part held out of `train` takes the place of
     `val` in this, and the best epoch's weights are the result.
 
     Args:
@@ -93,8 +93,8 @@ def check(model: Recognizer, train: Index, val: Index, options: TrainOptions) ->
     if train.classes != model.classes or val.classes != model.classes:
         different = sorted((set(train.classes) ^ set(model.classes)) | (set(val.classes) ^ set(model.classes)))
         raise ValueError(
-            f"{train.name}: its classes are not the model's, they differ in {', '.join(different[:5]) or 'their order'}; "
-            "build the model with classes=train.classes"
+            f"{train.name}: its classes are not the model's, they differ in "
+            f"{', '.join(different[:5]) or 'their order'}; build the model with classes=train.classes"
         )
     if not len(train) or not len(val):
         raise ValueError(
@@ -129,7 +129,10 @@ def prepare(
     for part, readable in zip(parts, chosen, strict=True):
         if not len(readable):
             raise ValueError(
-                f"{part.name}: none of the {len(part)} pictures of {part.split} can be read; see attnpool check {part.name}"
+                f"{part.name}: none of the {len(part)} pictures of {part.split} can be read; "
+                f"see attnpool check {part.name}"
             )
     standardize(model, chosen[0])
+    if model.pooling == "average":  # the mean of standardised features is the standardised mean: same scores, sooner
+        chosen = [part.averaged() for part in chosen]
     return CachedFeatures(chosen[0]), CachedFeatures(chosen[1])

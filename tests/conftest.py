@@ -1,10 +1,67 @@
-"""What all tests share: no time limit for an example of a property (the machine may be busy), one thread."""
+"""What all tests share: no time limit for an example of a property (the machine may be busy), one thread.
+
+And for those of the command line: a cache of their own, a small world, and a run on it.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
+from command_line import attnpool
 from hypothesis import HealthCheck, settings
+from PIL import Image
 
 settings.register_profile("attnpool", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("attnpool")
 torch.set_num_threads(1)  # small tensors: threads would only wait for each other
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of features of all tests; the user's own is never touched."""
+    before = os.environ.get("ATTNPOOL_CACHE")
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["ATTNPOOL_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["ATTNPOOL_CACHE"]
+    else:
+        os.environ["ATTNPOOL_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A playground of 28 pictures to train on and 14 to validate, 14 classes, 96 px. Not to be changed."""
+    folder = tmp_path_factory.mktemp("data") / "play"
+    attnpool("playground", folder, "--images", 42, "--seed", 1, "--size", 96).text()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def command(world: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command that makes `run`."""
+    out = tmp_path_factory.mktemp("runs") / "a"
+    return ["train", f"folder:{world}", "--out", str(out), "--image-size", "96", "--epochs", "4"]
+
+
+@pytest.fixture(scope="session")
+def run(command: list[str]) -> Path:
+    """The folder of a finished run on the world. Not to be changed."""
+    attnpool(*command).text()
+    return Path(command[3])
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Six noisy pictures of each of two classes, without a split."""
+    root = tmp_path / "photos"
+    for number, name in enumerate(f"{c}/{i}.jpg" for c in ("calling", "drinking") for i in range(6)):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng([7, number]).integers(0, 256, (8, 10, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((80, 64)).save(root / name)
+    return root

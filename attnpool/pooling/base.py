@@ -94,11 +94,13 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Linear maps of every position: `(B, C, N)`, `(P, C)` -> `(B, P, N)`, in the order that suits x's memory.
 
     With channels contiguous (NHWC, tokens) this is one matrix product over all positions of the batch; otherwise one
-    product an image, which reads x as it lies. Neither copies x.
+    product an image, which reads x as it lies. `matmul` would copy x there whenever it needs a gradient, so with fewer
+    maps than positions the weights are repeated instead, whose gradient is the smaller of the two.
     """
     if channels_contiguous(x):
         return F.linear(x.transpose(1, 2), weight, bias).transpose(1, 2)
-    maps = torch.matmul(weight, x)
+    few = weight.shape[0] < x.shape[2]
+    maps = torch.bmm(weight.expand(x.shape[0], -1, -1), x) if few else torch.matmul(weight, x)
     return maps if bias is None else maps + bias[:, None]
 
 

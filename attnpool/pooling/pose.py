@@ -28,8 +28,8 @@ class PoseRegularizedPooling(PoolingHead):
         init: "average" starts the free map at 1, as average pooling; "official" draws all weights from N(0, 0.001).
         dropout_on: "pooled" or "positions", see `AttentionalPooling`.
 
-    Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output; `pose` is `(B, J, H, W)` and is returned
-    also without `maps`.
+    Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output; `pose` is `(B, J, H, W)` and is
+    returned also without `maps`.
 
     Raises:
         ValueError: at an unknown option or a wrong number of axes or channels.

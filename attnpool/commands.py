@@ -1,0 +1,153 @@
+"""The verbs of the command line: parsed arguments in, the value for --json and the text to print out.
+
+Imports of the library stand inside the functions, so that `attnpool --help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from attnpool.arguments import collect, expand
+from attnpool.options import OptimizerOptions, TrainOptions
+
+Result = tuple[Any, str]
+
+
+def quickstart(args: argparse.Namespace) -> Result:
+    from attnpool import quickstart as module
+
+    images = module.IMAGES if args.images is None else args.images
+    epochs = module.EPOCHS if args.epochs is None else args.epochs
+    made = module.quickstart(
+        args.out, images=images, epochs=epochs, seeds=args.seeds, image_size=args.image_size, cache=args.cache
+    )
+    return made.results, made.table()
+
+
+def playground(args: argparse.Namespace) -> Result:
+    from attnpool.playground import write_folder
+    from attnpool.progress import bar
+
+    with bar(args.images, "playground", "images") as shown:
+        write_folder(
+            args.directory,
+            args.images,
+            args.seed,
+            size=args.size,
+            progress=lambda done, _: shown.update(done - shown.n),
+        )
+    value = {"directory": str(args.directory), "images": args.images, "seed": args.seed, "size": args.size}
+    return (
+        value,
+        f"{args.directory}: {args.images} images; next: attnpool train folder:{args.directory} --out runs/play",
+    )
+
+
+def check(args: argparse.Namespace) -> Result:
+    from attnpool import data
+    from attnpool.progress import bar
+
+    with bar(0, "check", "images") as shown:
+
+        def progress(done: int, total: int) -> None:
+            shown.total = total
+            shown.update(done - shown.n)
+
+        found = data.check(args.source, split_seed=args.split_seed, progress=progress)
+    return found.to_json(), found.text()
+
+
+def train(args: argparse.Namespace) -> Result:
+    from attnpool import data
+    from attnpool.recognizer import Recognizer
+    from attnpool.training import train as run_training
+
+    view, options, optimizer = (
+        collect(data.ViewOptions, args),
+        collect(TrainOptions, args),
+        collect(OptimizerOptions, args),
+    )
+    train_part, val = data.read(args.source, split_seed=args.split_seed)
+    model = Recognizer(
+        args.backbone,
+        classes=train_part.classes,
+        pooling=args.pooling,
+        rank=args.rank,
+        per_class=args.per_class,
+        activation=args.activation,
+        dropout=args.dropout,
+        dropout_on=args.dropout_on,
+        init=args.init,
+        task=train_part.task,
+        weights=args.weights,
+        freeze_backbone=args.freeze_backbone,
+        view={"image_size": view.image_size, "short_side": view.short_side, "max_width": view.max_width},
+        seed=options.seed,
+    )
+    run = run_training(
+        model,
+        train_part,
+        val,
+        out=args.out,
+        options=options,
+        optimizer=optimizer,
+        view=view,
+        cache=args.cache,
+        split_seed=args.split_seed,
+    )
+    results = run.about["results"]
+    last = results["history"][-1]
+    value = {
+        "run": str(args.out),
+        "weights": str(model.backbone.report or "random"),
+        "epochs": last["epoch"],
+        "loss": last["loss"],
+        "mAP": last["mAP"],
+        "accuracy": last["accuracy"],
+        "skipped": results["skipped"],
+    }
+    lines = [f"weights: {value['weights']}"]
+    lines += [f"skipped {item['file']}: {item['reason']}" for item in results["skipped"]]
+    part = "a part of train" if options.patience else "val"
+    lines.append(
+        f"{args.out}: {last['epoch']} epochs, loss {last['loss']:.4f}, mAP on {part} {100 * last['mAP']:.1f} %"
+    )
+    lines.append(f"next: attnpool evaluate {args.out} {args.source}")
+    return value, "\n".join(lines)
+
+
+def evaluate(args: argparse.Namespace) -> Result:
+    from attnpool.checkpoint import Run
+    from attnpool.evaluation import evaluate as run_evaluation
+    from attnpool.report import evaluation_figure
+
+    run = Run.load(args.run_folder, best=args.best)
+    found = run_evaluation(
+        run, args.source, split=args.split, cache=args.cache, use_cache=args.use_cache, progress=True
+    )
+    plot = args.plot or args.run_folder / f"evaluation-{args.split}.png"
+    evaluation_figure(plot, found.scores, found.confusion, found.classes)
+    return found.to_json() | {"plot": str(plot)}, f"{found}\n\nplot: {plot}"
+
+
+def predict(args: argparse.Namespace) -> Result:
+    from attnpool.checkpoint import Run
+    from attnpool.prediction import predict as run_prediction
+
+    if args.top < 1:
+        raise ValueError(f"--top is {args.top}; give at least 1")
+    predictions = run_prediction(Run.load(args.run_folder).model, expand(args.files), top=args.top)
+    lines = []
+    for prediction in predictions:
+        lines.append(prediction.file)
+        lines += [f"  {100 * value:5.1f} %  {label}" for label, value in prediction.scores]
+    return [prediction.to_json() for prediction in predictions], "\n".join(lines)
+
+
+def explain(args: argparse.Namespace) -> Result:
+    from attnpool.checkpoint import Run
+    from attnpool.explaining import explain_files
+
+    explained = explain_files(Run.load(args.run_folder).model, expand(args.files), args.out, chosen=args.chosen)
+    return explained, "\n".join(f"{item['panel']}: {item['best']}, beside it {item['chosen']}" for item in explained)

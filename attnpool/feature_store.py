@@ -1,0 +1,112 @@
+"""Rows of half-precision features on disk, found by the content of the picture that they belong to.
+
+A store is a folder: `store.json` (the shape of a row), `features.f16` (the rows) and `rows.jsonl`, a line a row. A row
+counts once its line stands in `rows.jsonl`, whole: what an interrupted writer left behind that is dropped.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+import numpy as np
+from filelock import FileLock
+
+from attnpool.storage import write_json
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where a picture's features are, and `matrix` (2, 3) from the picture's pixels to the network's input."""
+
+    number: int
+    matrix: list[list[float]]
+
+
+class FeatureStore:
+    """One store; use it under `lock()`, so that runs that start together compute every picture once.
+
+    Args:
+        folder: of the store, made if it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.about, self.data, self.lines = folder / "store.json", folder / "features.f16", folder / "rows.jsonl"
+
+    def lock(self) -> FileLock:
+        return FileLock(self.folder / "lock")
+
+    def rows(self) -> dict[str, Row]:
+        """Digest of a picture -> its row."""
+        if not self.lines.exists():
+            return {}
+        complete = self.lines.read_text(encoding="utf-8").split("\n")[:-1]
+        entries = [json.loads(line) for line in complete]
+        return {entry["digest"]: Row(number, entry["matrix"]) for number, entry in enumerate(entries)}
+
+    def array(self) -> np.ndarray:
+        """All rows, `(R, *shape)` float16, memory-mapped."""
+        shape = json.loads(self.about.read_text())["shape"]
+        return np.memmap(self.data, np.float16, "r").reshape(-1, *shape)
+
+    @contextmanager
+    def appending(self, expected: int) -> Iterator[Appender]:
+        """Opens the store for about `expected` more rows.
+
+        Raises:
+            OSError: the disk is full, or does not have room for so many; then before any is computed.
+        """
+        count = len(self.rows())
+        shape = json.loads(self.about.read_text())["shape"] if count else None
+        if self.lines.exists():
+            text = self.lines.read_bytes()
+            os.truncate(self.lines, text.rfind(b"\n") + 1)
+        with self.data.open("ab") as data, self.lines.open("a", encoding="utf-8") as lines:
+            data.truncate(2 * int(np.prod(shape)) * count if shape else 0)
+            yield Appender(self, data, lines, shape, expected)
+
+
+class Appender:
+    """Writes rows, see `FeatureStore.appending`."""
+
+    def __init__(
+        self, store: FeatureStore, data: BinaryIO, lines: TextIO, shape: Sequence[int] | None, expected: int
+    ) -> None:
+        self.store, self.data, self.lines, self.shape, self.expected = store, data, lines, shape, expected
+        if shape:
+            check_space(store.folder, 2 * int(np.prod(shape)) * expected)
+
+    def write(self, features: np.ndarray, digests: Sequence[str], matrices: np.ndarray) -> None:
+        """Adds features `(n, ...)` float16 of n pictures."""
+        assert features.dtype == np.float16
+        assert len(features) == len(digests) == len(matrices)
+        if self.shape is None:
+            self.shape = list(features.shape[1:])
+            check_space(self.store.folder, 2 * int(np.prod(self.shape)) * self.expected)
+            write_json(self.store.about, {"shape": self.shape})
+        self.data.write(np.ascontiguousarray(features).tobytes())
+        self.data.flush()
+        for digest, matrix in zip(digests, matrices, strict=True):
+            self.lines.write(json.dumps({"digest": digest, "matrix": matrix.tolist()}) + "\n")
+        self.lines.flush()
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raises OSError before a computation whose result would not fit on the disk."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"the features need {needed / 2**20:.0f} MiB and {free / 2**20:.0f} MiB are free; "
+            "name another disk with --cache DIR, or use --no-use-cache",
+            str(folder),
+        )

@@ -1,0 +1,354 @@
+"""The command line: what it prints where, its exit codes, bad input, signals, a full disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Outcome, Process, attnpool, failed, refused, small_disk
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from attnpool import backbone
+
+
+def real(*arguments: Any) -> Outcome:
+    """A process as a shell starts it."""
+    words = [sys.executable, "-m", "attnpool.cli", *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def a_picture(world: Path) -> Path:
+    return min((world / "val").rglob("*.jpg"))
+
+
+# what is printed
+
+
+def test_a_process_prints_one_json_value(run: Path, world: Path) -> None:
+    value = real("predict", run, a_picture(world), "--top", 14, "--json").value()
+    assert [entry["file"] for entry in value] == [str(a_picture(world))]
+    assert all(set(entry) == {"label", "score"} for entry in value[0]["predictions"])
+    assert sum(entry["score"] for entry in value[0]["predictions"]) == pytest.approx(1)
+
+
+def test_a_process_that_is_misused() -> None:
+    refused(real("sing"), "sing", "train", "--help")
+
+
+@pytest.mark.parametrize("words", [(), ("train",), ("predict", "run"), ("playground", "x", "--images", "many")])
+def test_missing_and_wrong_arguments(words: tuple[str, ...]) -> None:
+    refused(attnpool(*words), "--help")
+
+
+@pytest.mark.parametrize(
+    "verb", ["quickstart", "playground", "check", "train", "evaluate", "predict", "explain"], ids=str
+)
+def test_help_has_an_example(verb: str) -> None:
+    outcome = attnpool(verb, "--help")
+    assert outcome.code == 0
+    assert f"example:\n  attnpool {verb}" in outcome.out
+    assert "--json" in outcome.out
+
+
+def test_playground(tmp_path: Path, world: Path) -> None:
+    value = attnpool("playground", tmp_path / "a", "--images", 28, "--size", 64, "--seed", 3, "--json").value()
+    assert value == {"directory": str(tmp_path / "a"), "images": 28, "seed": 3, "size": 64}
+    assert len(list((tmp_path / "a").rglob("*.jpg"))) == 28
+    text = attnpool("playground", world, "--images", 42, "--seed", 1, "--size", 96).text()  # there already
+    assert f"attnpool train folder:{world}" in text
+
+
+def test_check(world: Path, photos: Path) -> None:
+    value = attnpool("check", f"folder:{world}", "--json").value()
+    assert sum(value["images"]["val"].values()) == 14
+    assert value["unusable"] == []
+    (photos / "calling/0.jpg").write_bytes(b"nothing")
+    assert "11 of 12 pictures can be used" in attnpool("check", f"folder:{photos}").text()
+
+
+def test_train_says_how_it_went(command: list[str], run: Path) -> None:
+    before = files(run)
+    value = attnpool(*command, "--json").value()  # finished already: says so again
+    assert (value["run"], value["epochs"], value["skipped"]) == (str(run), 4, [])
+    assert 0 <= value["mAP"] <= 1
+    assert value["loss"] > 0
+    text = attnpool(*command).text()
+    assert f"next: attnpool evaluate {run}" in text
+    assert "none missing" in text  # of the backbone's weights
+    assert files(run) == before
+
+
+def test_evaluate(run: Path, world: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "made" / "plot.png"
+    value = attnpool("evaluate", run, f"folder:{world}", "--json", "--plot", plot).value()
+    assert {"mAP", "mAP_voc07", "mAP_sklearn", "accuracy", "per_class", "images", "skipped", "pointing"} <= set(value)
+    assert (value["images"], value["skipped"], value["plot"]) == (14, [], str(plot))
+    assert len(value["per_class"]) == 14
+    Image.open(plot).load()
+    text = attnpool("evaluate", run, f"folder:{world}", "--split", "all", "--best", "--plot", plot).text()
+    assert "42 images" in text
+    assert "calling with a phone" in text
+
+
+def test_predict_and_explain_print_text(run: Path, world: Path, tmp_path: Path) -> None:
+    text = attnpool("predict", run, a_picture(world), "--top", 2).text()
+    assert text.count(" %  ") == 2
+    text = attnpool("explain", run, a_picture(world), "--out", tmp_path / "e").text()
+    assert text.startswith(f"{tmp_path / 'e'}/")
+    value = attnpool("explain", run, a_picture(world).parent, "--out", tmp_path / "e", "--json").value()
+    assert [Path(item["panel"]).exists() for item in value] == [True]
+
+
+# bad input
+
+
+def test_datasets_that_cannot_be_used(tmp_path: Path, photos: Path) -> None:
+    out = tmp_path / "out"
+
+    def train(source: str, *more: Any) -> Outcome:
+        return attnpool("train", source, "--out", out, "--image-size", 64, *more)
+
+    (tmp_path / "empty").mkdir()
+    refused(train(f"folder:{tmp_path / 'empty'}"), tmp_path / "empty", "no pictures", "put the pictures in")
+    refused(train(f"folder:{tmp_path / 'missing'}"), tmp_path / "missing", "does not exist", "give a directory")
+    refused(train(str(photos)), photos, "write folder:")
+    refused(attnpool("check", f"folder:{tmp_path / 'empty'}"), "no pictures")
+    shutil.copytree(photos / "calling", tmp_path / "single" / "calling")
+    refused(train(f"folder:{tmp_path / 'single'}"), "a single class, 'calling'", "add a folder")
+    for picture in photos.rglob("*.jpg"):
+        picture.write_bytes(picture.read_bytes()[:100])
+    refused(train(f"folder:{photos}"), photos, "none of its 12 pictures can be read", "attnpool check")
+    assert not out.exists()
+
+
+def test_a_truncated_picture_is_skipped_and_reported(tmp_path: Path, photos: Path) -> None:
+    for name in ("calling/0.jpg", "calling/1.jpg", "drinking/0.jpg"):
+        (photos / name).write_bytes((photos / name).read_bytes()[:300])
+    broken = {"calling/0.jpg", "calling/1.jpg", "drinking/0.jpg"}
+    words = ["train", f"folder:{photos}", "--out", tmp_path / "r", "--image-size", 64, "--epochs", 2]
+    value = attnpool(*words, "--json").value()
+    assert {item["file"] for item in value["skipped"]} == broken
+    assert all(item["reason"] for item in value["skipped"])
+    value = attnpool("evaluate", tmp_path / "r", f"folder:{photos}", "--split", "all", "--json").value()
+    assert {item["file"] for item in value["skipped"]} == broken
+    assert value["images"] == 9
+    text = attnpool("evaluate", tmp_path / "r", f"folder:{photos}", "--split", "all", "--no-cache").text()
+    assert "9 images, 3 skipped" in text
+    assert "skipped calling/0.jpg: " in text
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--pooling", "magic"], ["unknown pooling 'magic'", "average", "attentional"]),
+        (["--pooling", "average", "--rank", "2"], ["average", "rank", "attentional"]),
+        (["--pooling", "pose", "--per-class"], ["pose", "per_class", "attentional"]),
+        (["--rank", "0"], ["rank"]),
+        (["--activation", "tanh"], ["tanh", "relu"]),
+        (["--backbone", "resnet18b"], ["unknown backbone 'resnet18b'", "lite0"]),
+        (["--weights", "nowhere.pth"], ["nowhere.pth", "no such weights file"]),
+        (["--epochs", "0"], ["epochs is 0", "at least 1"]),
+        (["--lr", "nan"], ["lr is nan"]),
+        (["--dropout", "1.5"], ["dropout"]),
+        (["--image-size", "0"], ["image_size is 0"]),
+        (["--short-side", "10"], ["short_side 10"]),
+        (["--precision", "fp64"], ["fp64", "bf16"]),
+        (["--split-seed", "x"], ["split-seed"]),
+    ],
+    ids=lambda value: " ".join(value[:2]),
+)
+def test_options_that_cannot_be_used(tmp_path: Path, photos: Path, more: list[str], words: list[str]) -> None:
+    refused(attnpool("train", f"folder:{photos}", "--out", tmp_path / "out", *more), *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_do_not_fit(tmp_path: Path, photos: Path, run: Path) -> None:
+    save_file(load_file(run / "model.safetensors"), tmp_path / "w.safetensors")
+    (tmp_path / "w.pth").write_bytes(b"no weights at all")
+    for name, words in (("w.safetensors", "does not fit"), ("w.pth", "cannot be read as weights")):
+        out = attnpool("train", f"folder:{photos}", "--out", tmp_path / "out", "--weights", tmp_path / name)
+        refused(out, tmp_path / name, words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_network(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(backbone, "reachable", lambda host: False)
+    monkeypatch.setattr(backbone, "cached_file", lambda repository: None)
+    outcome = attnpool("train", f"folder:{photos}", "--out", tmp_path / "out", "--backbone", "resnet18")
+    refused(outcome, "resnet18", "cannot be reached", "lite0", "random")
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_that_cannot_be_used(run: Path, world: Path, photos: Path, tmp_path: Path) -> None:
+    def each(folder: Path, *words: Any) -> None:
+        refused(attnpool("evaluate", folder, f"folder:{world}"), folder, *words)
+        refused(attnpool("predict", folder, a_picture(world)), folder, *words)
+        refused(attnpool("explain", folder, a_picture(world), "--out", tmp_path / "e"), folder, *words)
+        assert not (tmp_path / "e").exists()
+
+    each(world, "not a run folder", "attnpool train")
+    each(tmp_path / "nowhere", "not a run folder", "attnpool train")
+    old = tmp_path / "old"
+    shutil.copytree(run, old)
+    about = json.loads((old / "run.json").read_text())
+    (old / "run.json").write_text(json.dumps(about | {"format": 99}))
+    each(old, "format 99", "reads format 1", "train again")
+    (old / "run.json").write_text((run / "run.json").read_text()[:1000])
+    each(old, "damaged", "train again")
+    (old / "run.json").write_bytes(b"\xff\xfe{}")
+    each(old, "damaged")
+    (old / "run.json").write_text(json.dumps(about | {"model": about["model"] | {"classes": ["a", "b"]}}))
+    each(old, "do not fit together")
+    shutil.copy(run / "run.json", old / "run.json")
+    (old / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:1000])
+    each(old, "missing or damaged", "train again")
+    (old / "model.safetensors").unlink()
+    each(old, "missing or damaged")
+
+
+def test_other_classes_are_named(run: Path, world: Path, photos: Path, tmp_path: Path) -> None:
+    refused(attnpool("evaluate", run, f"folder:{photos}"), photos, "calling, drinking", "calling with a phone", run)
+    renamed = tmp_path / "renamed"
+    shutil.copytree(world, renamed)
+    for part in ("train", "val"):
+        (renamed / part / "sweeping with a broom").rename(renamed / part / "sweeping")
+    words = ("unknown to the run: sweeping;", "not in the data: sweeping with a broom")
+    (renamed / "annotations.json").unlink()
+    refused(attnpool("evaluate", run, f"folder:{renamed}"), *words)
+    assert not list(run.glob("evaluation-*.png"))
+    refused(attnpool("evaluate", run, f"folder:{world}", "--split", "test"), "no test part", "val, train or all")
+
+
+def test_pictures_that_cannot_be_used(run: Path, world: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("x")
+    (tmp_path / "empty" / ".hidden.jpg").write_text("x")
+    out = tmp_path / "e"
+    for path, words in (
+        (tmp_path / "text.jpg", "cannot be read as a picture"),
+        (tmp_path / "gone.jpg", "no such file"),
+        (tmp_path / "empty", "no pictures in this folder"),
+    ):
+        refused(attnpool("predict", run, a_picture(world), path), path, words)
+        refused(attnpool("explain", run, a_picture(world), path, "--out", out), path, words)
+    refused(attnpool("predict", run, a_picture(world), "--top", 0), "--top is 0", "at least 1")
+    refused(attnpool("explain", run, a_picture(world), "--class", "flying", "--out", out), "'flying'", "calling with")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--images", "3"], ["3 images are too few", "28 or more"]),
+        (["--size", "0"], ["size"]),
+        (["--size", "-5"], ["size"]),
+        (["--seed", "-1"], ["seed -1"]),
+    ],
+    ids=lambda value: " ".join(value[:2]),
+)
+def test_worlds_that_cannot_be_made(tmp_path: Path, more: list[str], words: list[str]) -> None:
+    refused(attnpool("playground", tmp_path / "p", *more), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_hold_something_else(run: Path, world: Path, command: list[str], tmp_path: Path) -> None:
+    before = files(run)
+    refused(attnpool(*command, "--rank", 2), run, "other options", "another --out")
+    refused(attnpool(*command, "--seed", 2), run, "seed was 0, is 2")
+    assert files(run) == before
+    (tmp_path / "mine.txt").write_text("x")
+    refused(attnpool("playground", tmp_path, "--images", 28), tmp_path, "not empty", "another directory")
+    refused(attnpool("explain", run, a_picture(world), "--out", tmp_path / "mine.txt"), tmp_path / "mine.txt")
+    refused(attnpool(*command[:3], tmp_path / "mine.txt", *command[4:]), tmp_path / "mine.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+# signals
+
+
+def epochs_done(folder: Path) -> int:
+    log = folder / "log.jsonl"
+    return log.read_text().count("\n") if log.exists() else 0
+
+
+def test_a_stopped_training_goes_on_with_the_same_result(world: Path, run: Path, tmp_path: Path) -> None:
+    """`run` is asked for so that the features are there."""
+    options = ["--epochs", 24, "--batch-size", 7, "--dropout", 0.5, "--ema", 0.9, "--image-size", 96, "--seed", 5]
+    words = [["train", f"folder:{world}", "--out", tmp_path / name, *options] for name in ("a", "b", "c")]
+    attnpool(*words[0]).text()
+    for folder, signum, code, line in (("b", signal.SIGTERM, 143, words[1]), ("c", signal.SIGINT, 130, words[2])):
+        out = tmp_path / folder
+        process = Process(*line, folder=tmp_path / "output")
+        process.until(lambda out=out: epochs_done(out) >= 2)
+        process.send(signum)
+        failed(process.wait(), code, "the same command goes on", out / "state.json")
+        done = json.loads((out / "state.json").read_text())["progress"]["epoch"]
+        assert 2 <= done < 24
+        refused(attnpool("predict", out, a_picture(world)), out, "not finished", "again")
+        refused(attnpool("evaluate", out, f"folder:{world}"), out, "not finished", "again")
+        refused(attnpool(*line, "--lr", 0.5), out, "other options", "lr")
+        attnpool(*line).text()
+        assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "a").iterdir()}
+        for name in ("model.safetensors", "best.safetensors"):
+            assert (out / name).read_bytes() == (tmp_path / "a" / name).read_bytes(), f"{name} after {signum}"
+
+
+def test_features_computed_before_a_stop_are_kept(world: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    words = ["train", f"folder:{world}", "--out", tmp_path / "r", "--epochs", 1, "--cache", cache, "--image-size", 224]
+
+    def rows() -> int:
+        return sum(path.read_text().count("\n") for path in cache.rglob("rows.jsonl"))
+
+    process = Process(*words, folder=tmp_path / "output")
+    process.until(lambda: rows() > 0)
+    process.send(signal.SIGTERM)
+    failed(process.wait(), 143, "stopped")
+    kept = rows()
+    assert 0 < kept < 42
+    assert not (tmp_path / "r").exists()
+    outcome = attnpool(*words)
+    outcome.text()
+    assert f"/{42 - kept} " in outcome.err  # the bar of what was left to compute
+    assert rows() == 42
+
+
+# no space left
+
+
+def test_a_full_disk_for_features(world: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 200) as disk:
+        words = ["train", f"folder:{world}", "--out", tmp_path / "r", "--epochs", 1, "--image-size", 96]
+        words += ["--cache", disk.folder / "cache"]
+        failed(disk.run(*words), 1, "no space left", "free some")
+        assert not (tmp_path / "r").exists()
+        disk.grow()
+        attnpool(*words).text()
+        assert len(attnpool("evaluate", tmp_path / "r", f"folder:{world}", "--json").value()["per_class"]) == 14
+
+
+@pytest.mark.parametrize("kib", [60, 1024], ids=["while training", "at the end"])
+def test_a_full_disk_for_the_run(world: Path, run: Path, tmp_path: Path, kib: int) -> None:
+    with small_disk(tmp_path / "disk", kib) as disk:
+        out = disk.folder / "r"
+        words = ["train", f"folder:{world}", "--out", out, "--epochs", 2, "--image-size", 96]
+        failed(disk.run(*words), 1, "no space left", disk.folder, "free some")
+        assert attnpool("predict", out, a_picture(world)).code == 2
+        assert not list(out.rglob("*.partial"))
+        disk.grow()
+        attnpool(*words).text()
+        attnpool("predict", out, a_picture(world)).text()
