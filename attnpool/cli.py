@@ -201,7 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args = parser.parse_args(words)
         value, text = args.run(args)
         print(json.dumps(value, ensure_ascii=False, allow_nan=False) if args.json else text, flush=True)
-    except Stopped:  # these two first: they may come before the others are imported
+    except SystemExit:  # these three first: they may come before the others are imported
+        raise
+    except Stopped:
         return fail("stopped", 143)
     except KeyboardInterrupt:
         return fail("stopped", 130)

@@ -209,17 +209,20 @@ class Recognizer(nn.Module):
         tensors = load_tensors(Path(run) / weights_file)
         try:
             model = about["model"]
-            backbone = Backbone(model["backbone"], "random", frozen=model["freeze_backbone"])
-            recognizer = cls(
-                backbone,
-                classes=model["classes"],
-                pooling=model["pooling"],
-                task=model["task"],
-                standardize=model["standardize"],
-                view=model["view"],
-                **model["head_options"],
-            )
-            backbone.mean, backbone.std = tuple(model["pixels"]["mean"]), tuple(model["pixels"]["std"])
+            with torch.random.fork_rng(
+                devices=[]
+            ):  # the random start is replaced: no need to draw the caller's numbers
+                backbone = Backbone(model["backbone"], "random", frozen=model["freeze_backbone"])
+                recognizer = cls(
+                    backbone,
+                    classes=model["classes"],
+                    pooling=model["pooling"],
+                    task=model["task"],
+                    standardize=model["standardize"],
+                    view=model["view"],
+                    **model["head_options"],
+                )
+                backbone.mean, backbone.std = tuple(model["pixels"]["mean"]), tuple(model["pixels"]["std"])
             recognizer.load_state_dict(tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0][:160]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -281,4 +282,8 @@ def build_accelerator(precision: str) -> Any:
 
     # The library keeps the first precision asked for in a process for good; a second training may want another.
     AcceleratorState._reset_state()
-    return Accelerator(mixed_precision="no" if precision == "fp32" else precision)
+    # Without being told so, the library takes processes that have no GPU for separate ones.
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return Accelerator(
+        cpu=several and not torch.cuda.is_available(), mixed_precision="no" if precision == "fp32" else precision
+    )

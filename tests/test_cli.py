@@ -285,26 +285,48 @@ def epochs_done(folder: Path) -> int:
     return log.read_text().count("\n") if log.exists() else 0
 
 
+def same_weights(one: Path, other: Path) -> bool:
+    names = ("model.safetensors", "best.safetensors")
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
 def test_a_stopped_training_goes_on_with_the_same_result(world: Path, run: Path, tmp_path: Path) -> None:
     """`run` is asked for so that the features are there."""
     options = ["--epochs", 24, "--batch-size", 7, "--dropout", 0.5, "--ema", 0.9, "--image-size", 96, "--seed", 5]
-    words = [["train", f"folder:{world}", "--out", tmp_path / name, *options] for name in ("a", "b", "c")]
-    attnpool(*words[0]).text()
-    for folder, signum, code, line in (("b", signal.SIGTERM, 143, words[1]), ("c", signal.SIGINT, 130, words[2])):
-        out = tmp_path / folder
-        process = Process(*line, folder=tmp_path / "output")
-        process.until(lambda out=out: epochs_done(out) >= 2)
+    whole, out = tmp_path / "whole", tmp_path / "stopped"
+    words = ["train", f"folder:{world}", *options, "--out"]
+    attnpool(*words, whole).text()
+    for signum, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        before = epochs_done(out)
+        process = Process(*words, out, folder=tmp_path / "output")
+        process.until(lambda before=before: epochs_done(out) >= before + 2)
         process.send(signum)
         failed(process.wait(), code, "the same command goes on", out / "state.json")
-        done = json.loads((out / "state.json").read_text())["progress"]["epoch"]
-        assert 2 <= done < 24
+        assert before + 2 <= json.loads((out / "state.json").read_text())["progress"]["epoch"] < 24
         refused(attnpool("predict", out, a_picture(world)), out, "not finished", "again")
         refused(attnpool("evaluate", out, f"folder:{world}"), out, "not finished", "again")
-        refused(attnpool(*line, "--lr", 0.5), out, "other options", "lr")
-        attnpool(*line).text()
-        assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "a").iterdir()}
-        for name in ("model.safetensors", "best.safetensors"):
-            assert (out / name).read_bytes() == (tmp_path / "a" / name).read_bytes(), f"{name} after {signum}"
+        refused(attnpool(*words, out, "--lr", 0.5), out, "other options", "lr")
+    before = epochs_done(out)
+    process = Process(*words, out, folder=tmp_path / "output")
+    process.until(lambda: epochs_done(out) >= before + 2)
+    process.send(signal.SIGKILL)
+    assert process.wait().code == -signal.SIGKILL
+    refused(attnpool("predict", out, a_picture(world)), out, "not finished")
+    attnpool(*words, out).text()
+    assert epochs_done(out) == 24
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+    assert same_weights(out, whole)
+
+
+def test_a_killed_training_starts_again(world: Path, run: Path, command: list[str], tmp_path: Path) -> None:
+    words = [*command[:3], tmp_path / "r", *command[4:]]
+    process = Process(*words, folder=tmp_path / "output")
+    process.until(lambda: epochs_done(tmp_path / "r") >= 1)
+    process.send(signal.SIGKILL)
+    assert process.wait().code == -signal.SIGKILL
+    refused(attnpool("predict", tmp_path / "r", a_picture(world)), tmp_path / "r", "not a run folder")
+    attnpool(*words).text()
+    assert same_weights(tmp_path / "r", run)
 
 
 def test_features_computed_before_a_stop_are_kept(world: Path, tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""Default options against a tuned logistic regression on the same pooled features, on several folders.
+
+    python benchmarks/regression.py --out runs/regression --json docs/benchmarks/regression.json
+
+For every folder: average and attentional pooling as `attnpool train` trains them by default, and a logistic regression
+on the average-pooled, standardised features, whose strength is chosen by five-fold cross-validation on train. All are
+scored on val. The folders are two playgrounds and photographs of handwriting (scikit-learn's digits, as PNG files).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits, load_sample_images
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import attnpool as ap
+from attnpool.features import extract
+from attnpool.metrics import score
+from attnpool.playground import write_folder
+
+STRENGTHS = [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
+
+
+def digits(folder: Path, counts: list[int]) -> None:
+    """The first `counts[d]` pictures of every digit d, enlarged to 64 px."""
+    images, labels = load_digits(return_X_y=True)
+    for digit, count in enumerate(counts):
+        (folder / str(digit)).mkdir(parents=True)
+        for i, pixels in enumerate(images[labels == digit][:count]):
+            small = Image.fromarray((pixels.reshape(8, 8) * 15.9).astype(np.uint8))
+            small.resize((64, 64), Image.Resampling.BICUBIC).save(folder / str(digit) / f"{i}.png")
+
+
+def patches(folder: Path, count: int) -> None:
+    """Random 48 px patches of two photographs, a temple and a flower."""
+    rng = np.random.default_rng(0)
+    for name, photo in zip(("temple", "flower"), load_sample_images().images, strict=True):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            y, x = rng.integers(0, photo.shape[0] - 48), rng.integers(0, photo.shape[1] - 48)
+            Image.fromarray(photo[y : y + 48, x : x + 48]).save(folder / name / f"{i}.png")
+
+
+FOLDERS: dict[str, Any] = {
+    "playground, 980 pictures": lambda folder: write_folder(folder, 980, 7),
+    "playground, 140 pictures": lambda folder: write_folder(folder, 140, 8),
+    "digits, 40 each": lambda folder: digits(folder, [40] * 10),
+    "digits, unbalanced": lambda folder: digits(folder, [100, 80, 60, 40, 30, 20, 15, 10, 8, 6]),
+    "two photographs, 30 patches each": lambda folder: patches(folder, 30),
+}
+
+
+def pooled(model: ap.Recognizer, index: ap.Index) -> tuple[np.ndarray, np.ndarray]:
+    features = extract(model, index).averaged()
+    return features.store[:, 0, 0], np.array([sample.labels[0] for sample in features.index])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/regression"))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--folders", nargs="+", default=list(FOLDERS), choices=FOLDERS)
+    args = parser.parse_args()
+    results = {}
+    for name in args.folders:
+        folder = args.out / name.replace(", ", "-").replace(" ", "-")
+        if not folder.exists():
+            FOLDERS[name](folder)
+        train, val = ap.read(f"folder:{folder}")
+        row: dict[str, float] = {}
+        for pooling in ("average", "attentional"):
+            model = ap.Recognizer("lite0", classes=train.classes, pooling=pooling)
+            run = ap.train(model, train, val, out=args.out / "runs" / f"{folder.name}-{pooling}", progress=False)
+            row[pooling] = ap.evaluate(run, val).scores.mAP
+        x, y = pooled(model, train)
+        other, labels = pooled(model, val)
+        search = GridSearchCV(
+            make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
+            {"logisticregression__C": STRENGTHS},
+            cv=min(5, int(np.bincount(y).min())),
+            scoring="neg_log_loss",
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            search.fit(x, y)
+        row["logistic regression"] = score(search.predict_proba(other), np.eye(len(train.classes))[labels] > 0, train.classes).mAP
+        row["gap"] = max(row["average"], row["attentional"]) - row["logistic regression"]
+        results[name] = row | {"train": len(train), "val": len(val)}
+        print(f"{name:36}", " ".join(f"{key} {100 * value:5.1f}" for key, value in row.items()), flush=True)
+        if args.json:
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

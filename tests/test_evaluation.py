@@ -1,0 +1,299 @@
+"""Scoring a run: which pictures, which numbers, what is said about them."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_line import attnpool
+from PIL import Image
+from sklearn.metrics import accuracy_score, average_precision_score
+
+from attnpool.checkpoint import Run
+from attnpool.data import Index, read, read_all
+from attnpool.evaluation import Outputs, choose_split, evaluate, points, score_source, source_for, summarize
+from attnpool.pooling import Pooled
+from attnpool.prediction import predict
+from attnpool.recognizer import Recognizer
+
+
+@pytest.fixture(scope="module")
+def done(run: Path) -> Run:
+    return Run.load(run)
+
+
+def names(index: Index) -> list[str]:
+    return [sample.path for sample in index]
+
+
+def run_on(train: Index, val: Index, split_seed: int = 0) -> Run:
+    """A run without a training."""
+    model = Recognizer("lite0", classes=train.classes, view={"image_size": 64, "short_side": None, "max_width": None})
+    split = {"split_seed": split_seed, "train": names(train), "val": names(val)}
+    return Run(Path("some/run"), model.eval(), {"split": split, "recipe": {"data": train.name}})
+
+
+# which pictures
+
+
+def test_the_split_of_the_run_counts(photos: Path) -> None:
+    source = f"folder:{photos}"
+    train, val = read(source, split_seed=5)
+    assert names(val) != names(read(source, split_seed=0)[1])
+    run = run_on(train, val, 5)
+    assert names(choose_split(run, source)) == names(val)
+    assert choose_split(run, source).split == "val"
+    assert names(choose_split(run, source, "train")) == names(train)
+    assert names(choose_split(run, source, "all")) == names(read_all(source))
+    run.about["split"]["split_seed"] = 0  # the files count, not the number
+    assert names(choose_split(run, source)) == names(val)
+    with pytest.raises(ValueError, match="has no test part; use --split val, train or all"):
+        choose_split(run, source, "test")
+
+
+def test_pictures_that_came_later_are_not_evaluated(photos: Path) -> None:
+    source = f"folder:{photos}"
+    train, val = read(source)
+    for number in range(20):
+        shutil.copy(photos / "calling/0.jpg", photos / f"calling/new{number}.jpg")
+    assert names(choose_split(run_on(train, val), source)) == names(val)
+
+
+def test_a_moved_dataset_is_still_the_same(photos: Path, tmp_path: Path) -> None:
+    train, val = read(f"folder:{photos}", split_seed=5)
+    photos.rename(tmp_path / "moved")
+    assert names(choose_split(run_on(train, val, 5), f"folder:{tmp_path / 'moved'}")) == names(val)
+
+
+def test_pictures_that_are_gone(photos: Path, tmp_path: Path) -> None:
+    train, val = read(f"folder:{photos}")
+    run = run_on(train, val)
+    (photos / names(train)[0]).unlink()
+    assert names(choose_split(run, f"folder:{photos}")) == names(val)  # nothing that is needed
+    (photos / names(val)[0]).unlink()
+    photos.rename(tmp_path / "moved")
+    with pytest.raises(ValueError) as caught:
+        choose_split(run, f"folder:{tmp_path / 'moved'}")
+    message = str(caught.value)
+    assert f"1 of the {len(val)} val pictures of some/run are not there, the first is {names(val)[0]};" in message
+    assert "--split all" in message
+    assert len(choose_split(run, f"folder:{tmp_path / 'moved'}", "all")) == 10
+    # under the name that the run knows it is the run's data, even if every picture has another name now
+    (tmp_path / "moved").rename(photos)
+    for path in sorted(photos.rglob("*.jpg")):
+        path.rename(path.with_name(f"new-{path.name}"))
+    with pytest.raises(ValueError, match=f"{len(val)} of the {len(val)} val pictures of some/run are not there"):
+        choose_split(run, f"folder:{photos}")
+
+
+def test_another_dataset_is_split_by_itself(photos: Path, tmp_path: Path) -> None:
+    train, val = read(f"folder:{photos}", split_seed=5)
+    run = run_on(train, val, 5)
+    other = tmp_path / "other"
+    for path in sorted(photos.rglob("*.jpg")):
+        number = int(path.stem)
+        target = other / path.parent.name / f"{number + 4}.jpg"  # a third of the names are the same
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    assert names(choose_split(run, f"folder:{other}")) == names(read(f"folder:{other}", split_seed=5)[1])
+    assert names(choose_split(run, f"folder:{other}", "train")) == names(read(f"folder:{other}", split_seed=5)[0])
+
+
+def test_another_world_of_the_playground(done: Run, tmp_path: Path) -> None:
+    attnpool("playground", tmp_path / "p", "--images", 84, "--seed", 2, "--size", 64).text()
+    shared = set(done.about["split"]["train"]) & set(names(read_all(f"folder:{tmp_path / 'p'}")))
+    assert shared  # some pictures happen to have the same name
+    assert names(choose_split(done, f"folder:{tmp_path / 'p'}")) == names(read(f"folder:{tmp_path / 'p'}")[1])
+
+
+def test_a_test_part(photos: Path, tmp_path: Path) -> None:
+    for part in ("train", "val", "test"):
+        shutil.copytree(photos, tmp_path / "d" / part)
+    train, val = read(f"folder:{tmp_path / 'd'}")
+    found = choose_split(run_on(train, val), f"folder:{tmp_path / 'd'}", "test")
+    assert {path.split("/")[0] for path in names(found)} == {"test"}
+    assert len(found) == 12
+
+
+def test_a_model_that_was_saved_without_a_split(photos: Path, tmp_path: Path) -> None:
+    _, val = read(f"folder:{photos}")
+    model = run_on(*read(f"folder:{photos}")).model
+    model.save(tmp_path / "r")
+    assert names(choose_split(Run.load(tmp_path / "r"), f"folder:{photos}")) == names(val)
+
+
+def test_other_classes(done: Run, photos: Path, world: Path) -> None:
+    with pytest.raises(ValueError, match=r"unknown to the run: calling, drinking; not in the data: calling with"):
+        evaluate(done, f"folder:{photos}")
+    train, _ = read(f"folder:{world}")
+    swapped = replace(train, classes=train.classes[::-1])
+    with pytest.raises(ValueError, match="in another order; give them the same order"):
+        evaluate(done, swapped)
+
+
+# which numbers
+
+
+def test_scores_equal_those_of_scikit_learn(done: Run, world: Path) -> None:
+    _, val = read(f"folder:{world}")
+    predictions = predict(done.model, [val.file(sample) for sample in val], top=14)
+    table = np.array([[dict(p.scores)[name] for name in val.classes] for p in predictions])
+    assert table.sum(1) == pytest.approx(1)
+    labels = np.array([sample.labels[0] for sample in val])
+    found = evaluate(done, f"folder:{world}", use_cache=False)
+    expected = [average_precision_score(labels == k, table[:, k]) for k in range(14)]
+    assert found.scores.mAP_sklearn == pytest.approx(np.mean(expected))
+    assert [row["AP_sklearn"] for row in found.scores.per_class] == pytest.approx(expected)
+    assert found.scores.accuracy == pytest.approx(accuracy_score(labels, table.argmax(1)))
+    assert found.scores.mAP >= found.scores.mAP_sklearn
+    assert found.confusion is not None
+    assert found.confusion.sum() == 14
+    assert np.trace(found.confusion) / 14 == found.scores.accuracy
+    assert evaluate(done.folder, val, use_cache=False).scores == found.scores
+
+
+@pytest.mark.parametrize("pooling", ["average", "attentional", "pose"])
+def test_cached_features_score_as_the_pictures_do(done: Run, world: Path, pooling: str) -> None:
+    model = Recognizer(done.model.backbone, classes=done.model.classes, pooling=pooling, view=done.model.view)
+    model.standardize.load_state_dict(done.model.standardize.state_dict())
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    model.train()
+    index = read_all(f"folder:{world}")
+    cached, pictures = (
+        score_source(model, source_for(model, index, cache=None, use_cache=use)) for use in (True, False)
+    )
+    assert model.training  # as it was
+    assert cached.paths == pictures.paths == names(index)
+    assert np.abs(cached.probabilities - pictures.probabilities).max() < 1e-3
+    assert np.ptp(pictures.probabilities) > 0.05
+    assert np.array_equal(cached.targets, pictures.targets)
+    assert np.mean(cached.pointed == pictures.pointed) > 0.9
+    some = score_source(model, source_for(model, index, cache=None, use_cache=True), positions=[5, 3], maps=False)
+    assert some.paths == [names(index)[5], names(index)[3]]
+    assert np.isnan(some.pointed).all()
+    assert some.probabilities == pytest.approx(cached.probabilities[[5, 3]])
+
+
+def test_best_weights(done: Run, run: Path, world: Path) -> None:
+    history = done.about["results"]["history"]
+    best = evaluate(run, f"folder:{world}", best=True)
+    assert best.scores.mAP == pytest.approx(max(entry["mAP"] for entry in history), abs=1e-9)
+    assert evaluate(run, f"folder:{world}").scores.mAP == pytest.approx(history[-1]["mAP"], abs=1e-9)
+
+
+def test_pointing_by_hand() -> None:
+    combined = torch.zeros(3, 2, 2, 2)
+    combined[0, 1, 0, 1] = 1  # picture 0, its class 1: upper right, at (75, 25)
+    combined[1, 0, 1, 0] = 1  # picture 1, its class 0: lower left, at (25, 75)
+    combined[2, 0, 1, 0] = 1
+    targets = torch.tensor([[0.0, 1], [1, 0], [1, 0]])
+    boxes = [[(60.0, 0.0, 100.0, 40.0)], [(0.0, 0.0, 20.0, 20.0), (60.0, 0.0, 100.0, 40.0)], []]
+    found = points(Pooled(targets, combined=combined), targets, boxes, 100)
+    assert found[:2].tolist() == [1, 0]
+    assert math.isnan(found[2])
+    assert np.isnan(points(Pooled(targets), targets, boxes, 100)).all()  # a head without a combined map
+    unlabelled = torch.tensor([[0.0, 0], [1, 0], [1, 0]])
+    assert math.isnan(points(Pooled(targets, combined=combined), unlabelled, boxes, 100)[0])
+
+
+def test_pointing_leaves_out_what_has_no_evidence(done: Run, world: Path) -> None:
+    _, val = read(f"folder:{world}")
+    whole = evaluate(done, val)
+    assert whole.pointing is not None
+    assert whole.pointing * 14 == pytest.approx(round(whole.pointing * 14))
+    bare = replace(val, samples=tuple(replace(s, evidence=()) if i >= 5 else s for i, s in enumerate(val)))
+    some = evaluate(done, bare)
+    assert some.pointing is not None
+    assert some.pointing * 5 == pytest.approx(round(some.pointing * 5))
+    none = evaluate(done, replace(val, samples=tuple(replace(s, evidence=()) for s in val)))
+    assert none.pointing is None
+    assert none.to_json()["pointing"] is None
+    assert "pointing" not in str(none)
+    assert none.scores == whole.scores
+
+
+# what is said
+
+
+def test_the_summary_states_its_denominators(done: Run, world: Path) -> None:
+    _, val = read(f"folder:{world}")
+    few = evaluate(done, replace(val, samples=val.samples[:10]))
+    text = str(few)
+    assert "val: 10 images, 0 skipped" in text
+    assert "mean over the 10 classes with positives" in text
+    assert "of 10 images" in text
+    rows = [row for row in few.to_json()["per_class"] if row["positives"] == 0]
+    assert len(rows) == 4
+    assert all(row["AP"] is None for row in rows)
+
+
+def test_unreadable_pictures(done: Run, tmp_path: Path, world: Path) -> None:
+    shutil.copytree(world, tmp_path / "w")
+    _, val = read(f"folder:{tmp_path / 'w'}")
+    for sample in val.samples[:3]:
+        val.file(sample).write_bytes(val.file(sample).read_bytes()[:200])
+    for use_cache in (True, False):
+        found = evaluate(done, f"folder:{tmp_path / 'w'}", use_cache=use_cache)
+        assert [path for path, _ in found.skipped] == names(val)[:3]
+        assert found.scores.images == 11
+        assert "val: 11 images, 3 skipped" in str(found)
+        assert f"skipped {names(val)[0]}: " in str(found)
+        assert found.to_json()["skipped"][0]["file"] == names(val)[0]
+    for sample in val.samples[3:]:
+        val.file(sample).unlink()
+    for use_cache in (True, False):
+        with pytest.raises(ValueError, match="none of its 14 pictures can be read; see attnpool check"):
+            evaluate(done, val, use_cache=use_cache)
+
+
+def test_several_labels_an_image(done: Run) -> None:
+    model = Recognizer(done.model.backbone, classes=["a", "b", "c"], task="multi", view=done.model.view)
+    chances = np.random.default_rng([1]).random((8, 3))
+    targets = np.random.default_rng([2]).random((8, 3)) > 0.5
+    outputs = Outputs(chances, targets, [str(i) for i in range(8)], np.full(8, np.nan), [])
+    found = summarize(outputs, model, "all")
+    assert (found.confusion, found.scores.accuracy, found.pointing) == (None, None, None)
+    assert found.to_json()["accuracy"] is None
+    assert "accuracy" not in str(found)
+    expected = [average_precision_score(targets[:, k], chances[:, k]) for k in range(3)]
+    assert found.scores.mAP_sklearn == pytest.approx(np.mean(expected))
+
+
+# single pictures
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[[Image.Image, str], Path]:
+    def saved(image: Image.Image, name: str) -> Path:
+        image.save(tmp_path / name)
+        return tmp_path / name
+
+    return saved
+
+
+def test_predict(done: Run, world: Path, save: Callable[[Image.Image, str], Path]) -> None:
+    with Image.open(min(world.rglob("*.jpg"))) as picture:
+        path = save(picture, "p.png")
+    (all_of_them,) = predict(done.model, [path], top=99)
+    (two,) = predict(done.model, [str(path)], top=2)
+    assert len(all_of_them.scores) == 14
+    values = [value for _, value in all_of_them.scores]
+    assert values == sorted(values, reverse=True)
+    assert sum(values) == pytest.approx(1)
+    assert two.scores == all_of_them.scores[:2]
+    assert two.pooled.combined is None
+    (with_maps,) = predict(done.model, [path], maps=True)
+    assert with_maps.pooled.combined is not None
+    sums = with_maps.pooled.combined.sum((-2, -1))
+    assert torch.allclose(sums, with_maps.pooled.logits, atol=1e-4)
+    assert predict(done.model, []) == []
+    with pytest.raises(ValueError, match=r"gone\.jpg: cannot be read as a picture"):
+        predict(done.model, [path.with_name("gone.jpg")])

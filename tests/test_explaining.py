@@ -1,0 +1,121 @@
+"""Panels of maps for the user's own photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import attnpool
+from PIL import Image, ImageOps
+
+from attnpool.checkpoint import Run
+from attnpool.explaining import explain_files, unused
+from attnpool.recognizer import Recognizer
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> Recognizer:
+    return Run.load(run).model
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    """640 x 427 pixels of a temple."""
+    from sklearn.datasets import load_sample_image
+
+    return Image.fromarray(load_sample_image("china.jpg"))
+
+
+def test_a_photo(run: Path, photo: Image.Image, tmp_path: Path) -> None:
+    photo.save(tmp_path / "china.jpg")
+    (found,) = attnpool("explain", run, tmp_path / "china.jpg", "--out", tmp_path / "a" / "b", "--json").value()
+    assert set(found) == {"file", "panel", "best", "chosen", "peak", "predictions"}
+    assert found["panel"] == str(tmp_path / "a" / "b" / "china.png")
+    assert found["best"] == found["predictions"][0]["label"]
+    assert found["chosen"] == found["predictions"][1]["label"]
+    with Image.open(found["panel"]) as panel:
+        panel.load()
+        assert panel.format == "PNG"
+        assert 800 < panel.width < 4000  # picture, bottom-up and twice two maps side by side
+        assert 200 < panel.height < panel.width / 2
+        assert np.asarray(panel.convert("L")).std() > 10
+    wide = attnpool("explain", run, tmp_path / "china.jpg", "--out", tmp_path / "c", "--json", "--class", found["best"])
+    assert wide.value()[0]["chosen"] == found["best"]
+    with Image.open(tmp_path / "c" / "china.png") as same, Image.open(found["panel"]) as two:
+        assert same.width < two.width  # one class, shown once
+
+
+def test_the_chosen_class(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
+    photo.resize((90, 60)).save(tmp_path / "p.png")
+    for name in (model.classes[3], model.classes[-1]):
+        (found,) = explain_files(model, [tmp_path / "p.png"], tmp_path / "out", chosen=name)
+        assert found["chosen"] == name
+    with pytest.raises(ValueError, match="unknown class 'flying': use one of .*calling"):
+        explain_files(model, [tmp_path / "p.png"], tmp_path / "other", chosen="flying")
+    assert not (tmp_path / "other").exists()
+
+
+def test_photos_of_the_same_name(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
+    names = ("a/p.png", "b/p.png", "b/p.jpg", "b/p-2.png")
+    for angle, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        photo.resize((60, 60)).rotate(90 * angle).save(tmp_path / name)
+    found = explain_files(model, [tmp_path / name for name in names], tmp_path / "out")
+    panels = [Path(item["panel"]) for item in found]
+    assert [item["file"] for item in found] == [str(tmp_path / name) for name in names]
+    assert len(set(panels)) == len(set(path.read_bytes() for path in panels)) == 4
+    assert sorted(panels) == sorted((tmp_path / "out").iterdir())
+
+
+def test_unused() -> None:
+    taken: set[str] = set()
+    assert [unused(stem, taken) for stem in ("a", "a", "a-2", "a", "b")] == ["a", "a-2", "a-2-2", "a-3", "b"]
+
+
+@pytest.mark.parametrize(
+    ("size", "orientation"), [((300, 90), 1), ((90, 300), 1), ((300, 90), 6), ((90, 300), 8), ((70, 70), 3), ((1, 1), 1)]
+)
+def test_the_peak_lies_in_the_part_that_was_seen(
+    model: Recognizer, photo: Image.Image, tmp_path: Path, size: tuple[int, int], orientation: int
+) -> None:
+    stored = photo.resize(size)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "p.png", exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(tmp_path / "p.png"))
+    upright.info = {}
+    upright.save(tmp_path / "upright.png", exif=Image.Exif())
+    found, same = explain_files(model, [tmp_path / "p.png", tmp_path / "upright.png"], tmp_path / "out")
+    width, height = upright.size
+    x, y = found["peak"]
+    short = min(width, height)
+    assert abs(x - width / 2) < short / 2  # in the middle square, in pixels of the upright picture
+    assert abs(y - height / 2) < short / 2
+    assert (found["peak"], found["predictions"]) == (same["peak"], same["predictions"])
+
+
+def test_the_peak_is_where_the_map_is_highest(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
+    """A 3 x 3 map of a square photo: the peak is the centre of one of nine cells."""
+    photo.crop((0, 0, 420, 420)).save(tmp_path / "p.png")
+    (found,) = explain_files(model, [tmp_path / "p.png"], tmp_path / "out")
+    assert {round((v / 420) * 6, 3) % 2 for v in found["peak"]} == {1.0}
+
+
+@pytest.mark.parametrize("options", [{"pooling": "average"}, {"pooling": "max"}, {"rank": 3, "per_class": True}])
+def test_other_heads(model: Recognizer, photo: Image.Image, tmp_path: Path, options: dict[str, Any]) -> None:
+    photo.resize((64, 48)).save(tmp_path / "p.png")
+    other = Recognizer(model.backbone, classes=["b", "a"], view=model.view, **options).eval()
+    (found,) = explain_files(other, [tmp_path / "p.png"], tmp_path / "out")
+    assert {found["best"], found["chosen"]} == {"a", "b"}
+    with Image.open(found["panel"]) as panel:
+        panel.load()
+
+
+def test_nothing_is_written_before_all_can_be_read(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
+    photo.resize((64, 48)).save(tmp_path / "p.png")
+    (tmp_path / "q.png").write_bytes((tmp_path / "p.png").read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"q\.png: cannot be read as a picture"):
+        explain_files(model, [tmp_path / "p.png", tmp_path / "q.png"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

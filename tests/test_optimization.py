@@ -1,0 +1,83 @@
+"""Rates, groups, averages of weights."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import attnpool as ap
+from attnpool.backbone import Backbone
+from attnpool.optimization import HEAD_LR, MovingAverage, build_optimizer, head_lr, rate_factor
+from attnpool.options import OptimizerOptions
+from attnpool.pooling import POOLINGS
+
+
+def test_cosine_against_its_formula() -> None:
+    options = OptimizerOptions(warmup=0.1)
+    factors = [rate_factor(options, update, 100) for update in range(100)]
+    assert factors[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
+    assert factors[10:] == pytest.approx([0.5 + 0.5 * math.cos(math.pi * i / 90) for i in range(90)])
+    assert max(factors) == 1
+
+
+def test_step_is_the_papers() -> None:
+    """SGD at 1e-3, times 0.33 every 5000 updates."""
+    options = OptimizerOptions(optimizer="sgd", schedule="step", warmup=0)
+    factors = [rate_factor(options, update, 12000) for update in (0, 4999, 5000, 9999, 10000, 11999)]
+    assert factors == pytest.approx([1, 1, 0.33, 0.33, 0.33**2, 0.33**2])
+
+
+def test_every_pooling_has_a_rate() -> None:
+    assert HEAD_LR.keys() == POOLINGS.keys()
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_groups(frozen: bool, name: str) -> None:
+    model = ap.Recognizer(Backbone("lite0", frozen=frozen), classes=["a", "b"])
+    options = OptimizerOptions(optimizer=name)  # type: ignore[arg-type]
+    optimizer = build_optimizer(model, options)
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    assert {id(p) for p in held} == {id(p) for p in model.parameters() if p.requires_grad}
+    assert len(held) == len({id(p) for p in held})
+    for group in optimizer.param_groups:
+        assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
+    head = {id(p) for p in model.head.parameters()}
+    rates = {group["peak"] for group in optimizer.param_groups if not {id(p) for p in group["params"]} & head}
+    if frozen:
+        assert not rates
+    else:
+        assert rates == {head_lr(model, options) / (1 if name == "sgd" else 10)}
+
+
+def test_moving_average_against_its_formula() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    average = MovingAverage(layer, 0.5)
+    expected = layer.weight.item()
+    for update in range(20):
+        with torch.no_grad():
+            layer.weight.fill_(update)
+        average.update(layer, update)
+        decay = min(0.5, (1 + update) / (10 + update))
+        expected = decay * expected + (1 - decay) * update
+    assert average.weights["weight"].item() == pytest.approx(expected, rel=1e-5)
+    average.swap(layer)
+    assert layer.weight.item() == pytest.approx(expected, rel=1e-5)
+    average.swap(layer)
+    assert layer.weight.item() == 19
+    other = MovingAverage(layer, 0.5)
+    other.load(average.state())
+    assert torch.equal(other.weights["weight"], average.weights["weight"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lr": 0.0}, {"lr": math.nan}, {"clip": -1.0}, {"ema": 1.0}, {"warmup": 1.0}, {"weight_decay": -1.0},
+     {"optimizer": "adam"}, {"schedule": "linear"}, {"step_updates": 0}],
+)  # fmt: skip
+def test_wrong_options(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        OptimizerOptions(**wrong)
