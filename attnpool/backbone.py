@@ -44,6 +44,7 @@ class Backbone(nn.Module):
             .pth or .pt file with the network's state dict (read without unpickling code).
         frozen: parameters get no gradient and the network stays in eval mode, so that batch-norm statistics do not
             move.
+        seed: of random weights.
 
     Attributes:
         out_channels: C.
@@ -54,10 +55,12 @@ class Backbone(nn.Module):
         ValueError: the name is unknown, the weights cannot be reached or do not fit the network.
     """
 
-    def __init__(self, name: str, weights: str | Path = "pretrained", *, frozen: bool = False) -> None:
+    def __init__(self, name: str, weights: str | Path = "pretrained", *, frozen: bool = False, seed: int = 0) -> None:
         super().__init__()
         self.name = name
-        self.net = build(name)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = build(name)
         self.out_channels: int = self.net.num_features
         self.mean, self.std = pixel_statistics(name, self.net)
         self.report = load_weights(self.net, name, weights)

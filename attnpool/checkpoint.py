@@ -135,7 +135,8 @@ def load_state(folder: Path, options: Mapping[str, Any]) -> tuple[Progress, dict
 def require_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raises ValueError that names the options in which a call differs from the one that started the run."""
     plain = json.loads(json.dumps(now))
-    different = sorted(key for key in plain.keys() | before.keys() if plain.get(key) != before.get(key))
+    keys = (plain.keys() | before.keys()) - {"workers"}  # which changes nothing but the speed
+    different = sorted(key for key in keys if plain.get(key) != before.get(key))
     if different:
         named = ", ".join(
             key if isinstance(plain.get(key), dict | list) else f"{key} was {before.get(key)}, is {plain.get(key)}"

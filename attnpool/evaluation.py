@@ -80,13 +80,6 @@ class Evaluation:
         return "\n".join(lines)
 
 
-def source_for(model: Recognizer, index: Index, *, cache: Path | None, use_cache: bool, workers: int = 0) -> Source:
-    """Features from the cache for a frozen backbone, else pictures."""
-    if model.backbone.frozen and use_cache:
-        return CachedFeatures(extract(model, index, cache=cache, workers=workers))
-    return Pictures(index, ViewOptions(**model.view), workers)
-
-
 @torch.no_grad()
 def score_source(
     model: Recognizer,
@@ -280,6 +273,10 @@ def evaluate(
         index, split_name = data, data.split
     else:
         index, split_name = choose_split(loaded, data, split), split
-    source = source_for(loaded.model, index, cache=cache, use_cache=use_cache, workers=workers)
-    outputs = score_source(loaded.model, source, progress="evaluate" if progress else "")
-    return summarize(outputs, loaded.model, split_name)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = loaded.model.to(device)
+    source: Source = Pictures(index, ViewOptions(**model.view), workers)
+    if model.backbone.frozen and use_cache:
+        source = CachedFeatures(extract(model, index, cache=cache, workers=workers, device=device, progress=progress))
+    outputs = score_source(model, source, device=device, progress="evaluate" if progress else "")
+    return summarize(outputs, model, split_name)

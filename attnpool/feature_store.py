@@ -93,11 +93,14 @@ class Appender:
             self.shape = list(features.shape[1:])
             check_space(self.store.folder, 2 * int(np.prod(self.shape)) * self.expected)
             write_json(self.store.about, {"shape": self.shape})
-        self.data.write(np.ascontiguousarray(features).tobytes())
-        self.data.flush()
-        for digest, matrix in zip(digests, matrices, strict=True):
-            self.lines.write(json.dumps({"digest": digest, "matrix": matrix.tolist()}) + "\n")
-        self.lines.flush()
+        try:
+            self.data.write(np.ascontiguousarray(features).tobytes())
+            self.data.flush()
+            for digest, matrix in zip(digests, matrices, strict=True):
+                self.lines.write(json.dumps({"digest": digest, "matrix": matrix.tolist()}) + "\n")
+            self.lines.flush()
+        except OSError as error:  # an open file does not say its name
+            raise OSError(error.errno, error.strerror, str(self.store.folder)) from error
 
 
 def check_space(folder: Path, needed: int) -> None:

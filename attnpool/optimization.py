@@ -11,7 +11,7 @@ from attnpool.options import OptimizerOptions
 from attnpool.recognizer import Recognizer
 
 # Peak rates that docs/study.md chose on a part of train, for heads on a frozen, standardised backbone with AdamW.
-HEAD_LR = {"average": 1e-3, "max": 1e-3, "attentional": 1e-3, "pose": 1e-3}
+HEAD_LR = {"average": 3e-2, "max": 1e-2, "attentional": 3e-3, "pose": 3e-3}
 # With a backbone that is trained too; 1e-3 is the paper's rate for SGD.
 FINE_TUNING_LR = {"adamw": 3e-4, "sgd": 1e-3}
 FROZEN_SGD_LR = 1e-2

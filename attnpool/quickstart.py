@@ -22,7 +22,7 @@ from attnpool.prediction import predict
 from attnpool.progress import bar
 from attnpool.recognizer import Recognizer
 from attnpool.report import comparison_plot, png, write_report
-from attnpool.storage import write_json
+from attnpool.storage import write_bytes, write_json
 from attnpool.training import train
 
 HEADS = ("average", "attentional", "pose")
@@ -36,7 +36,7 @@ IMAGES = 1120
 EPOCHS = 20
 SEEDS = (0, 1, 2)
 IMAGE_SIZE = 448
-SHOWN = 6  # pictures in each grid of the report
+SHOWN = 4  # pictures in each grid of the report
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def quickstart(
     the study in docs/study.md on other worlds. What an earlier, interrupted call has done is not done again.
 
     Args:
-        out: folder of `world/`, `runs/`, `results.json` and `report.html`.
+        out: folder of `world/`, `runs/`, `results.json`, `report.html` and its pictures of maps.
         images: of the world, a quarter of them for validation.
         epochs: of every training.
         seeds: of the trainings.
@@ -145,10 +145,11 @@ def quickstart(
         TITLES[head]: np.array([[row["AP"] for row in e.scores.per_class] for e in es], dtype=float)
         for head, es in found.items()
     }
-    panels = [
-        (f"{TITLES[head]}: bottom-up, top-down and combined maps", png(sheet(runs[head][0].model, val)))
-        for head in ("attentional", "pose")
-    ]
+    panels = []
+    for head in ("attentional", "pose"):
+        drawn = png(sheet(runs[head][0].model, val))
+        write_bytes(out / f"maps-{head}.png", drawn)
+        panels.append((f"{TITLES[head]}: bottom-up, top-down and combined maps", drawn))
     write_report(
         out / "report.html",
         results,

@@ -65,7 +65,7 @@ class Recognizer(nn.Module):
             if the backbone is frozen.
         view: how pictures are brought to the network's input, in the terms of `data.ViewOptions` (image_size,
             short_side, max_width); kept here because it belongs to the trained model.
-        seed: of the head's initial weights.
+        seed: of the head's initial weights, and the backbone's if they are random.
 
     Raises:
         ValueError: fewer than two classes, repeated classes, an unknown pooling or option, or weights that do not fit.
@@ -115,7 +115,9 @@ class Recognizer(nn.Module):
         self.view: dict[str, Any] = dict(view or {"image_size": 448, "short_side": None, "max_width": None})
         head_class = check_pooling(pooling, self.head_options)  # before the slow part
         self.backbone = (
-            backbone if isinstance(backbone, Backbone) else Backbone(backbone, weights, frozen=freeze_backbone)
+            backbone
+            if isinstance(backbone, Backbone)
+            else Backbone(backbone, weights, frozen=freeze_backbone, seed=seed)
         )
         channels = self.backbone.out_channels
         fixed = self.backbone.frozen if standardize is None else standardize

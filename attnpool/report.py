@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from attnpool.plots import comparison_plot, evaluation_plot
+from attnpool.storage import write_bytes
 
 __all__ = ["comparison_plot", "evaluation_figure", "png", "write_report"]
 
@@ -77,7 +76,7 @@ def write_report(
         command=command,
         made=_made(results),
     )
-    _write(Path(path), page.encode())
+    write_bytes(Path(path), page.encode())
 
 
 def evaluation_figure(path: str | Path, scores: Any, confusion: np.ndarray | None, classes: Sequence[str]) -> None:
@@ -89,7 +88,7 @@ def evaluation_figure(path: str | Path, scores: Any, confusion: np.ndarray | Non
         confusion: `(K, K)` counts from `attnpool.metrics.confusion`, `None` if an image may have several classes.
         classes: K names.
     """
-    _write(Path(path), evaluation_plot(scores, confusion, classes))
+    write_bytes(Path(path), evaluation_plot(scores, confusion, classes))
 
 
 def png(picture: Image.Image) -> bytes:
@@ -141,19 +140,3 @@ def _picture(caption: str, data: bytes) -> dict[str, Any]:
         # Plots come at twice the density, so that they stay sharp on dense screens.
         width = round(picture.width / 2) if picture.info.get("dpi", (72, 72))[0] > 150 else picture.width
     return {"caption": caption, "source": f"data:image/png;base64,{base64.b64encode(data).decode()}", "width": width}
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that is there completely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp makes private files; a report is as readable as any other
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -108,6 +108,7 @@ class Session:
         self.average = MovingAverage(model, schedule.ema) if schedule.ema else None
         self.steps = math.ceil(len(train.index) / (options.batch_size * self.world))  # an epoch
         self.updates = options.epochs * math.ceil(self.steps / options.accumulate)  # in all
+        self.board: Any = None
         self.at = Progress(failed=dict((*train.failed, *monitor.failed)))
         self.resume()
 
@@ -127,6 +128,7 @@ class Session:
     def save(self) -> None:
         """Writes the state from which the same call goes on."""
         if self.main:
+            self.folder.mkdir(parents=True, exist_ok=True)
             tensors = {f"model.{name}": tensor for name, tensor in trained(self.model).items()}
             tensors |= pack_optimizer(self.optimizer) | (self.average.state() if self.average else {})
             save_state(self.folder, self.at, self.identity, tensors)
@@ -139,20 +141,12 @@ class Session:
             TrainingFailed: the loss is not finite.
             Interrupted: SIGTERM or SIGINT came; the state is saved.
         """
-        from torch.utils.tensorboard import SummaryWriter
-
         at, epochs = self.at, self.options.epochs
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.saved = time.monotonic()
         cuda = [self.device] if self.device.type == "cuda" else []
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.random.fork_rng(cuda))  # steps reseed torch's generator: the caller's is put back
             stop = stack.enter_context(StopSignals())
-            board = (
-                stack.enter_context(SummaryWriter(str(self.folder / "tensorboard"), purge_step=at.epoch))
-                if self.main
-                else None
-            )
             done = at.epoch * self.steps + at.step
             hidden = not (show and self.main)
             shown = stack.enter_context(bar(epochs * self.steps, "train", "steps", done=done, hidden=hidden))
@@ -162,7 +156,7 @@ class Session:
                         self.save()
                     if updated and stop.received:
                         raise Interrupted(stop.received, self.folder)
-                self.end_epoch(board)
+                self.end_epoch(stack)
         if self.average:
             self.average.swap(self.model)
         if self.options.patience:
@@ -239,8 +233,8 @@ class Session:
         loss = at.loss_sum / max(at.images, 1)
         return f"epoch {at.epoch + 1}/{self.options.epochs}, loss {loss:.3f}{score}, {speed:.0f} images/s"
 
-    def end_epoch(self, board: Any) -> None:
-        """Scores the monitored part, writes the logs, keeps the best weights."""
+    def end_epoch(self, stack: contextlib.ExitStack) -> None:
+        """Scores the monitored part, writes the logs, keeps the best weights; `stack` closes what it opens."""
         at = self.at
         speed = self.seen * self.world / max(time.monotonic() - self.started, 1e-9)
         if self.average:
@@ -264,15 +258,25 @@ class Session:
         if scores.mAP > at.best:
             at.best, at.best_epoch = scores.mAP, at.epoch
             if self.main:
+                self.folder.mkdir(parents=True, exist_ok=True)
                 save_tensors(self.folder / BEST_FILE, trained(self.model))
         if self.average:
             self.average.swap(self.model)
         at.epoch, at.step, at.loss_sum, at.images = at.epoch + 1, 0, 0.0, 0
-        if board:
+        if self.main:
+            if self.board is None:  # not before there is something to write: a training that cannot run leaves nothing
+                self.board = stack.enter_context(open_board(self.folder / "tensorboard", at.epoch))
             for name, value in entry.items():
                 if name != "epoch" and value is not None:
-                    board.add_scalar(name, value, at.epoch)
+                    self.board.add_scalar(name, value, at.epoch)
             write_text(self.folder / LOG_FILE, "".join(json.dumps(line) + "\n" for line in at.history))
+
+
+def open_board(folder: Path, step: int) -> Any:
+    """TensorBoard's writer; what an earlier call wrote from this step on is superseded."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=step)
 
 
 def build_accelerator(precision: str) -> Any:

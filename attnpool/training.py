@@ -56,6 +56,8 @@ def train(
     options, optimizer = options or TrainOptions(), optimizer or OptimizerOptions()
     check(model, train, val, options)
     folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; give --out another name")
     view = replace(view or ViewOptions(), **model.view)
     recipe = {
         "data": train.name,

@@ -93,7 +93,9 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             search.fit(x, y)
-        row["logistic regression"] = score(search.predict_proba(other), np.eye(len(train.classes))[labels] > 0, train.classes).mAP
+        row["logistic regression"] = score(
+            search.predict_proba(other), np.eye(len(train.classes))[labels] > 0, train.classes
+        ).mAP
         row["gap"] = max(row["average"], row["attentional"]) - row["logistic regression"]
         results[name] = row | {"train": len(train), "val": len(val)}
         print(f"{name:36}", " ".join(f"{key} {100 * value:5.1f}" for key, value in row.items()), flush=True)

@@ -52,7 +52,7 @@ def test_the_chosen_class(model: Recognizer, photo: Image.Image, tmp_path: Path)
     for name in (model.classes[3], model.classes[-1]):
         (found,) = explain_files(model, [tmp_path / "p.png"], tmp_path / "out", chosen=name)
         assert found["chosen"] == name
-    with pytest.raises(ValueError, match="unknown class 'flying': use one of .*calling"):
+    with pytest.raises(ValueError, match=r"unknown class 'flying': use one of .*calling"):
         explain_files(model, [tmp_path / "p.png"], tmp_path / "other", chosen="flying")
     assert not (tmp_path / "other").exists()
 
@@ -65,7 +65,7 @@ def test_photos_of_the_same_name(model: Recognizer, photo: Image.Image, tmp_path
     found = explain_files(model, [tmp_path / name for name in names], tmp_path / "out")
     panels = [Path(item["panel"]) for item in found]
     assert [item["file"] for item in found] == [str(tmp_path / name) for name in names]
-    assert len(set(panels)) == len(set(path.read_bytes() for path in panels)) == 4
+    assert len(set(panels)) == len({path.read_bytes() for path in panels}) == 4
     assert sorted(panels) == sorted((tmp_path / "out").iterdir())
 
 
@@ -75,7 +75,8 @@ def test_unused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "orientation"), [((300, 90), 1), ((90, 300), 1), ((300, 90), 6), ((90, 300), 8), ((70, 70), 3), ((1, 1), 1)]
+    ("size", "orientation"),
+    [((300, 90), 1), ((90, 300), 1), ((300, 90), 6), ((90, 300), 8), ((70, 70), 3), ((1, 1), 1)],
 )
 def test_the_peak_lies_in_the_part_that_was_seen(
     model: Recognizer, photo: Image.Image, tmp_path: Path, size: tuple[int, int], orientation: int

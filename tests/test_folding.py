@@ -60,7 +60,9 @@ def test_lite0_is_folded_and_computes_the_same(lite0: Backbone) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_byobnet", "resnet10t", "densenet121", "resnetv2_50d", "test_vit"])
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "test_byobnet", "resnet10t", "densenet121", "resnetv2_50d", "test_vit"]
+)
 def test_other_networks(name: str) -> None:
     """Whatever stands where in them, with batch norm before the convolution or after it, or without any."""
     torch.manual_seed(0)

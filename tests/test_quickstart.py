@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from command_line import Outcome, attnpool, refused
+from PIL import Image
 
 from attnpool.checkpoint import Run
 from attnpool.quickstart import IMAGE_SIZE, Quickstart, command_line, quickstart
@@ -46,7 +47,11 @@ def test_results(first: tuple[Path, Outcome]) -> None:
 
 def test_what_is_written(first: tuple[Path, Outcome]) -> None:
     out, _ = first
-    assert sorted(path.name for path in out.iterdir()) == ["report.html", "results.json", "runs", "world"]
+    pictures = ["maps-attentional.png", "maps-pose.png"]
+    assert sorted(path.name for path in out.iterdir()) == [*pictures, "report.html", "results.json", "runs", "world"]
+    for name in pictures:
+        with Image.open(out / name) as picture:
+            picture.load()
     assert sorted(path.name for path in (out / "runs").iterdir()) == sorted(f"{h}-{s}" for h in HEADS for s in (0, 1))
     for head in HEADS:
         assert Run.load(out / "runs" / f"{head}-1").model.pooling == head

@@ -167,7 +167,7 @@ def test_finished_run_is_returned(parts: tuple[Index, Index], frozen: Backbone, 
     stamp = (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns
     assert same(weights(fit(parts, tmp_path / "a", frozen)), weights(first))
     assert (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns == stamp
-    with pytest.raises(ValueError, match="lr was .* is 0.5"):
+    with pytest.raises(ValueError, match=r"lr was .* is 0\.5"):
         fit(parts, tmp_path / "a", frozen, lr=0.5)
     with pytest.raises(ValueError, match="holds a run with other options"):
         fit((parts[0], replace(parts[1], samples=parts[1].samples[1:])), tmp_path / "a", frozen)

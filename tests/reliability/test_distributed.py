@@ -1,6 +1,6 @@
 """Two processes of `torchrun` train what one process trains with twice the batch.
 
-    .venv/bin/python -m pytest tests/reliability/test_distributed.py -o addopts=
+.venv/bin/python -m pytest tests/reliability/test_distributed.py -o addopts=
 """
 
 from __future__ import annotations
