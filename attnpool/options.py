@@ -54,7 +54,13 @@ class TrainOptions:
 class OptimizerOptions:
     """How weights are updated. The defaults suit a head on a frozen, standardised backbone (docs/study.md)."""
 
-    optimizer: Literal["adamw", "sgd"] = field(default="adamw", metadata={"help": "adamw, or sgd with momentum 0.9"})
+    optimizer: Literal["auto", "adamw", "sgd"] = field(
+        default="auto",
+        metadata={
+            "help": "adamw, or sgd with momentum 0.9; auto: sgd for average pooling on a frozen backbone, which is "
+            "logistic regression, else adamw"
+        },
+    )
     lr: float | None = field(
         default=None, metadata={"help": "peak learning rate of the head (default: by optimizer and pooling)"}
     )
@@ -75,8 +81,8 @@ class OptimizerOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("adamw", "sgd"):
-            raise ValueError(f"unknown optimizer {self.optimizer!r}: use adamw or sgd")
+        if self.optimizer not in ("auto", "adamw", "sgd"):
+            raise ValueError(f"unknown optimizer {self.optimizer!r}: use auto, adamw or sgd")
         if self.schedule not in ("cosine", "step", "constant"):
             raise ValueError(f"unknown schedule {self.schedule!r}: use cosine, step or constant")
         for name in ("lr", "backbone_lr", "clip"):

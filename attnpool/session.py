@@ -149,7 +149,7 @@ class Session:
             stop = stack.enter_context(StopSignals())
             done = at.epoch * self.steps + at.step
             hidden = not (show and self.main)
-            shown = stack.enter_context(bar(epochs * self.steps, "train", "steps", done=done, hidden=hidden))
+            shown = stack.enter_context(bar(epochs * self.steps, self.folder.name, "steps", done=done, hidden=hidden))
             while at.epoch < epochs and not self.out_of_patience():
                 for updated in self.run_epoch(shown):
                     if updated and (stop.received or time.monotonic() - self.saved > SAVE_SECONDS):

@@ -11,7 +11,7 @@ from attnpool.checkpoint import Run, load_state, remove_state, require_same
 from attnpool.data import Index, ViewOptions, hold_out
 from attnpool.examples import CachedFeatures, Pictures, Source
 from attnpool.features import extract, standardize
-from attnpool.optimization import head_lr
+from attnpool.optimization import resolve
 from attnpool.options import OptimizerOptions, TrainOptions
 from attnpool.recognizer import Recognizer, Standardize
 from attnpool.session import Session
@@ -53,7 +53,7 @@ def train(
         TrainingFailed: the loss is not finite; names the files of the batch.
         Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
-    options, optimizer = options or TrainOptions(), optimizer or OptimizerOptions()
+    options, optimizer = options or TrainOptions(), resolve(model, optimizer or OptimizerOptions())
     check(model, train, val, options)
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -63,7 +63,6 @@ def train(
         "data": train.name,
         **asdict(options),
         **asdict(optimizer),
-        "lr": head_lr(model, optimizer),
         "view": asdict(view),
     }
     split = {

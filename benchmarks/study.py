@@ -39,6 +39,7 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 RATES = dict.fromkeys(HEADS, (0.001, 0.003, 0.01, 0.03, 0.1))
 # A pose head takes ten times as long as the others.
+RATES["average"] = (1e-3, 3e-3, 1e-2, 3e-2)  # SGD
 RATES["pose"] = (1e-3, 3e-3, 1e-2)
 # What differs from "pose" is the loss alone.
 RATES["pose, pose loss off"] = ()

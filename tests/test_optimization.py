@@ -10,7 +10,7 @@ from torch import nn
 
 import attnpool as ap
 from attnpool.backbone import Backbone
-from attnpool.optimization import HEAD_LR, MovingAverage, build_optimizer, head_lr, rate_factor
+from attnpool.optimization import HEAD_LR, MovingAverage, build_optimizer, rate_factor, resolve
 from attnpool.options import OptimizerOptions
 from attnpool.pooling import POOLINGS
 
@@ -31,14 +31,14 @@ def test_step_is_the_papers() -> None:
 
 
 def test_every_pooling_has_a_rate() -> None:
-    assert HEAD_LR.keys() == POOLINGS.keys()
+    assert all(rates.keys() == POOLINGS.keys() for rates in HEAD_LR.values())
 
 
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_groups(frozen: bool, name: str) -> None:
     model = ap.Recognizer(Backbone("lite0", frozen=frozen), classes=["a", "b"])
-    options = OptimizerOptions(optimizer=name)  # type: ignore[arg-type]
+    options = resolve(model, OptimizerOptions(optimizer=name))  # type: ignore[arg-type]
     optimizer = build_optimizer(model, options)
     held = [p for group in optimizer.param_groups for p in group["params"]]
     assert {id(p) for p in held} == {id(p) for p in model.parameters() if p.requires_grad}
@@ -50,7 +50,7 @@ def test_groups(frozen: bool, name: str) -> None:
     if frozen:
         assert not rates
     else:
-        assert rates == {head_lr(model, options) / (1 if name == "sgd" else 10)}
+        assert rates == {(options.lr or 0) / (1 if name == "sgd" else 10)}
 
 
 def test_moving_average_against_its_formula() -> None:
@@ -81,3 +81,17 @@ def test_moving_average_against_its_formula() -> None:
 def test_wrong_options(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         OptimizerOptions(**wrong)
+
+
+def test_automatic_optimizer() -> None:
+    """SGD for average pooling on a frozen backbone; what the user says is left as it is."""
+    frozen, whole = Backbone("lite0", frozen=True), Backbone("lite0")
+    for pooling in POOLINGS:
+        resolved = resolve(ap.Recognizer(frozen, classes=["a", "b"], pooling=pooling), OptimizerOptions())
+        assert resolved.optimizer == ("sgd" if pooling == "average" else "adamw")
+        assert resolved.lr == HEAD_LR[resolved.optimizer][pooling]
+        assert (
+            resolve(ap.Recognizer(whole, classes=["a", "b"], pooling=pooling), OptimizerOptions()).optimizer == "adamw"
+        )
+    said = OptimizerOptions(optimizer="adamw", lr=0.5)
+    assert resolve(ap.Recognizer(frozen, classes=["a", "b"], pooling="average"), said) == said

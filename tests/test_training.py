@@ -98,7 +98,7 @@ VARIANTS = {
     "accumulated sgd": {"accumulate": 3, "optimizer": {"optimizer": "sgd"}, "lr": 0.01},
     "pose": {"model": {"pooling": "pose"}},
     "average": {"model": {"pooling": "average"}},
-    "patience": {"patience": 2, "epochs": 6},
+    "patience": {"patience": 4, "epochs": 7},
 }
 
 

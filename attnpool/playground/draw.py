@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from attnpool.playground.raster import (
     inflated,
     patterned,
     polygon_distance,
+    thin_distance,
     window,
 )
 
@@ -92,27 +92,47 @@ class Layer:
     shadows: list[Shadow] = field(default_factory=list)
 
 
-def capsule(a: npt.ArrayLike, b: npt.ArrayLike, ra: float, rb: float, color: Color, **more: Any) -> Shape:
+def capsule(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    ra: float,
+    rb: float,
+    color: Color,
+    *,
+    bulge: float = 0.0,
+    gloss: float = 0.0,
+    alpha: float = 1.0,
+    contrast: float = 1.0,
+) -> Shape:
     """One tapered capsule from `a` to `b`."""
-    segment = np.stack([np.asarray(a, np.float32), np.asarray(b, np.float32)])[None]
-    return Shape(segment, np.array([[ra, rb]], np.float32), color, **more)
+    segment, radii = np.array([[a, b]], np.float32), np.array([[ra, rb]], np.float32)
+    return Shape(segment, radii, color, bulge=bulge, gloss=gloss, alpha=alpha, contrast=contrast)
 
 
-def rod(ends: Array, ra: float, rb: float, color: Color, **more: Any) -> Shape:
+def rod(ends: Array, ra: float, rb: float, color: Color, *, alpha: float = 1.0) -> Shape:
     """One tapered capsule between two points (2, 2)."""
-    return capsule(ends[0], ends[1], ra, rb, color, **more)
+    return capsule(ends[0], ends[1], ra, rb, color, alpha=alpha)
 
 
-def chain(points: Points, radius: float, color: Color, **more: Any) -> Shape:
+def chain(points: Points, radius: float, color: Color, *, smooth: float = 0.0, gloss: float = 0.0) -> Shape:
     """A line of constant thickness through `points`."""
     line = np.asarray(points, np.float32)
     segments = np.stack([line[:-1], line[1:]], axis=1)
-    return Shape(segments, np.full((len(segments), 2), radius, np.float32), color, **more)
+    return Shape(segments, np.full((len(segments), 2), radius, np.float32), color, smooth=smooth, gloss=gloss)
 
 
-def polygon(corners: Points, color: Color, rounding: float = 0.5, **more: Any) -> Shape:
+def polygon(
+    corners: Points,
+    color: Color,
+    rounding: float = 0.5,
+    *,
+    bulge: float = 0.0,
+    gloss: float = 0.0,
+    contrast: float = 1.0,
+) -> Shape:
     """A filled polygon with rounded corners."""
-    return Shape(np.asarray(corners, np.float32), np.array([rounding], np.float32), color, closed=True, **more)
+    points, radii = np.asarray(corners, np.float32), np.array([rounding], np.float32)
+    return Shape(points, radii, color, closed=True, bulge=bulge, gloss=gloss, contrast=contrast)
 
 
 def tint(color: Color, factor: float) -> Color:
@@ -129,10 +149,10 @@ def placed(shape: Shape, depth: float, part: str) -> Shape:
     return shape
 
 
-def strokes(lines: Points, radius: float, color: Color, **more: Any) -> Shape:
+def strokes(lines: Points, radius: float, color: Color, *, alpha: float = 1.0) -> Shape:
     """Separate thin lines of one colour, without shading: print, strings, straws."""
     segments = np.asarray(lines, np.float32)
-    return Shape(segments, np.full((len(segments), 2), radius, np.float32), color, contrast=0.0, **more)
+    return Shape(segments, np.full((len(segments), 2), radius, np.float32), color, alpha=alpha, contrast=0.0)
 
 
 class Canvas:
@@ -140,6 +160,8 @@ class Canvas:
 
     Attributes:
         image: (3, S, S) float32, RGB in 0..1; planes first, which numpy broadcasts several times faster.
+        grain: (S, S) float32, what roughens every surface.
+        tone: (S, S) float32, the grain as a factor on colours.
         top: (S, S) int32, number of the shape that is on top at each pixel; 0 where the backdrop is.
         shapes: (owner, part) of each number; entry 0 is the backdrop.
     """
@@ -150,12 +172,14 @@ class Canvas:
         self.tone = 1 + np.float32(0.028) * grain
         self.light = light
         self.size = image.shape[1]
+        self.centres = np.arange(self.size, dtype=np.float32) + np.float32(0.5)
         self.top = np.zeros((self.size, self.size), np.int32)
         self.shapes: list[tuple[int, str]] = [(-1, "")]
 
     def shade(self, shadow: Shadow) -> None:
         """Darken the ground under something."""
-        found = window(self.size, shadow.x, shadow.y, shadow.rx * 1.6, shadow.ry * 1.6)
+        # The shade has faded at sqrt(1.25) half axes.
+        found = window(self.centres, shadow.x, shadow.y, shadow.rx * 1.12, shadow.ry * 1.12)
         if found is None:
             return
         rows, columns, x, y = found
@@ -165,24 +189,26 @@ class Canvas:
 
     def paint(self, shape: Shape, owner: int) -> None:
         """Paint one shape over everything painted so far."""
-        points = shape.segments.reshape(-1, 2)
-        radius = float(shape.radii.max()) + shape.smooth * 0.25
-        (x1, y1), (x2, y2) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
-        reach = radius + 1.5
-        found = window(self.size, (x1 + x2) / 2, (y1 + y2) / 2, (x2 - x1) / 2 + reach, (y2 - y1) / 2 + reach)
+        xs, ys = zip(*shape.segments.reshape(-1, 2).tolist(), strict=True)
+        x1, x2, y1, y2 = min(xs), max(xs), min(ys), max(ys)
+        reach = max(shape.radii.ravel().tolist()) + shape.smooth * 0.25 + 1.5
+        found = window(self.centres, (x1 + x2) / 2, (y1 + y2) / 2, (x2 - x1) / 2 + reach, (y2 - y1) / 2 + reach)
         if found is None:
             return
         rows, columns, x, y = found
+        light = None
         if shape.closed:
             distance = polygon_distance(x, y, shape.segments) - shape.radii[0]
-            light = None
+        elif shape.contrast == 0 and y.size * x.size * len(shape.segments) < 40_000:
+            distance = thin_distance(x, y, shape.segments, shape.radii)
         else:
-            shading = self.light if shape.contrast > 0 else None
+            shading = self.light if shape.contrast > 0 and shape.bulge == 0 else None
             distance, light = capsule_distance(x, y, shape.segments, shape.radii, shape.smooth, shading)
         if shape.bulge > 0:
             light = inflated(distance, shape.bulge, self.light)
-        cover = np.minimum(np.maximum(np.float32(0.5) - distance, 0), 1)
         inside = distance < 0
+        cover = np.subtract(np.float32(0.5), distance, out=distance)
+        cover = cover.clip(0, 1, out=cover)
         color = np.asarray(shape.color, np.float32)[:, None, None]
         tone: Array = self.tone[rows, columns]
         if light is not None:
@@ -195,7 +221,7 @@ class Canvas:
         painted -= target
         painted *= cover if shape.alpha == 1 else cover * np.float32(shape.alpha)
         target += painted
-        self.top[rows, columns][inside] = len(self.shapes)
+        np.putmask(self.top[rows, columns], inside, len(self.shapes))
         self.shapes.append((owner, shape.part))
 
     def paint_layer(self, layer: Layer) -> None:
@@ -214,10 +240,9 @@ class Canvas:
 
     def owners(self) -> Array:
         """(S, S) the owner seen at each pixel, -1 for the backdrop."""
-        return np.array([owner for owner, _ in self.shapes], np.int32)[self.top]
+        return np.array([owner for owner, _ in self.shapes], np.int16).take(self.top)
 
     def picture(self) -> Image.Image:
         """The finished picture in 8 bits."""
-        planes = self.image * np.float32(255) + np.float32(0.5)
-        np.minimum(np.maximum(planes, 0, out=planes), 255, out=planes)
-        return Image.merge("RGB", [Image.fromarray(plane) for plane in planes.astype(np.uint8)])
+        planes = ((plane * np.float32(255) + np.float32(0.5)).clip(0, 255).astype(np.uint8) for plane in self.image)
+        return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])

@@ -11,11 +11,12 @@ INDOOR_FLOORS = ("planks", "tiles", "carpet")
 OUTDOOR_FLOORS = ("grass", "street", "sand", "court")
 
 
-def noise(rng: np.random.Generator, size: int, cells: int) -> Array:
-    """(size, size) smooth noise around 0 with about `cells` bumps across."""
+def noise(rng: np.random.Generator, size: int, cells: int, rows: int | None = None) -> Array:
+    """(size, size) smooth noise around 0 with about `cells` bumps across, or the first `rows` of its rows."""
     coarse = Image.fromarray(rng.standard_normal((cells + 1, cells + 1)).astype(np.float32))
     how = Image.Resampling.BICUBIC if cells <= 16 else Image.Resampling.BILINEAR
-    return np.asarray(coarse.resize((size, size), how))
+    fine = coarse.resize((size, size), how)
+    return np.asarray(fine if rows is None else fine.crop((0, 0, size, rows)))
 
 
 def pick(rng: np.random.Generator, *colors: Color) -> Array:
@@ -34,7 +35,7 @@ def ground(floor: str, horizon: float, size: int, edge: int, grain: Array, rng: 
     lines = size - edge
     if floor == "grass":
         color = pick(rng, (0.36, 0.54, 0.24), (0.46, 0.58, 0.28), (0.30, 0.46, 0.24))
-        blades = noise(rng, size, size // 3)[:lines] * 0.10 + noise(rng, size, 24)[:lines] * 0.07
+        blades = noise(rng, size, size // 3, lines) * 0.10 + noise(rng, size, 24, lines) * 0.07
         tone = 0.92 + blades + 0.06 * grain[edge:]
         if rng.random() < 0.4:
             tone = tone + 0.07 * np.sign(np.sin(2 * np.pi * across / 0.8))
@@ -47,7 +48,7 @@ def ground(floor: str, horizon: float, size: int, edge: int, grain: Array, rng: 
         shade = rng.uniform(-0.11, 0.11, (32, 32)).astype(np.float32)
         tone = 0.97 + shade[board.astype(int) % 32, joint.astype(int) % 32]
         seam = np.abs(across / wide - np.round(across / wide)) * wide / depth * size
-        tone = tone * (1 - 0.3 * np.clip(1.3 - seam, 0, 1)) + 0.03 * noise(rng, size, 40)[:lines]
+        tone = tone * (1 - 0.3 * np.clip(1.3 - seam, 0, 1)) + 0.03 * noise(rng, size, 40, lines)
         return np.asarray(color * tone)
     if floor in ("tiles", "court"):
         wide = rng.uniform(0.3, 0.5)
@@ -57,7 +58,7 @@ def ground(floor: str, horizon: float, size: int, edge: int, grain: Array, rng: 
             color = pick(rng, (0.62, 0.34, 0.26), (0.28, 0.46, 0.42), (0.30, 0.40, 0.58))
             line = np.minimum(np.abs(across - 0.55), np.abs(across + 0.75)) / depth * size
             mark = np.clip(3.0 - line, 0, 1)
-            tone = 0.97 + 0.05 * noise(rng, size, 30)[:lines] + 0.04 * grain[edge:]
+            tone = 0.97 + 0.05 * noise(rng, size, 30, lines) + 0.04 * grain[edge:]
             return np.asarray(color * tone + mark * (0.92 - color))
         odd = (np.floor(u) + np.floor(v)) % 2
         fade = np.clip(4.0 / depth, 0, 1)
@@ -72,7 +73,7 @@ def ground(floor: str, horizon: float, size: int, edge: int, grain: Array, rng: 
         "street": pick(rng, (0.52, 0.52, 0.53), (0.62, 0.60, 0.57), (0.44, 0.45, 0.48)),
         "sand": pick(rng, (0.84, 0.75, 0.58), (0.76, 0.68, 0.52)),
     }[floor]
-    tone = 1.0 + 0.04 * noise(rng, size, size // 4)[:lines] + 0.04 * grain[edge:] + 0.03 * noise(rng, size, 10)[:lines]
+    tone = 1.0 + 0.04 * noise(rng, size, size // 4, lines) + 0.04 * grain[edge:] + 0.03 * noise(rng, size, 10, lines)
     if floor == "street":
         paving = rng.uniform(0.5, 0.8)
         gap = np.minimum(

@@ -26,16 +26,18 @@ class Pattern:
     origin: Point = (0.0, 0.0)
 
 
-def window(size: int, x: float, y: float, rx: float, ry: float) -> tuple[slice, slice, Array, Array] | None:
-    """The part of the picture around (x, y), and the coordinates of its pixel centres; None if it lies outside."""
+def window(centres: Array, x: float, y: float, rx: float, ry: float) -> tuple[slice, slice, Array, Array] | None:
+    """The part of the picture around (x, y), and the coordinates of its pixel centres; None if it lies outside.
+
+    `centres` (S,) are those of a whole row, or column, of the square picture.
+    """
     assert math.isfinite(x + y + rx + ry), "a shape without finite extent"
+    size = len(centres)
     x1, x2 = max(math.floor(x - rx), 0), min(math.ceil(x + rx), size)
     y1, y2 = max(math.floor(y - ry), 0), min(math.ceil(y + ry), size)
     if x1 >= x2 or y1 >= y2:
         return None
-    columns = np.arange(x1 + 0.5, x2, dtype=np.float32)[None, :]
-    lines = np.arange(y1 + 0.5, y2, dtype=np.float32)[:, None]
-    return slice(y1, y2), slice(x1, x2), columns, lines
+    return slice(y1, y2), slice(x1, x2), centres[None, x1:x2], centres[y1:y2, None]
 
 
 def capsule_distance(
@@ -45,8 +47,6 @@ def capsule_distance(
 
     Without `light` only the distance is worked out.
     """
-    if light is None and y.shape[0] * x.shape[1] * len(segments) < 40_000:
-        return thin_distance(x, y, segments, radii), None
     distance: Array | None = None
     shading: Array | None = None
     for (a, b), (ra, rb) in zip(segments, radii, strict=True):
@@ -57,27 +57,43 @@ def capsule_distance(
         ux, uy = (dx / length, dy / length) if length > 1e-3 else (1.0, 0.0)
         px, py = x - ax, y - ay
         run, perp = px * ux + py * uy, py * ux - px * uy
-        along = np.minimum(np.maximum(run, 0), length)
+        along = run.clip(0, length)
         radius = float(ra) if ra == rb or length <= 1e-3 else float(ra) + (float(rb) - float(ra)) / length * along
         past = run - along
-        here = np.sqrt(perp * perp + past * past) - radius
-        if light is None:
-            distance = here if distance is None else np.minimum(distance, here)
-            continue
-        across = np.minimum(np.maximum(perp / np.maximum(radius, np.float32(0.5)), -1), 1)
-        # The cylinder's normal is (-uy, ux) * across in the picture and the rest towards the viewer.
-        lit = (light[1] * ux - light[0] * uy) * across + light[2] * np.sqrt(1 - across * across)
-        if distance is None or shading is None:
+        here = perp * perp
+        past *= past
+        here += past
+        np.sqrt(here, out=here)
+        here -= radius
+        lit = None if light is None else _cylinder(perp, radius, light[1] * ux - light[0] * uy, light[2])
+        if distance is None:
             distance, shading = here, lit
         elif smooth > 0:
-            blend = np.minimum(np.maximum(0.5 + (0.5 / smooth) * (distance - here), 0), 1)
+            blend = (0.5 + (0.5 / smooth) * (distance - here)).clip(0, 1)
             distance = distance + (here - distance) * blend - smooth * blend * (1 - blend)
-            shading = shading + (lit - shading) * blend
+            if lit is not None and shading is not None:
+                shading = shading + (lit - shading) * blend
         else:
-            nearer = here < distance
-            distance, shading = np.where(nearer, here, distance), np.where(nearer, lit, shading)
+            if lit is not None and shading is not None:
+                shading = np.where(here < distance, lit, shading)
+            distance = np.minimum(distance, here)
     assert distance is not None
     return distance, None if shading is None else _exposure(shading)
+
+
+def _cylinder(perp: Array, radius: Array | float, sideways: float, upwards: float) -> Array:
+    """Lambert's cosine on a cylinder whose normal leans with the distance `perp` from its axis.
+
+    The normal is (-uy, ux) * across in the picture, for an axis (ux, uy), and the rest towards the viewer.
+    """
+    across = (perp / np.maximum(radius, np.float32(0.5))).clip(-1, 1)
+    lit = across * across
+    np.subtract(1, lit, out=lit)
+    np.sqrt(lit, out=lit)
+    lit *= upwards
+    across *= sideways
+    lit += across
+    return lit
 
 
 def thin_distance(x: Array, y: Array, segments: Array, radii: Array) -> Array:
@@ -93,12 +109,12 @@ def thin_distance(x: Array, y: Array, segments: Array, radii: Array) -> Array:
 
 def polygon_distance(x: Array, y: Array, corners: Array) -> Array:
     """Signed distance to a simple polygon, negative inside."""
-    before = np.roll(corners, 1, axis=0)
+    before = np.concatenate([corners[-1:], corners[:-1]])
     edges = before - corners
     inverse = 1 / np.maximum((edges * edges).sum(axis=1), 1e-6)
     height, width = y.shape[0], x.shape[1]
     squared = np.full((height, width), np.inf, np.float32)
-    crossings = np.zeros((height, width), np.int64)
+    inside = np.zeros((height, width), bool)
     # All edges of a small polygon at once, a few at a time of a large one, to stay within the processor's cache.
     step = max(1, 20_000 // (height * width))
     for start in range(0, len(corners), step):
@@ -106,19 +122,25 @@ def polygon_distance(x: Array, y: Array, corners: Array) -> Array:
         corner, edge, other = (part[some, :, None, None] for part in (corners, edges, before))
         wx, wy = x - corner[:, 0], y - corner[:, 1]
         ex, ey = edge[:, 0], edge[:, 1]
-        along = np.minimum(np.maximum((wx * ex + wy * ey) * inverse[some, None, None], 0), 1)
+        along = wx * ex + wy * ey
+        along *= inverse[some, None, None]
+        along = along.clip(0, 1, out=along)
         bx, by = wx - ex * along, wy - ey * along
-        np.minimum(squared, (bx * bx + by * by).min(axis=0), out=squared)
+        bx *= bx
+        by *= by
+        bx += by
+        np.minimum(squared, bx.min(axis=0), out=squared)
         slope = ex / np.where(ey == 0, np.float32(1), ey)
         crosses = (y >= corner[:, 1]) != (y >= other[:, 1])
-        crossings += (crosses & (wx < slope * wy)).sum(axis=0)
-    root = np.sqrt(squared)
-    return np.where(crossings % 2 == 1, -root, root)
+        # A ray crosses the contour an odd number of times from inside.
+        inside ^= np.logical_xor.reduce(crosses & (wx < slope * wy), axis=0)
+    root = np.sqrt(squared, out=squared)
+    return np.negative(root, out=root, where=inside)
 
 
 def inflated(distance: Array, bulge: float, light: Light) -> Array:
     """The light on a surface that rises like a cushion from its contour."""
-    flat = np.minimum(np.maximum(distance * (1 / bulge) + 1, 0), 1)
+    flat = (distance * (1 / bulge) + 1).clip(0, 1)
     height = bulge * np.sqrt(1 - flat * flat)
     if min(height.shape) < 2:
         return np.ones_like(height)
@@ -132,7 +154,10 @@ def inflated(distance: Array, bulge: float, light: Light) -> Array:
 
 def _exposure(lambert: Array) -> Array:
     """Lambert's cosine to a factor around 1: ambient light keeps the dark side from going black."""
-    return 0.66 + 0.52 * np.maximum(lambert, 0)
+    light = np.maximum(lambert, 0)
+    light *= 0.52
+    light += 0.66
+    return light
 
 
 def patterned(x: Array, y: Array, color: Array, pattern: Pattern) -> Array:

@@ -119,8 +119,10 @@ def _finish(canvas: Canvas, rng: np.random.Generator) -> None:
     falloff = 1 - np.float32(0.10) * (axis[:, None] ** 2 + axis[None, :] ** 2)
     warmth = float(rng.uniform(-0.05, 0.05))
     gain = np.array([1 + warmth, 1.0, 1 - warmth], np.float32) * np.float32(rng.uniform(1.0, 1.16))
-    canvas.image *= falloff * gain[:, None, None]
-    canvas.image += np.float32(0.008) * canvas.grain
+    noise = np.float32(0.008) * canvas.grain
+    for plane, factor in zip(canvas.image, gain, strict=True):
+        plane *= falloff * factor
+        plane += noise
 
 
 def _extent(owners: Array, owner: int) -> tuple[Box, int] | None:

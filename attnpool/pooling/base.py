@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 # Classifier weights start small, so that the first predictions are close to uniform whatever the feature scale is.
-CLASSIFIER_STD = 0.01
+CLASSIFIER_STD = 0.001
 
 
 class Pooled(NamedTuple):
