@@ -16,8 +16,10 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, average_precision_score
 
 from attnpool.checkpoint import Run
-from attnpool.data import Index, read, read_all
-from attnpool.evaluation import Outputs, choose_split, evaluate, points, score_source, source_for, summarize
+from attnpool.data import Index, ViewOptions, read, read_all
+from attnpool.evaluation import Outputs, choose_split, evaluate, points, score_source, summarize
+from attnpool.examples import CachedFeatures, Pictures, Source
+from attnpool.features import extract
 from attnpool.pooling import Pooled
 from attnpool.prediction import predict
 from attnpool.recognizer import Recognizer
@@ -26,6 +28,12 @@ from attnpool.recognizer import Recognizer
 @pytest.fixture(scope="module")
 def done(run: Path) -> Run:
     return Run.load(run)
+
+
+def source_of(model: Recognizer, index: Index, *, cached: bool) -> Source:
+    if cached:
+        return CachedFeatures(extract(model, index, progress=False))
+    return Pictures(index, ViewOptions(**model.view))
 
 
 def names(index: Index) -> list[str]:
@@ -167,16 +175,14 @@ def test_cached_features_score_as_the_pictures_do(done: Run, world: Path, poolin
             parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     model.train()
     index = read_all(f"folder:{world}")
-    cached, pictures = (
-        score_source(model, source_for(model, index, cache=None, use_cache=use)) for use in (True, False)
-    )
+    cached, pictures = (score_source(model, source_of(model, index, cached=use)) for use in (True, False))
     assert model.training  # as it was
     assert cached.paths == pictures.paths == names(index)
     assert np.abs(cached.probabilities - pictures.probabilities).max() < 1e-3
     assert np.ptp(pictures.probabilities) > 0.05
     assert np.array_equal(cached.targets, pictures.targets)
     assert np.mean(cached.pointed == pictures.pointed) > 0.9
-    some = score_source(model, source_for(model, index, cache=None, use_cache=True), positions=[5, 3], maps=False)
+    some = score_source(model, source_of(model, index, cached=True), positions=[5, 3], maps=False)
     assert some.paths == [names(index)[5], names(index)[3]]
     assert np.isnan(some.pointed).all()
     assert some.probabilities == pytest.approx(cached.probabilities[[5, 3]])
