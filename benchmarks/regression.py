@@ -4,14 +4,15 @@
 
 For every folder: average and attentional pooling as `attnpool train` trains them by default, and a logistic regression
 on the average-pooled, standardised features, whose strength is chosen by five-fold cross-validation on train. All are
-scored on val. The folders are two playgrounds and photographs of handwriting (scikit-learn's digits, as PNG files).
+scored on val, for three splits. The folders are two playgrounds, handwritten digits and patches of two photographs (both
+from scikit-learn, as PNG files).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import warnings
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,20 @@ def patches(folder: Path, count: int) -> None:
             Image.fromarray(photo[y : y + 48, x : x + 48]).save(folder / name / f"{i}.png")
 
 
+def playground(folder: Path, images: int, seed: int) -> None:
+    """A world without its split and annotations: folders of classes."""
+    whole = folder.with_name(folder.name + "-whole")
+    write_folder(whole, images, seed)
+    for picture in sorted(whole.glob("*/*/*.jpg")):
+        target = folder / picture.parent.name / picture.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture.rename(target)
+    shutil.rmtree(whole)
+
+
 FOLDERS: dict[str, Any] = {
-    "playground, 980 pictures": lambda folder: write_folder(folder, 980, 7),
-    "playground, 140 pictures": lambda folder: write_folder(folder, 140, 8),
+    "playground, 980 pictures": lambda folder: playground(folder, 980, 7),
+    "playground, 140 pictures": lambda folder: playground(folder, 140, 8),
     "digits, 40 each": lambda folder: digits(folder, [40] * 10),
     "digits, unbalanced": lambda folder: digits(folder, [100, 80, 60, 40, 30, 20, 15, 10, 8, 6]),
     "two photographs, 30 patches each": lambda folder: patches(folder, 30),
@@ -69,6 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/regression"))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--split-seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folders", nargs="+", default=list(FOLDERS), choices=FOLDERS)
     args = parser.parse_args()
     results = {}
@@ -76,32 +89,37 @@ def main() -> None:
         folder = args.out / name.replace(", ", "-").replace(" ", "-")
         if not folder.exists():
             FOLDERS[name](folder)
-        train, val = ap.read(f"folder:{folder}")
-        row: dict[str, float] = {}
-        for pooling in ("average", "attentional"):
-            model = ap.Recognizer("lite0", classes=train.classes, pooling=pooling)
-            run = ap.train(model, train, val, out=args.out / "runs" / f"{folder.name}-{pooling}", progress=False)
-            row[pooling] = ap.evaluate(run, val).scores.mAP
-        x, y = pooled(model, train)
-        other, labels = pooled(model, val)
-        search = GridSearchCV(
-            make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
-            {"logisticregression__C": STRENGTHS},
-            cv=min(5, int(np.bincount(y).min())),
-            scoring="neg_log_loss",
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            search.fit(x, y)
-        row["logistic regression"] = score(
-            search.predict_proba(other), np.eye(len(train.classes))[labels] > 0, train.classes
-        ).mAP
+        splits = [compare(folder, split_seed, args.out / "runs") for split_seed in args.split_seeds]
+        row = {key: float(np.mean([split[key] for split in splits])) for key in splits[0]}
         row["gap"] = max(row["average"], row["attentional"]) - row["logistic regression"]
-        results[name] = row | {"train": len(train), "val": len(val)}
+        results[name] = {"mean": row, "splits": splits}
         print(f"{name:36}", " ".join(f"{key} {100 * value:5.1f}" for key, value in row.items()), flush=True)
         if args.json:
             args.json.parent.mkdir(parents=True, exist_ok=True)
             args.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def compare(folder: Path, split_seed: int, runs: Path) -> dict[str, float]:
+    """The mAP on val of the three, for one split of a folder."""
+    train, val = ap.read(f"folder:{folder}", split_seed=split_seed)
+    row: dict[str, float] = {}
+    for pooling in ("average", "attentional"):
+        model = ap.Recognizer("lite0", classes=train.classes, pooling=pooling)
+        out = runs / f"{folder.name}-{pooling}-{split_seed}"
+        run = ap.train(model, train, val, out=out, split_seed=split_seed, progress=False)
+        row[pooling] = ap.evaluate(run, val).scores.mAP
+    x, y = pooled(model, train)
+    other, labels = pooled(model, val)
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        {"logisticregression__C": STRENGTHS},
+        cv=min(5, int(np.bincount(y).min())),
+        scoring="neg_log_loss",
+    )
+    search.fit(x, y)
+    targets = np.eye(len(train.classes))[labels] > 0
+    row["logistic regression"] = score(search.predict_proba(other), targets, train.classes).mAP
+    return row
 
 
 if __name__ == "__main__":

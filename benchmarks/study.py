@@ -36,13 +36,15 @@ HEADS: dict[str, dict[str, Any]] = {
     "attentional, softmax": {"pooling": "attentional", "activation": "softmax"},
     "pose": {"pooling": "pose"},
     "pose, pose loss off": {"pooling": "pose"},
+    "pose, pose loss x 100": {"pooling": "pose"},
 }
+POSE_WEIGHT = {"pose, pose loss off": 0.0, "pose, pose loss x 100": 100.0}
 RATES = dict.fromkeys(HEADS, (0.001, 0.003, 0.01, 0.03, 0.1))
 # A pose head takes ten times as long as the others.
 RATES["average"] = (1e-3, 3e-3, 1e-2, 3e-2)  # SGD
 RATES["pose"] = (1e-3, 3e-3, 1e-2)
 # What differs from "pose" is the loss alone.
-RATES["pose, pose loss off"] = ()
+RATES |= dict.fromkeys(POSE_WEIGHT, ())
 CHOOSING_SEEDS = (10,)
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 VIEW = {"image_size": 448, "short_side": None, "max_width": None}
@@ -104,7 +106,7 @@ def fit(
 ) -> ap.Run:
     """One training, as `attnpool train` does it."""
     model = ap.Recognizer(backbone, classes=train.classes, view=VIEW, seed=seed, **HEADS[name])
-    options = ap.TrainOptions(epochs=args.epochs, seed=seed, pose_weight=0.0 if name == "pose, pose loss off" else 1.0)
+    options = ap.TrainOptions(epochs=args.epochs, seed=seed, pose_weight=POSE_WEIGHT.get(name, 1.0))
     folder = args.out / "runs" / f"{name}-{len(train)}-{rate:g}-{seed}".replace(" ", "_").replace(",", "")
     return ap.train(
         model, train, val, out=folder, options=options, optimizer=ap.OptimizerOptions(lr=rate), progress=False

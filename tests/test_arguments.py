@@ -102,7 +102,7 @@ def test_a_recipe(tmp_path: Path) -> None:
         ("epochs:", "epochs has no value"),
         ("pooling:", "pooling has no value"),
         ("lr: fast", "lr is 'fast'; it takes float"),
-        ("optimizer: lamb", "optimizer is 'lamb'; use one of adamw, sgd"),
+        ("optimizer: lamb", "optimizer is 'lamb'; use one of auto, adamw, sgd"),
         ("freeze_backbone: 1", "freeze_backbone is 1; write true or false"),
         ("per_class: 'yes'", "per_class is 'yes'; write true or false"),
         ("- epochs", "not a recipe"),

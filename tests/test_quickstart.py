@@ -13,7 +13,7 @@ from command_line import Outcome, attnpool, refused
 from PIL import Image
 
 from attnpool.checkpoint import Run
-from attnpool.quickstart import IMAGE_SIZE, Quickstart, command_line, quickstart
+from attnpool.quickstart import EPOCHS, IMAGE_SIZE, IMAGES, Quickstart, command_line, quickstart
 
 HEADS = ["average", "attentional", "pose"]
 
@@ -127,5 +127,5 @@ def test_the_table() -> None:
 
 
 def test_the_command_leaves_out_defaults() -> None:
-    assert command_line(Path("q"), 1120, 20, [0, 1, 2], IMAGE_SIZE) == "attnpool quickstart --out q"
-    assert command_line(Path("q"), 1120, 5, [7], IMAGE_SIZE) == "attnpool quickstart --out q --epochs 5 --seeds 7"
+    assert command_line(Path("q"), IMAGES, EPOCHS, [0, 1, 2], IMAGE_SIZE) == "attnpool quickstart --out q"
+    assert command_line(Path("q"), IMAGES, 5, [7], IMAGE_SIZE) == "attnpool quickstart --out q --epochs 5 --seeds 7"
