@@ -11,7 +11,10 @@ from typing import Literal
 class TrainOptions:
     """How long and on what a recognizer is trained."""
 
-    epochs: int = field(default=30, metadata={"help": "passes over the training part"})
+    epochs: int | None = field(
+        default=None,
+        metadata={"help": "passes over the training part (default: 30, and more with few pictures, for 400 updates)"},
+    )
     batch_size: int = field(default=32, metadata={"help": "images a step and process"})
     accumulate: int = field(default=1, metadata={"help": "steps whose gradients make one update"})
     precision: Literal["fp32", "bf16", "fp16"] = field(
@@ -39,8 +42,9 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; give at least 1")
         for name in ("seed", "workers", "patience", "pose_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")

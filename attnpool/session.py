@@ -99,6 +99,8 @@ class Session:
         self.device = self.accelerator.device
         self.model, self.train_source, self.monitor, self.folder = model.to(self.device), train, monitor, folder
         self.options, self.schedule, self.identity = options, schedule, identity
+        assert options.epochs is not None, "resolved by train()"
+        self.epochs = options.epochs
         counts = torch.zeros(len(model.classes))
         for sample in train.index:
             counts[list(sample.labels)] += 1
@@ -107,7 +109,7 @@ class Session:
         self.step, self.optimizer = self.accelerator.prepare(step, build_optimizer(model, schedule))
         self.average = MovingAverage(model, schedule.ema) if schedule.ema else None
         self.steps = math.ceil(len(train.index) / (options.batch_size * self.world))  # an epoch
-        self.updates = options.epochs * math.ceil(self.steps / options.accumulate)  # in all
+        self.updates = self.epochs * math.ceil(self.steps / options.accumulate)  # in all
         self.board: Any = None
         self.at = Progress(failed=dict((*train.failed, *monitor.failed)))
         self.resume()
@@ -141,7 +143,7 @@ class Session:
             TrainingFailed: the loss is not finite.
             Interrupted: SIGTERM or SIGINT came; the state is saved.
         """
-        at, epochs = self.at, self.options.epochs
+        at, epochs = self.at, self.epochs
         self.saved = time.monotonic()
         cuda = [self.device] if self.device.type == "cuda" else []
         with contextlib.ExitStack() as stack:
@@ -231,7 +233,7 @@ class Session:
         speed = self.seen * self.world / max(time.monotonic() - self.started, 1e-9)
         score = f", mAP {100 * at.history[-1]['mAP']:.1f}" if at.history else ""
         loss = at.loss_sum / max(at.images, 1)
-        return f"epoch {at.epoch + 1}/{self.options.epochs}, loss {loss:.3f}{score}, {speed:.0f} images/s"
+        return f"epoch {at.epoch + 1}/{self.epochs}, loss {loss:.3f}{score}, {speed:.0f} images/s"
 
     def end_epoch(self, stack: contextlib.ExitStack) -> None:
         """Scores the monitored part, writes the logs, keeps the best weights; `stack` closes what it opens."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def train(
         Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
     options, optimizer = options or TrainOptions(), resolve(model, optimizer or OptimizerOptions())
+    options = replace(options, epochs=options.epochs or default_epochs(len(train), options))
     check(model, train, val, options)
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -87,6 +89,12 @@ def train(
         remove_state(folder)
     session.accelerator.wait_for_everyone()
     return Run.load(folder)
+
+
+def default_epochs(images: int, options: TrainOptions) -> int:
+    """30, or as many as it takes for 400 updates: with few pictures an epoch has only a few."""
+    updates = math.ceil(images / (options.batch_size * options.accumulate))
+    return max(30, math.ceil(400 / max(updates, 1)))
 
 
 def check(model: Recognizer, train: Index, val: Index, options: TrainOptions) -> None:

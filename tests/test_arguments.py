@@ -99,7 +99,7 @@ def test_a_recipe(tmp_path: Path) -> None:
         ("epochs: 1.5", "epochs is 1.5; it takes int"),
         ("epochs: [1, 2]", "epochs is [1, 2]; it takes int"),
         ("epochs: true", "epochs is True; it takes int"),
-        ("epochs:", "epochs has no value"),
+        ("batch_size:", "batch_size has no value"),
         ("pooling:", "pooling has no value"),
         ("lr: fast", "lr is 'fast'; it takes float"),
         ("optimizer: lamb", "optimizer is 'lamb'; use one of auto, adamw, sgd"),
