@@ -12,7 +12,7 @@ from attnpool.checkpoint import Run, load_state, remove_state, require_same
 from attnpool.data import Index, ViewOptions, hold_out
 from attnpool.examples import CachedFeatures, Pictures, Source
 from attnpool.features import extract, standardize
-from attnpool.optimization import resolve
+from attnpool.optimization import resolve, start_at_priors
 from attnpool.options import OptimizerOptions, TrainOptions
 from attnpool.recognizer import Recognizer, Standardize
 from attnpool.session import Session
@@ -54,7 +54,7 @@ def train(
         TrainingFailed: the loss is not finite; names the files of the batch.
         Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
-    options, optimizer = options or TrainOptions(), resolve(model, optimizer or OptimizerOptions())
+    options, optimizer = options or TrainOptions(), resolve(model, optimizer or OptimizerOptions(), len(train))
     options = replace(options, epochs=options.epochs or default_epochs(len(train), options))
     check(model, train, val, options)
     folder = Path(out)
@@ -81,6 +81,7 @@ def train(
     load_state(folder, identity)  # a refusal comes before the long work
     fitted, monitored = hold_out(train, options.tune_fraction) if options.patience else (train, val)
     sources = prepare(model, train, val, (fitted, monitored), options, view, cache, progress)
+    start_at_priors(model, sources[0].index)
     session = Session(model, *sources, folder, options, optimizer, identity)
     session.fit(progress)
     if session.main:

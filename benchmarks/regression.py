@@ -4,8 +4,8 @@
 
 For every folder: average and attentional pooling as `attnpool train` trains them by default, and a logistic regression
 on the average-pooled, standardised features, whose strength is chosen by three-fold cross-validation on train. All are
-scored on val, for three splits. The folders are two playgrounds, handwritten digits and patches of two photographs
-(both from scikit-learn, as PNG files).
+scored on val, for three splits: other worlds, digits and splits than those the defaults were settled on. The folders
+are two playgrounds, handwritten digits and patches of two photographs (both from scikit-learn, as PNG files).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ STRENGTHS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]
 
 
 def digits(folder: Path, counts: list[int]) -> None:
-    """The first `counts[d]` pictures of every digit d, enlarged to 64 px."""
+    """The last `counts[d]` pictures of every digit d, enlarged to 64 px."""
     images, labels = load_digits(return_X_y=True)
     for digit, count in enumerate(counts):
         (folder / str(digit)).mkdir(parents=True)
-        for i, pixels in enumerate(images[labels == digit][:count]):
+        for i, pixels in enumerate(images[labels == digit][-count:]):
             small = Image.fromarray((pixels.reshape(8, 8) * 15.9).astype(np.uint8))
             small.resize((64, 64), Image.Resampling.BICUBIC).save(folder / str(digit) / f"{i}.png")
 
@@ -64,8 +64,8 @@ def playground(folder: Path, images: int, seed: int) -> None:
 
 
 FOLDERS: dict[str, Any] = {
-    "playground, 980 pictures": lambda folder: playground(folder, 980, 7),
-    "playground, 140 pictures": lambda folder: playground(folder, 140, 8),
+    "playground, 980 pictures": lambda folder: playground(folder, 980, 27),
+    "playground, 140 pictures": lambda folder: playground(folder, 140, 28),
     "digits, 40 each": lambda folder: digits(folder, [40] * 10),
     "digits, unbalanced": lambda folder: digits(folder, [100, 80, 60, 40, 30, 20, 15, 10, 8, 6]),
     "two photographs, 30 patches each": lambda folder: patches(folder, 30),
@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/regression"))
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--split-seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--split-seeds", type=int, nargs="+", default=[10, 11, 12])
     parser.add_argument("--folders", nargs="+", default=list(FOLDERS), choices=FOLDERS)
     args = parser.parse_args()
     results = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 import attnpool as ap
 from attnpool.backbone import Backbone
-from attnpool.optimization import HEAD_LR, MovingAverage, build_optimizer, rate_factor, resolve
+from attnpool.optimization import HEAD_LR, MovingAverage, build_optimizer, rate_factor, resolve, start_at_priors
 from attnpool.options import OptimizerOptions
 from attnpool.pooling import POOLINGS
 
@@ -38,7 +39,7 @@ def test_every_pooling_has_a_rate() -> None:
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_groups(frozen: bool, name: str) -> None:
     model = ap.Recognizer(Backbone("lite0", frozen=frozen), classes=["a", "b"])
-    options = resolve(model, OptimizerOptions(optimizer=name))  # type: ignore[arg-type]
+    options = resolve(model, OptimizerOptions(optimizer=name), 100)  # type: ignore[arg-type]
     optimizer = build_optimizer(model, options)
     held = [p for group in optimizer.param_groups for p in group["params"]]
     assert {id(p) for p in held} == {id(p) for p in model.parameters() if p.requires_grad}
@@ -87,11 +88,23 @@ def test_automatic_optimizer() -> None:
     """SGD for average pooling on a frozen backbone; what the user says is left as it is."""
     frozen, whole = Backbone("lite0", frozen=True), Backbone("lite0")
     for pooling in POOLINGS:
-        resolved = resolve(ap.Recognizer(frozen, classes=["a", "b"], pooling=pooling), OptimizerOptions())
+        resolved = resolve(ap.Recognizer(frozen, classes=["a", "b"], pooling=pooling), OptimizerOptions(), 100)
         assert resolved.optimizer == ("sgd" if pooling == "average" else "adamw")
         assert resolved.lr == HEAD_LR[resolved.optimizer][pooling]
-        assert (
-            resolve(ap.Recognizer(whole, classes=["a", "b"], pooling=pooling), OptimizerOptions()).optimizer == "adamw"
-        )
-    said = OptimizerOptions(optimizer="adamw", lr=0.5)
-    assert resolve(ap.Recognizer(frozen, classes=["a", "b"], pooling="average"), said) == said
+        model = ap.Recognizer(whole, classes=["a", "b"], pooling=pooling)
+        assert resolve(model, OptimizerOptions(), 100).optimizer == "adamw"
+    said = OptimizerOptions(optimizer="adamw", lr=0.5, weight_decay=0.0)
+    assert resolve(ap.Recognizer(frozen, classes=["a", "b"], pooling="average"), said, 100) == said
+
+
+def test_logistic_regression_has_its_prior_and_priors(world: Path) -> None:
+    """C = 0.1 in scikit-learn's terms, and biases at the centred logarithm of the frequencies."""
+    model = ap.Recognizer("lite0", classes=["a", "b", "c"], pooling="average")
+    assert resolve(model, OptimizerOptions(), 250).weight_decay == pytest.approx(1 / (0.1 * 250))
+    samples = tuple(ap.data.Sample(str(i), (label,)) for i, label in enumerate([0] * 8 + [1] * 2 + [2] * 2))
+    start_at_priors(model, ap.Index("folder:x", world, model.classes, samples))
+    expected = torch.tensor([8.0, 2.0, 2.0]).log()
+    assert torch.allclose(model.head.alpha, expected - expected.mean())
+    other = ap.Recognizer("lite0", classes=["a", "b", "c"])
+    start_at_priors(other, ap.Index("folder:x", world, other.classes, samples))
+    assert not other.head.alpha.any()
