@@ -12,7 +12,7 @@ import pytest
 from command_line import Outcome, attnpool, refused
 
 from attnpool.arguments import Parser, add_fields, add_recipe, collect, expand, read_recipe
-from attnpool.cli import build_parser
+from attnpool.verbs import build_parser
 from attnpool.data import ViewOptions
 from attnpool.options import OptimizerOptions, TrainOptions
 

@@ -27,7 +27,7 @@ LAYERS = [
     {"checkpoint", "examples", "optimization"},
     {"training", "session", "evaluation", "prediction"},
     {"report", "plots", "explaining", "quickstart", "arguments"},
-    {"cli", "commands", "__main__"},
+    {"cli", "verbs", "commands", "__main__"},
 ]
 # What is stricter than the order of the layers: all of ours that these parts may import, besides themselves.
 ONLY = {

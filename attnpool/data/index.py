@@ -1,6 +1,6 @@
 """Sample and Index: what a dataset is, before any pixel is decoded.
 
-A reader (`folder.py`, later one file a format) turns a layout on disk into an `Index`; everything else in the
+A reader (`folder.py`, `mpii.py`, ... one file a format) turns a layout on disk into an `Index`; everything else in the
 package sees datasets only as an `Index`.
 """
 
@@ -30,14 +30,23 @@ class Person:
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture and what is known about it.
+    """One picture or clip and what is known about it.
 
     Attributes:
-        path: the file, relative to `Index.root`, with forward slashes; it is the sample's name.
-        labels: indices into `Index.classes`: exactly one if the task is "single", any number if "multi".
+        path: the picture, the video or the folder of a clip's frames, relative to `Index.root`, with forward slashes;
+            it is the sample's name.
+        labels: indices into `Index.classes`: exactly one if the task is "single", any number if "multi"; none where
+            labels are not public (MPII's test part).
         people: everybody with keypoints or a box.
         evidence: the boxes in which the evidence of the label lies (person with object), for pointing accuracy.
         objects: boxes of the objects that are in use, for pointing accuracy.
+        ambiguous: classes of which annotators could not say whether they are shown (HICO's 0); neither training nor
+            scores count them for this picture.
+        negatives: classes that were looked for and are not there (HICO's -1); `None` where that is true of all others.
+            What is in none of the three lists is unknown (HICO's NaN), and counts as not there unless the score's
+            definition says otherwise.
+        keypoints: OpenPose JSON read when the pixels are: a file for a picture, a folder with a file a frame for a
+            clip, relative to `Index.root`; "" for none. A file that is not there means that nothing is known.
     """
 
     path: str
@@ -45,6 +54,9 @@ class Sample:
     people: tuple[Person, ...] = ()
     evidence: tuple[Box, ...] = ()
     objects: tuple[Box, ...] = ()
+    ambiguous: tuple[int, ...] = ()
+    negatives: tuple[int, ...] | None = None
+    keypoints: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,7 @@ class Index:
         samples: in a fixed order that depends on names alone.
         task: "single" (exactly one class an image) or "multi" (any number).
         split: "train", "val", ... or "all".
+        media: whether samples are pictures or clips.
     """
 
     name: str
@@ -66,6 +79,7 @@ class Index:
     samples: tuple[Sample, ...]
     task: Task = "single"
     split: str = "all"
+    media: Literal["pictures", "clips"] = "pictures"
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -1,0 +1,171 @@
+"""What can be typed: every verb with its options, an example and the function of `commands` that runs it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from attnpool import commands
+from attnpool.arguments import Parser, add_fields, add_recipe
+from attnpool.options import OptimizerOptions, TrainOptions
+
+
+def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for a command; only if that names `train` with all of its options, for which torch is imported."""
+    parser = Parser(
+        prog="attnpool",
+        description="Say what people are doing in a picture, and show exactly where the evidence is.",
+        epilog="Exit codes: 0 done, 1 the run failed, 2 the input is at fault, 143 stopped by SIGTERM, state saved.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, run: Any, summary: str, example: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.add_argument("--json", action="store_true", help="print one JSON value on standard output")
+        made.set_defaults(run=run)
+        return made
+
+    def folder(made: argparse.ArgumentParser, name: str, text: str, **more: Any) -> None:
+        made.add_argument(name, type=Path, metavar="DIR", help=text, **more)
+
+    made = verb(
+        "quickstart",
+        commands.quickstart,
+        "compare three poolings on a generated world, with a report",
+        "attnpool quickstart --out runs/quickstart",
+    )
+    folder(made, "--out", "folder of the world, the runs, results.json and report.html", required=True)
+    made.add_argument("--images", type=int, metavar="N", help="pictures of the world (default: 840)")
+    made.add_argument("--epochs", type=int, metavar="N", help="of each of the trainings (default: 6)")
+    made.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="of the trainings (default: 0 1 2)"
+    )
+    made.add_argument(
+        "--image-size", type=int, default=448, metavar="PX", help="side of pictures and network (default: %(default)s)"
+    )
+    folder(made, "--cache", "folder of features (default: $ATTNPOOL_CACHE or the user's cache)")
+
+    made = verb(
+        "playground",
+        commands.playground,
+        "write a generated world of people doing things",
+        "attnpool playground data/play --images 600 --seed 1",
+    )
+    folder(made, "directory", "folder to make; it must not hold anything yet")
+    made.add_argument("--images", type=int, default=600, metavar="N", help="pictures (default: %(default)s)")
+    made.add_argument("--seed", type=int, default=0, metavar="S", help="of the world (default: %(default)s)")
+    made.add_argument("--size", type=int, default=448, metavar="PX", help="side of the pictures (default: %(default)s)")
+
+    made = verb(
+        "check",
+        commands.check,
+        "read every picture of a dataset and list what cannot be used",
+        "attnpool check folder:data/play",
+    )
+    made.add_argument("source", help="the dataset, such as folder:DIR")
+    made.add_argument(
+        "--split-seed", type=int, default=0, metavar="S", help="of the split into train and val, where there is none"
+    )
+
+    made = verb(
+        "train",
+        commands.train,
+        "train a recognizer; the same command goes on where it was stopped",
+        "attnpool train folder:data/play --out runs/a --pooling attentional --epochs 15",
+    )
+    made.add_argument("source", help="the dataset, such as folder:DIR")
+    folder(made, "--out", "the run folder", required=True)
+    add_recipe(made)
+    add_model(made)
+    add_fields(made.add_argument_group("training"), TrainOptions)
+    add_fields(made.add_argument_group("updates"), OptimizerOptions)
+    if "train" in words:
+        from attnpool.data import ViewOptions
+
+        add_fields(made.add_argument_group("pictures"), ViewOptions)
+    made.add_argument(
+        "--split-seed", type=int, default=0, metavar="S", help="of the split into train and val, where there is none"
+    )
+    folder(made, "--cache", "folder of features (default: $ATTNPOOL_CACHE or the user's cache)")
+
+    made = verb("evaluate", commands.evaluate, "score a run on a dataset", "attnpool evaluate runs/a folder:data/play")
+    folder(made, "run_folder", "the run")
+    made.add_argument("source", help="the dataset, such as folder:DIR")
+    made.add_argument(
+        "--split", choices=("val", "train", "all", "test"), default="val", help="part (default: %(default)s)"
+    )
+    made.add_argument(
+        "--best", action="store_true", help="weights of the epoch with the best mAP, which was chosen on val"
+    )
+    made.add_argument(
+        "--plot",
+        type=Path,
+        metavar="PNG",
+        help="where to draw per-class AP and confusion (default: evaluation-SPLIT.png in the run)",
+    )
+    made.add_argument("--no-cache", dest="use_cache", action="store_false", help="compute features anew")
+    folder(made, "--cache", "folder of features (default: $ATTNPOOL_CACHE or the user's cache)")
+
+    made = verb("predict", commands.predict, "name the actions in pictures", "attnpool predict runs/a photo.jpg")
+    folder(made, "run_folder", "the run")
+    made.add_argument("files", nargs="+", metavar="FILE", help="pictures, or folders of them")
+    made.add_argument("--top", type=int, default=5, metavar="N", help="classes to list (default: %(default)s)")
+
+    made = verb(
+        "explain", commands.explain, "draw where the evidence is", "attnpool explain runs/a photo.jpg --out explained/"
+    )
+    folder(made, "run_folder", "the run")
+    made.add_argument("files", nargs="+", metavar="FILE", help="pictures, or folders of them")
+    folder(made, "--out", "folder for the panels", required=True)
+    made.add_argument(
+        "--class", dest="chosen", metavar="NAME", help="class to show beside the best one (default: the second best)"
+    )
+    return parser
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The options of `Recognizer`."""
+    group = parser.add_argument_group("model")
+    add = group.add_argument
+    add(
+        "--backbone",
+        default="lite0",
+        metavar="NAME",
+        help="lite0 (needs no network) or a timm name (default: %(default)s)",
+    )
+    add(
+        "--weights",
+        default="pretrained",
+        metavar="W",
+        help="pretrained, random or a .safetensors or .pth file (default: %(default)s)",
+    )
+    add(
+        "--pooling",
+        default="attentional",
+        metavar="NAME",
+        help="average, max, attentional or pose (default: %(default)s)",
+    )
+    add("--rank", type=int, metavar="P", help="terms of attentional pooling (default: 1)")
+    add("--per-class", action="store_true", default=None, help="a bottom-up map for every class")
+    add("--activation", choices=("relu", "sigmoid", "softmax"), help="of the bottom-up map (default: none)")
+    add("--dropout", type=float, metavar="R", help="rate on the pooled features (default: 0)")
+    add("--dropout-on", choices=("pooled", "positions"), help="what is dropped (default: pooled)")
+    add(
+        "--init",
+        choices=("average", "official"),
+        help="start as average pooling, or as the released code (default: average)",
+    )
+    add(
+        "--freeze-backbone",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="train the head alone, on features that are computed once (default: yes)",
+    )
