@@ -5,6 +5,7 @@ An empty batch (every file of it unreadable) costs 0 and gives zero gradients in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -19,37 +20,54 @@ def classification_loss(
     task: Literal["single", "multi"],
     *,
     loss: str = "auto",
+    known: Tensor | None = None,
     class_weights: Tensor | None = None,
+    positive_weight: float = 1.0,
     label_smoothing: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """The loss of the scores of a batch.
+
+    Softmax losses are means over the images that show a class; the others are means over the entries of the `(B, K)`
+    table that are known, of `y L+ + (1 - y) L-` with `p = sigmoid(s)`:
+
+    - "cross_entropy": `-log softmax(s)_k`; several positives of an image share it evenly.
+    - "random_positive": the same of one positive an image, drawn at random: how the paper's HICO was trained.
+    - "bce": `L+ = -log p`, `L- = -log(1 - p)`.
+    - "focal": `L+ = -a (1 - p)^g log p`, `L- = -(1 - a) p^g log(1 - p)`, g = 2, a = 0.25 (Lin et al., ICCV 2017).
+    - "asymmetric": `L+ = -(1 - p) log p`, `L- = -q^4 log(1 - q)`, `q = max(p - 0.05, 0)`, so that easy negatives add
+      nothing (Ridnik et al., ICCV 2021, with their gamma+ 1, gamma- 4 and margin 0.05).
 
     Args:
         logits: `(B, K)` scores.
         targets: `(B, K)`, 1 where the image shows the class, else 0.
         task: "single" (one class an image) or "multi" (any number).
-        loss: "cross_entropy", "bce" or "auto": cross-entropy if the task is single, BCE if it is multi.
-        class_weights: `(K,)` from `class_weights()`. Cross-entropy weighs each image by its class,
-            `sum_i w_i l_i / sum_i w_i`; BCE weighs the positive terms (torch's `pos_weight`).
-        label_smoothing: in `[0, 1)`; the part of the target spread evenly over the classes (cross-entropy) or
-            over yes and no (BCE).
+        loss: one of the above, or "auto": cross-entropy if the task is single, BCE if it is multi.
+        known: `(B, K)` bool, False where nobody can say (HICO's ambiguous 0): such an entry adds nothing to the sum
+            nor to the count, and is left out of a softmax.
+        class_weights: `(K,)` from `class_weights()`. Softmax losses weigh each image by its class,
+            `sum_i w_i l_i / sum_i w_i`; the others weigh the positive terms `L+` (torch's `pos_weight`).
+        positive_weight: a weight of all positive terms, on top of `class_weights`; not for softmax losses. 10 with
+            "bce" is the weighted loss that the paper's authors name for HICO.
+        label_smoothing: in `[0, 1)`; the part of the target spread evenly over the known classes (softmax) or over
+            yes and no.
+        generator: of the draw of "random_positive", on the targets' device; torch's own by default.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown loss, or a smoothing outside `[0, 1)`.
+        ValueError: shapes that do not fit, an unknown loss, a weight that the loss does not have, or a smoothing
+            outside `[0, 1)`.
     """
-    if task not in DEFAULT_LOSS:
-        raise ValueError(f"unknown task {task!r}: choose one of {', '.join(DEFAULT_LOSS)}")
-    name = DEFAULT_LOSS[task] if loss == "auto" else loss
-    if name not in LOSSES:
-        raise ValueError(f"unknown loss {loss!r}: choose one of auto, {', '.join(LOSSES)}")
+    name = resolve_loss(loss, task, positive_weight)
     if logits.ndim != 2 or logits.shape != targets.shape:
         raise ValueError(
             f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must both be (images, classes); "
             "make the targets multi-hot"
         )
+    if known is not None and known.shape != logits.shape:
+        raise ValueError(f"known {tuple(known.shape)} must be of the logits' shape {tuple(logits.shape)}")
     if class_weights is not None and class_weights.shape != logits.shape[1:]:
         raise ValueError(
             f"class weights {tuple(class_weights.shape)} for {logits.shape[1]} classes: give one weight for each class"
@@ -57,31 +75,93 @@ def classification_loss(
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label smoothing is {label_smoothing}: choose a number from 0 up to, not including, 1")
     logits = _at_least_float32(logits)
-    targets = targets.to(logits.dtype)
-    weights = None if class_weights is None else class_weights.to(logits)
-    return LOSSES[name](logits, targets, weights, label_smoothing)
+    known = torch.ones_like(logits, dtype=torch.bool) if known is None else known
+    targets = targets.to(logits.dtype) * known
+    weights = logits.new_ones(logits.shape[1]) if class_weights is None else class_weights.to(logits)
+    if name in SIGMOID_LOSSES:
+        return _over_entries(SIGMOID_LOSSES[name], logits, targets, known, weights * positive_weight, label_smoothing)
+    if name == "random_positive":
+        targets = _one_positive(targets, generator)
+    return _cross_entropy(logits, targets, known, weights, label_smoothing)
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+def resolve_loss(loss: str, task: str, positive_weight: float = 1.0) -> str:
+    """The name of the loss that "auto" stands for, after checking that it fits the task and has the weight.
+
+    Raises:
+        ValueError: an unknown task or loss, or a weight of positives for a softmax loss.
+    """
+    if task not in DEFAULT_LOSS:
+        raise ValueError(f"unknown task {task!r}: choose one of {', '.join(DEFAULT_LOSS)}")
+    name = DEFAULT_LOSS[task] if loss == "auto" else loss
+    if name not in LOSSES:
+        raise ValueError(f"unknown loss {loss!r}: choose one of auto, {', '.join(LOSSES)}")
+    if not (math.isfinite(positive_weight) and positive_weight > 0):
+        raise ValueError(f"positive_weight is {positive_weight}: give a positive number")
+    if positive_weight != 1 and name not in SIGMOID_LOSSES:
+        raise ValueError(
+            f"positive_weight is {positive_weight}, which {name} does not have: use loss {', '.join(SIGMOID_LOSSES)}"
+        )
+    return name
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, known: Tensor, weights: Tensor, smoothing: float) -> Tensor:
     # Several positives share the image evenly, which is the expectation of drawing one of them at random. An image
     # without any (a clip of an unlisted action in a multi-label set) has nothing to say here and weighs nothing.
     share = targets / targets.sum(1, keepdim=True).clamp_min(1)
-    image_weight = share.sum(1) if weights is None else share @ weights
-    smooth = share * (1 - smoothing) + smoothing / logits.shape[1]
-    losses = -(smooth * logits.log_softmax(1)).sum(1)
+    image_weight = share @ weights
+    smooth = share * (1 - smoothing) + smoothing / known.sum(1, keepdim=True).clamp_min(1)
+    # Filled again after the softmax: infinity times 0 is NaN, and so is a softmax over nothing.
+    log_softmax = logits.masked_fill(~known, -math.inf).log_softmax(1).masked_fill(~known, 0)
+    losses = -(smooth * log_softmax).sum(1)
     return (image_weight * losses).sum() / image_weight.sum().clamp_min(torch.finfo(logits.dtype).tiny)
 
 
-def _bce(logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+def _one_positive(targets: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Keeps one positive of every image, each with the same chance."""
+    # Drawn from (0, 1]: a positive is never 0, as the others are.
+    ticket = (1 - torch.rand(targets.shape, generator=generator, device=targets.device)) * (targets > 0)
+    chosen = torch.zeros_like(targets).scatter_(1, ticket.argmax(1, keepdim=True), 1)
+    return targets * chosen
+
+
+def _over_entries(
+    terms: Callable[[Tensor], tuple[Tensor, Tensor]],
+    logits: Tensor,
+    targets: Tensor,
+    known: Tensor,
+    weights: Tensor,
+    smoothing: float,
+) -> Tensor:
+    """Mean of `w y L+ + (1 - y) L-` over the known entries."""
+    positive, negative = terms(logits)
     smooth = targets * (1 - smoothing) + smoothing / 2
-    total = F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights, reduction="sum")
-    return total / max(logits.numel(), 1)
+    losses = weights * smooth * positive + (1 - smooth) * negative
+    return (losses * known).sum() / known.sum().clamp_min(1)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor | None, float], Tensor]] = {
-    "cross_entropy": _cross_entropy,
+# Written with `log p = logsigmoid(s)` and `log(1 - p) = logsigmoid(-s)`, which stay finite at any score.
+def _bce(logits: Tensor) -> tuple[Tensor, Tensor]:
+    return -F.logsigmoid(logits), -F.logsigmoid(-logits)
+
+
+def _focal(logits: Tensor, gamma: float = 2.0, alpha: float = 0.25) -> tuple[Tensor, Tensor]:
+    positive, negative = _bce(logits)
+    return alpha * (-logits).sigmoid() ** gamma * positive, (1 - alpha) * logits.sigmoid() ** gamma * negative
+
+
+def _asymmetric(logits: Tensor, gamma: float = 4.0, margin: float = 0.05) -> tuple[Tensor, Tensor]:
+    shifted = (logits.sigmoid() - margin).clamp_min(0)
+    return (-logits).sigmoid() * -F.logsigmoid(logits), -(shifted**gamma) * torch.log1p(-shifted)
+
+
+# The terms L+ and L- of the losses that see every class by itself.
+SIGMOID_LOSSES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "bce": _bce,
+    "focal": _focal,
+    "asymmetric": _asymmetric,
 }
+LOSSES = ("cross_entropy", "random_positive", *SIGMOID_LOSSES)
 DEFAULT_LOSS = {"single": "cross_entropy", "multi": "bce"}
 
 

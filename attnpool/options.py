@@ -20,11 +20,18 @@ class TrainOptions:
     precision: Literal["fp32", "bf16", "fp16"] = field(
         default="fp32", metadata={"help": "mixed precision (fp16 needs a GPU)"}
     )
-    loss: Literal["auto", "cross_entropy", "bce"] = field(
-        default="auto", metadata={"help": "auto: cross-entropy for one label an image, BCE for several"}
+    loss: Literal["auto", "cross_entropy", "random_positive", "bce", "focal", "asymmetric"] = field(
+        default="auto",
+        metadata={
+            "help": "auto: cross-entropy for one label an image, BCE for several; random_positive: cross-entropy of "
+            "one positive an image, drawn anew every time; formulas in docs/scores.md"
+        },
     )
     class_weights: Literal["none", "balanced", "sqrt"] = field(
         default="none", metadata={"help": "weigh rare classes more"}
+    )
+    positive_weight: float = field(
+        default=1.0, metadata={"help": "of the positive terms of bce, focal and asymmetric, such as 10"}
     )
     label_smoothing: float = field(default=0.0, metadata={"help": "part of the target that is spread over all classes"})
     pose_weight: float = field(default=1.0, metadata={"help": "of the pose loss, for heads that predict pose"})
@@ -48,6 +55,8 @@ class TrainOptions:
         for name in ("seed", "workers", "patience", "pose_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")
+        if not (math.isfinite(self.positive_weight) and self.positive_weight > 0):
+            raise ValueError(f"positive_weight is {self.positive_weight}; give a positive number")
         if not 0 < self.tune_fraction < 1:
             raise ValueError(f"tune_fraction is {self.tune_fraction}; give a number between 0 and 1")
         if not 0 <= self.label_smoothing < 1:

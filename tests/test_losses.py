@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
 
-from attnpool.losses import class_weights, classification_loss, pose_loss
+from attnpool.losses import LOSSES, class_weights, classification_loss, pose_loss, resolve_loss
 
 SEEDS = st.integers(0, 10_000)
 
@@ -58,12 +59,12 @@ def test_cross_entropy_of_several_positives_is_the_mean_over_them() -> None:
     torch.testing.assert_close(both, ours, msg="an image without positives weighs nothing")
 
 
-@pytest.mark.parametrize("task", ["single", "multi"])
-def test_empty_batch_costs_nothing(task: str) -> None:
+@pytest.mark.parametrize("loss", LOSSES)
+def test_empty_batch_costs_nothing(loss: str) -> None:
     logits = torch.zeros(0, 5, requires_grad=True)
-    loss = classification_loss(logits, torch.zeros(0, 5), task)
-    loss.backward()
-    assert loss.item() == 0
+    value = classification_loss(logits, torch.zeros(0, 5), "multi", loss=loss)
+    value.backward()
+    assert value.item() == 0
     maps = torch.zeros(0, 16, 3, 3, requires_grad=True)
     assert pose_loss(maps, maps.detach(), torch.zeros(0, 16, dtype=torch.bool)).item() == 0
 
@@ -88,17 +89,142 @@ def test_half_precision_scores_are_summed_in_float32(task: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"loss": "hinge"}, "choose one of auto, cross_entropy, bce"),
+        ({"loss": "hinge"}, "choose one of auto, cross_entropy, random_positive, bce"),
         ({"label_smoothing": 1.0}, "label smoothing is 1.0"),
         ({"class_weights": torch.ones(4)}, "one weight for each class"),
         ({"targets": torch.zeros(2)}, "multi-hot"),
         ({"task": "both"}, "choose one of single, multi"),
+        ({"known": torch.ones(2, 4, dtype=torch.bool)}, "logits' shape"),
+        ({"positive_weight": 10.0}, "which cross_entropy does not have: use loss bce, focal, asymmetric"),
+        ({"positive_weight": 0.0, "loss": "bce"}, "give a positive number"),
     ],
 )
 def test_mistakes_are_named(change: dict, message: str) -> None:
     given_ = {"logits": torch.zeros(2, 3), "targets": torch.zeros(2, 3), "task": "single"} | change
     with pytest.raises(ValueError, match=message):
         classification_loss(given_.pop("logits"), given_.pop("targets"), given_.pop("task"), **given_)
+
+
+def by_hand(loss: str, s: np.ndarray, y: np.ndarray, weight: float) -> np.ndarray:
+    """The published formulas with p in float64, entry by entry."""
+    p = 1 / (1 + np.exp(-s))
+    if loss == "bce":
+        positive, negative = -np.log(p), -np.log(1 - p)
+    elif loss == "focal":  # Lin et al., Eq. 5
+        p_t = np.where(y == 1, p, 1 - p)
+        alpha_t = np.where(y == 1, 0.25, 0.75)
+        positive = negative = -alpha_t * (1 - p_t) ** 2 * np.log(p_t)
+    else:  # Ridnik et al., Eq. 4, 5 and 7
+        shifted = np.maximum(p - 0.05, 0)
+        positive, negative = -((1 - p) ** 1) * np.log(p), -(shifted**4) * np.log(1 - shifted)
+    return np.where(y == 1, weight * positive, negative)
+
+
+@given(SEEDS, st.sampled_from(["bce", "focal", "asymmetric"]), st.sampled_from([1.0, 10.0]))
+def test_sigmoid_losses_are_the_published_formulas_over_the_known_entries(seed: int, loss: str, weight: float) -> None:
+    logits, _ = scores(seed)
+    random = np.random.default_rng(seed)
+    targets, known = random.random((6, 5)) > 0.6, random.random((6, 5)) > 0.3
+    ours = classification_loss(
+        logits, torch.tensor(targets), "multi", loss=loss, known=torch.tensor(known), positive_weight=weight
+    )
+    theirs = by_hand(loss, logits.numpy(), targets.astype(int), weight)[known].mean()
+    assert ours.item() == pytest.approx(theirs, rel=1e-9)
+
+
+@given(SEEDS)
+def test_focal_loss_is_torchvisions(seed: int) -> None:
+    logits, _ = scores(seed)
+    targets = (scores(seed + 1)[0] > 0).double()
+    ours = classification_loss(logits, targets, "multi", loss="focal")
+    torch.testing.assert_close(ours, sigmoid_focal_loss(logits, targets, reduction="mean"))
+
+
+def test_asymmetric_loss_forgets_easy_negatives() -> None:
+    logits = torch.tensor([[-3.0, 0.0, 3.0]], requires_grad=True)
+    classification_loss(logits, torch.zeros(1, 3), "multi", loss="asymmetric").backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 0] == 0
+    assert 0 < logits.grad[0, 1] < logits.grad[0, 2]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradients_and_extreme_scores(loss: str) -> None:
+    logits, _ = scores(0, b=4)
+    targets = (scores(1, b=4)[0] > 0).double()
+    known = scores(2, b=4)[0] > -2
+
+    def value(x: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(7)
+        return classification_loss(x, targets, "multi", loss=loss, known=known, generator=generator)
+
+    assert torch.autograd.gradcheck(value, logits.requires_grad_())
+    for dtype in (torch.float32, torch.bfloat16):
+        extreme = (torch.tensor([-1e4, 1e4, 0.0, 1e4, -1e4]).repeat(4, 1)).to(dtype).requires_grad_()
+        cost = value(extreme)
+        cost.backward()
+        assert extreme.grad is not None
+        assert torch.isfinite(cost)
+        assert torch.isfinite(extreme.grad).all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_ambiguous_entries_add_nothing(loss: str) -> None:
+    logits = scores(3, b=3)[0].requires_grad_()
+    targets = torch.tensor([[1, 0, 1, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 1]])
+    known = torch.tensor([[1, 1, 0, 1, 1], [1, 1, 1, 1, 0], [0, 0, 0, 0, 0]], dtype=torch.bool)
+    options = {"loss": loss, "known": known, "label_smoothing": 0.1}
+    cost = classification_loss(logits, targets, "multi", **options)
+    cost.backward()
+    assert logits.grad is not None
+    assert (logits.grad[~known] == 0).all()
+    assert (logits.grad[known] != 0).any()
+    other = torch.where(known, logits.detach(), -5.0)
+    assert classification_loss(other, targets, "multi", **options).item() == cost.item()
+    nothing = torch.zeros_like(known)
+    assert classification_loss(logits, targets, "multi", loss=loss, known=nothing).item() == 0
+
+
+def test_cross_entropy_without_the_ambiguous_class_is_that_over_the_others() -> None:
+    logits, _ = scores(4, b=1)
+    known = torch.tensor([[True, True, False, True, True]])
+    ours = classification_loss(logits, torch.tensor([[0, 1, 0, 0, 0]]), "multi", loss="cross_entropy", known=known)
+    torch.testing.assert_close(ours, F.cross_entropy(logits[known][None], torch.tensor([1])))
+
+
+def test_random_positive_draws_every_positive_equally_and_nothing_else() -> None:
+    logits, _ = scores(5, b=1)
+    targets = torch.tensor([[0, 1, 0, 1, 1.0]])
+    each = {k: F.cross_entropy(logits, torch.tensor([k])).item() for k in (1, 3, 4)}
+    generator = torch.Generator().manual_seed(0)
+    n = 3000
+    drawn = [
+        classification_loss(logits, targets, "multi", loss="random_positive", generator=generator).item()
+        for _ in range(n)
+    ]
+    counts = [sum(value == pytest.approx(cost, rel=1e-9) for value in drawn) for cost in each.values()]
+    assert sum(counts) == n
+    assert min(counts) > n / 3 - 4 * (n * 2 / 9) ** 0.5, "more than four standard deviations from even"
+    empty = classification_loss(logits, torch.zeros(1, 5), "multi", loss="random_positive")
+    assert empty.item() == 0
+
+
+def test_random_positive_follows_torchs_seed() -> None:
+    logits, _ = scores(6, b=50)
+    targets = torch.ones(50, 5)
+    with torch.random.fork_rng():
+        values = []
+        for seed in (1, 1, 2):
+            torch.manual_seed(seed)
+            values.append(classification_loss(logits, targets, "multi", loss="random_positive").item())
+    assert values[0] == values[1] != values[2]
+    single = classification_loss(logits, F.one_hot(scores(6, b=50)[1], 5), "single", loss="random_positive")
+    torch.testing.assert_close(single, F.cross_entropy(logits, scores(6, b=50)[1]))
+
+
+def test_auto_is_resolved() -> None:
+    assert resolve_loss("auto", "single") == "cross_entropy"
+    assert resolve_loss("auto", "multi", 10) == "bce"
 
 
 @given(st.lists(st.integers(1, 50), min_size=2, max_size=6))
