@@ -27,7 +27,7 @@ def average_precision(scores: np.ndarray, positives: np.ndarray, kind: Kind = "v
             "sklearn": `sum_n (R_n - R_{n-1}) P_n` without interpolation, as scikit-learn has it.
 
     Returns:
-        A fraction, NaN if there are no positives.
+        A fraction, NaN if there are no positives. Formulas stand in docs/scores.md.
 
     Raises:
         ValueError: shapes that do not fit, a NaN among the scores, or an unknown kind.
@@ -81,8 +81,8 @@ class Scores:
         mAP, mAP_voc07, mAP_sklearn: means over the classes that have positives, see `average_precision`.
         accuracy: the part of the images whose class scores strictly higher than every other; `None` if an image may
             have several classes.
-        per_class: `{"class", "AP", "AP_voc07", "AP_sklearn", "positives"}` for each class in order; the three are
-            `None` for a class without positives.
+        per_class: `{"class", "AP", "AP_voc07", "AP_sklearn", "positives", "images"}` for each class in order; the APs
+            are `None` for a class without positives, `images` is how many count for it.
         images: the denominator of the accuracy.
         classes_scored: the denominator of the means.
     """
@@ -102,7 +102,11 @@ class Scores:
 
 
 def score(
-    scores: np.ndarray, targets: np.ndarray, classes: Sequence[str], task: Literal["single", "multi"] = "single"
+    scores: np.ndarray,
+    targets: np.ndarray,
+    classes: Sequence[str],
+    task: Literal["single", "multi"] = "single",
+    counted: np.ndarray | None = None,
 ) -> Scores:
     """Score all images.
 
@@ -111,22 +115,32 @@ def score(
         targets: `(n, K)` bool, the classes each image shows.
         classes: K names.
         task: "single" or "multi".
+        counted: `(n, K)` bool, False where an image does not count for a class: neither its label nor its rank does.
+            HICO's default setting leaves out the ambiguous; its Known-Object setting everything but the images that
+            are known to show the class (1) or only its object (-1). All count by default.
 
     Raises:
         ValueError: shapes that do not fit, a NaN among the scores, or not exactly one class an image if single.
     """
     scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets, dtype=bool)
+    counted = np.ones(targets.shape, bool) if counted is None else np.asarray(counted, dtype=bool)
     if scores.shape != targets.shape or scores.ndim != 2 or scores.shape[1] != len(classes):
         raise ValueError(
             f"scores {scores.shape} and targets {targets.shape} must be (images, {len(classes)}): one column a class"
         )
+    if counted.shape != targets.shape:
+        raise ValueError(f"counted {counted.shape} and targets {targets.shape} must be of one shape")
     _no_nan(scores)
-    kinds: dict[str, Kind] = {"AP": "voc10", "AP_voc07": "voc07", "AP_sklearn": "sklearn"}
+    kinds = {"AP": "voc10", "AP_voc07": "voc07", "AP_sklearn": "sklearn"}
     rows: list[dict[str, Any]] = []
     for k, name in enumerate(classes):
-        count = int(targets[:, k].sum())
-        values = {key: average_precision(scores[:, k], targets[:, k], kind) for key, kind in kinds.items()}
-        rows.append({"class": name, **(values if count else dict.fromkeys(kinds)), "positives": count})
+        use = counted[:, k]
+        positives = targets[use, k]
+        values: dict[str, float | None] = dict.fromkeys(kinds)
+        if positives.any():
+            curve = _curve(scores[use, k], positives)
+            values = {key: AREAS[kind](*curve) for key, kind in kinds.items()}
+        rows.append({"class": name, **values, "positives": int(positives.sum()), "images": len(positives)})
     means = {key: _mean([row[key] for row in rows if row["positives"]]) for key in kinds}
     accuracy = None
     if task == "single":

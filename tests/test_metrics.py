@@ -91,6 +91,8 @@ def test_mistakes_are_named() -> None:
         average_precision(np.zeros(3), np.ones(2))
     with pytest.raises(ValueError, match="one column a class"):
         score(np.zeros((3, 2)), np.zeros((3, 2)), ["a", "b", "c"], "multi")
+    with pytest.raises(ValueError, match="one shape"):
+        score(np.zeros((3, 2)), np.zeros((3, 2)), ["a", "b"], "multi", np.zeros((3, 1)))
     with pytest.raises(ValueError, match="exactly one class"):
         score(np.zeros((3, 2)), np.zeros((3, 2)), ["a", "b"], "single")
     with pytest.raises(ValueError, match="the same 2 classes"):
@@ -123,6 +125,72 @@ def test_score_against_scikit_learn(seed: int, k: int, ties: bool) -> None:
     assert score(scores[:, swap], targets[:, swap], classes, "single").accuracy == result.accuracy
 
 
+@st.composite
+def hico_labels(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Scores with ties, and labels 1, -1, 0 (ambiguous) and NaN (unknown); some classes lack positives."""
+    random = np.random.default_rng(draw(st.integers(0, 10_000)))
+    n, k = draw(st.integers(1, 30)), draw(st.integers(1, 4))
+    chances = random.dirichlet([0.5, 1, 0.5, 1])
+    labels = random.choice([1, -1, 0, np.nan], (n, k), p=chances)
+    return random.integers(0, 8, (n, k)) / 8 if draw(st.booleans()) else random.random((n, k)), labels
+
+
+def by_class(scores: np.ndarray, labels: np.ndarray, setting: str) -> list[float | None]:
+    """HICO's two settings as they are described, one class at a time: 11-point AP, or `None` without positives."""
+    found: list[float | None] = []
+    for column, anno in zip(scores.T, labels.T, strict=True):
+        pairs = [(s, a) for s, a in zip(column, anno, strict=True) if a != 0]  # the ambiguous are left out
+        if setting == "known object":  # images without the object go to the back
+            pairs = [(-1.0 if np.isnan(a) else s, a) for s, a in pairs]
+        rows = [(s, a == 1) for s, a in pairs]  # NaN is a negative
+        found.append(float(voc2007(rows)) if any(positive for _, positive in rows) else None)
+    return found
+
+
+@given(hico_labels())
+def test_hico_settings_against_a_transcription(case: tuple[np.ndarray, np.ndarray]) -> None:
+    scores, labels = case
+    classes = [f"class {k}" for k in range(labels.shape[1])]
+    # Here the unknown images are left out instead, which is the same: they stand behind every positive.
+    counted = {"default": labels != 0, "known object": np.abs(labels) == 1}
+    for setting, mask in counted.items():
+        ours = score(scores, labels == 1, classes, "multi", mask)
+        theirs = by_class(scores, labels, setting)
+        assert [row["AP_voc07"] for row in ours.per_class] == [
+            None if ap is None else pytest.approx(ap, abs=1e-12) for ap in theirs
+        ]
+        present = [ap for ap in theirs if ap is not None]
+        assert ours.classes_scored == len(present)
+        assert ours.mAP_voc07 == pytest.approx(np.mean(present), abs=1e-12) if present else math.isnan(ours.mAP_voc07)
+        assert [row["images"] for row in ours.per_class] == mask.sum(0).tolist()
+        for k, row in enumerate(ours.per_class):
+            if row["positives"]:
+                own = average_precision_score(labels[mask[:, k], k] == 1, scores[mask[:, k], k])
+                assert row["AP_sklearn"] == pytest.approx(own, abs=1e-12)
+
+
+@given(hico_labels())
+def test_images_that_show_no_object_may_stand_at_the_back_or_stay_away(case: tuple[np.ndarray, np.ndarray]) -> None:
+    scores, labels = case
+    positives = labels[:, 0] == 1
+    shows = np.abs(labels[:, 0]) == 1
+    back = np.where(shows, scores[:, 0], -np.inf)
+    for kind in ("voc07", "voc10", "sklearn"):
+        away = average_precision(scores[shows, 0], positives[shows], kind)
+        assert average_precision(back, positives, kind) == pytest.approx(away, abs=1e-12, nan_ok=True)
+
+
+def test_what_does_not_count_changes_nothing() -> None:
+    random = np.random.default_rng(0)
+    scores, targets, counted = random.random((40, 3)), random.random((40, 3)) > 0.5, random.random((40, 3)) > 0.3
+    other = np.where(counted, scores, 5.0), np.where(counted, targets, ~targets)
+    classes = ["a", "b", "c"]
+    assert score(scores, targets, classes, "multi", counted) == score(*other, classes, "multi", counted)
+    whole = score(scores, targets, classes, "multi", np.ones((40, 3), bool))
+    assert whole == score(scores, targets, classes, "multi")
+    assert whole != score(scores, targets, classes, "multi", counted)
+
+
 def test_a_network_that_says_the_same_everywhere_is_never_right() -> None:
     targets = np.eye(3, dtype=bool)[[0, 0, 1, 2]]
     assert score(np.full((4, 3), 1 / 3), targets, list("abc")).accuracy == 0
@@ -137,7 +205,7 @@ def test_json_has_no_nan() -> None:
     assert value["classes_scored"] == 1
     assert value["images"] == 2
     assert value["per_class"][1] == {
-        "class": "unseen", "AP": None, "AP_voc07": None, "AP_sklearn": None, "positives": 0,
+        "class": "unseen", "AP": None, "AP_voc07": None, "AP_sklearn": None, "positives": 0, "images": 2,
     }  # fmt: skip
     nothing = score(np.zeros((0, 2)), np.zeros((0, 2)), ["a", "b"], "single").to_json()
     assert nothing["mAP"] is None
