@@ -14,17 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attnpool.resnet_tf import resnet101_tf
 from attnpool.weights import BUNDLED, load_weights
 
 # EfficientNet-Lite was trained on (x - 127) / 128.
 BUNDLED_PIXELS = {"lite0": ((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))}
+# Networks that timm does not have: name -> what makes one, with timm's attributes (`pretrained_cfg`, `num_features`).
+OWN = {"resnet101_tf": resnet101_tf}
 
 
 class Backbone(nn.Module):
     """A network without its pooling and classifier: normalised pixels `(B, 3, H, W)` -> features `(B, C, h, w)`.
 
     Args:
-        name: "lite0" (EfficientNet-Lite0, whose ImageNet weights are installed with attnpool) or any timm model name.
+        name: "lite0" (EfficientNet-Lite0, whose ImageNet weights are installed with attnpool) or any timm model name;
+            or "resnet101_tf", the network of the paper's released checkpoints (`convert_tf`).
         weights: "pretrained" (bundled weights, or timm's from the hub), "random", or the path of a .safetensors,
             .pth or .pt file with the network's state dict (read without unpickling code).
         frozen: parameters get no gradient and the network stays in eval mode, so that batch-norm statistics do not
@@ -94,6 +98,8 @@ def build(name: str) -> Any:
     """The network, with random weights and no classifier; ViTs are built for pictures of any size."""
     import timm
 
+    if name in OWN:
+        return OWN[name]()
     known = BUNDLED.get(name, name)
     if not timm.is_model(known):
         close = timm.list_models(f"*{name}*")[:5] or ["resnet50", "convnext_tiny", "vit_small_patch16_224"]

@@ -1,0 +1,41 @@
+"""ResNet-101 as TensorFlow's slim library has it: the network of the paper's released checkpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+# The released code subtracts 128 from RGB 0..255 and leaves the scale; `pretrained_cfg` is on the scale 0..1.
+PIXELS = {"mean": (128 / 255,) * 3, "std": (1 / 255,) * 3, "classifier": "fc"}
+# slim's decay of the moving averages is 0.997.
+MOMENTUM = 0.003
+
+
+def resnet101_tf() -> Any:
+    """timm's ResNet-101, with random weights and no classifier, changed to compute what `resnet_v1_101` computes.
+
+    Two things differ from timm's (and torchvision's) network:
+
+    - slim puts the stride 2 into the last unit of blocks 1 to 3: on its 3x3 convolution and on the subsampling of its
+      shortcut. What comes out are rows and columns 0, 2, 4, ... of the unit with stride 1. The next unit starts with
+      1x1 convolutions, on which that selection is a stride of 2. So the stride stands on `conv1` and on the shortcut's
+      convolution of the first unit of layers 2 to 4, for pictures of any size.
+    - the max pooling of the stem pads as TensorFlow's SAME does: one row and column on each side of a map of odd size,
+      and only below and on the right of a map of even size.
+
+    The convolutions pad as timm's do: slim pads explicitly before those with a stride.
+    """
+    import timm
+    from timm.layers.pool2d_same import MaxPool2dSame
+
+    net = timm.create_model("resnet101", num_classes=0)
+    net.maxpool = MaxPool2dSame(3, stride=2)
+    for layer in (net.layer2, net.layer3, net.layer4):
+        first = layer[0]
+        first.conv1.stride, first.conv2.stride = (2, 2), (1, 1)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps, module.momentum = 1e-5, MOMENTUM
+    net.pretrained_cfg = PIXELS
+    return net
