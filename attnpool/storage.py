@@ -1,4 +1,7 @@
-"""Files of a run folder, each written whole or not at all: tensors, JSON and text, and the check of `run.json`."""
+"""Files of a run folder, each written whole or not at all: tensors, JSON and text, and the check of `run.json`.
+
+And where the user's cache is.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,13 @@ from torch import Tensor
 FORMAT = 1  # of the run folder; raised when an older version could not read it
 WEIGHTS_FILE = "model.safetensors"
 RUN_FILE = "run.json"
+
+
+def cache_folder() -> Path:
+    """Where what can be computed again is kept: `$ATTNPOOL_CACHE`, or attnpool in the user's cache folder."""
+    if named := os.environ.get("ATTNPOOL_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attnpool"
 
 
 def read_run(run: str | Path) -> dict[str, Any]:

@@ -42,7 +42,7 @@ ONLY = {
     "progress": set(),
     "storage": set(),
     "playground": {"pose"},
-    "data": {"pose"},
+    "data": {"pose", "storage"},
     "recognizer": {"pooling", "backbone", "storage"},
     "losses": {"data.index", "data.media"},
     "metrics": {"data.index", "data.media"},

@@ -1,0 +1,261 @@
+"""MATLAB's .mat files, read by scipy in a child process with limits of time and memory, and kept as JSON.
+
+Malformed files can send scipy's reader into endless loops, make it ask for all memory, or crash it. So it runs in
+`matworker.py`, whose end is no more than an error message here. What it read is kept in the user's cache folder, found
+by the content of the file, so that it is done once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attnpool.storage import cache_folder
+
+FORMAT = 1  # raised when what is kept of a file changes
+SECONDS = 300.0  # for one file; MPII's takes 20 on a slow machine
+_START_SECONDS = 120.0  # for scipy to be imported, on a busy machine
+_FOLDER = "mat"
+
+
+@dataclass(frozen=True)
+class MatFile:
+    """The variables of a .mat file as plain values.
+
+    Attributes:
+        path: the file.
+        tree: variable -> its value. Structs are lists of dictionaries, one for each element, cells are lists, text is
+            `str` (a list of them, if it has several lines) and numbers are lists of numbers, column by column; also
+            those that stand alone, which MATLAB does not tell from lists. NaN and infinity are `None`.
+        matrices: variable -> array (rows, columns); the numeric variables with more than 4096 numbers.
+    """
+
+    path: Path
+    tree: dict[str, Any]
+    matrices: dict[str, np.ndarray]
+
+
+def read_mat(path: Path, variables: Sequence[str], *, seconds: float = SECONDS) -> MatFile:
+    """Read variables of a .mat file of MATLAB 5 to 7.2; those that it does not hold are left out.
+
+    Args:
+        path: the file.
+        variables: names.
+        seconds: the longest that reading may take.
+
+    Raises:
+        ValueError: the file is missing, not such a file, malformed, or needs too much time or memory to read; one line
+            with its name.
+    """
+    with MatReader(seconds=seconds) as reader:
+        return reader.read(path, variables)
+
+
+class MatReader:
+    """Reads several .mat files with one child process, which is started when needed and again after it ended."""
+
+    def __init__(self, *, seconds: float = SECONDS) -> None:
+        self.seconds = seconds
+        self._worker: _Worker | None = None
+
+    def __enter__(self) -> MatReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def read(self, path: Path, variables: Sequence[str]) -> MatFile:
+        """As `read_mat`."""
+        path = Path(path)
+        try:
+            digest = _digest(path, variables)
+        except OSError as error:
+            raise ValueError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from error
+        kept = cache_folder() / _FOLDER / digest
+        if (found := _load(path, kept)) is not None:
+            return found
+        with tempfile.TemporaryDirectory(prefix="attnpool-") as folder:
+            if problem := self._convert(path, variables, Path(folder)):
+                raise ValueError(f"{path}: {problem}; get the file again")
+            found = _load(path, Path(folder))
+            if found is None:
+                raise ValueError(f"{path}: malformed; get the file again")
+            _keep(Path(folder), kept)
+        return found
+
+    def _convert(self, path: Path, variables: Sequence[str], out: Path) -> str:
+        """Lets the child write a file's content to `out`; says what went wrong."""
+        if self._worker is None:
+            self._worker = _Worker()
+        request = {"file": str(path.absolute()), "out": str(out), "variables": list(variables), "seconds": self.seconds}
+        try:
+            answer = self._worker.ask(request, self.seconds)
+        except BaseException as error:  # on Ctrl-C the child must not live on
+            status = self._stop()
+            if isinstance(error, TimeoutError):
+                return f"reading it takes more than {self.seconds:g} seconds"
+            if isinstance(error, EOFError):
+                return f"malformed: reading it ended the reader ({_status(status)})"
+            raise
+        return str(answer.get("problem", ""))
+
+    def _stop(self) -> int:
+        worker, self._worker = self._worker, None
+        return worker.stop() if worker is not None else 0
+
+
+class _Worker:
+    """The child process."""
+
+    def __init__(self) -> None:
+        # By its path: `-m` would import the package, and with it torch, which alone would exceed the limits.
+        command = [sys.executable, "-P", "-B", str(Path(__file__).with_name("matworker.py"))]
+        # Every thread of a linear algebra library reserves address space, and none is needed.
+        threads = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        self._errors = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env={**os.environ, **threads},
+            text=True,
+            encoding="utf-8",
+        )
+        try:
+            self._receive(_START_SECONDS)
+        except (EOFError, TimeoutError) as error:
+            self.stop()
+            raise RuntimeError(f"the reader of .mat files does not start: {self._last_words}") from error
+        except BaseException:
+            self.stop()
+            raise
+
+    def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """One request and its answer.
+
+        Raises:
+            EOFError: the process ended.
+            TimeoutError: it did not answer in time.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise EOFError from error
+        return self._receive(seconds)
+
+    def _receive(self, seconds: float) -> dict[str, Any]:
+        # Pipes cannot be waited for with a limit of time on all systems; a queue can.
+        answers: queue.Queue[str] = queue.Queue()
+        stream = self._process.stdout
+        assert stream is not None
+        threading.Thread(target=lambda: answers.put(_line(stream)), daemon=True).start()
+        try:
+            line = answers.get(timeout=seconds)
+        except queue.Empty:
+            raise TimeoutError from None
+        if not line.endswith("\n"):
+            raise EOFError
+        return dict(json.loads(line))
+
+    def stop(self) -> int:
+        """Ends the process; gives the status of one that had ended by itself."""
+        if self._process.poll() is None:
+            self._process.kill()
+        status = self._process.wait()
+        self._errors.seek(0)
+        words = self._errors.read().decode(errors="replace").split("\n")
+        self._last_words = next((line.strip() for line in reversed(words) if line.strip()), _status(status))
+        self._errors.close()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            try:
+                stream.close()
+            except OSError:
+                pass  # what was still to be written has no reader any more
+        return status
+
+
+def _line(stream: Any) -> str:
+    try:
+        return str(stream.readline())
+    except ValueError:  # closed meanwhile
+        return ""
+
+
+def _status(status: int) -> str:
+    if status >= 0:
+        return f"exit code {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
+
+
+def _digest(path: Path, variables: Sequence[str]) -> str:
+    """Names what is kept of a file; refuses what is no .mat file, or one that scipy cannot read.
+
+    A file of MATLAB 5 to 7.2 begins with 124 characters, two bytes for the version (1 as two bytes) and "MI" or "IM",
+    which tells the order of bytes. Version 2 is HDF5.
+    """
+    if not path.is_file() and path.exists():
+        raise ValueError(f"{path}: is not a file")
+    with path.open("rb") as stream:
+        head = stream.read(128)
+        stream.seek(0)
+        digest = hashlib.file_digest(stream, "sha256")
+    version = {b"IM": head[125:126], b"MI": head[124:125]}.get(head[126:128])
+    if version == b"\x02" or head.startswith(b"\x89HDF"):
+        raise ValueError(
+            f"{path}: is a file of MATLAB 7.3 (HDF5), which is not read; save it in MATLAB with save(..., '-v7')"
+        )
+    if version != b"\x01":
+        what = "is empty" if not head else "is no .mat file"
+        raise ValueError(f"{path}: {what}; get the file again")
+    digest.update(json.dumps([FORMAT, sorted(variables)]).encode())
+    return digest.hexdigest()
+
+
+def _load(path: Path, folder: Path) -> MatFile | None:
+    """What the child wrote, if it is there and whole."""
+    try:
+        content = json.loads((folder / "tree.json").read_bytes())
+        with np.load(folder / "matrices.npz", allow_pickle=False) as arrays:
+            matrices = {name: arrays[name] for name in content["matrices"]}
+        tree = content["tree"]
+    except Exception:  # whatever is wrong with it, the file itself is still there
+        return None
+    return MatFile(path, tree, matrices) if isinstance(tree, dict) else None
+
+
+def _keep(folder: Path, kept: Path) -> None:
+    """Puts the result into the cache, whole or not at all; without room for it everything works, only slower."""
+    partial: Path | None = None
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=kept.parent, suffix=".partial"))
+        for name in ("tree.json", "matrices.npz"):
+            shutil.copyfile(folder / name, partial / name)
+        shutil.rmtree(kept, ignore_errors=True)  # a damaged one
+        os.replace(partial, kept)
+    except OSError:
+        pass
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
