@@ -30,12 +30,20 @@ _UPRIGHT = {
 }
 
 
-class UnreadableImage(ValueError):
-    """A file that is no usable picture; `reason` says why in a few words."""
+class Unreadable(ValueError):
+    """A sample whose pixels cannot be had; `reason` says why in a few words."""
+
+    kind = "a picture or a clip"
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: cannot be read as a picture ({reason}); remove or replace it")
+        super().__init__(f"{path}: cannot be read as {self.kind} ({reason}); remove or replace it")
         self.reason = reason
+
+
+class UnreadableImage(Unreadable):
+    """A file that is no usable picture; `reason` says why in a few words."""
+
+    kind = "a picture"
 
 
 def read_image(path: str | Path) -> Image.Image:
