@@ -1,4 +1,4 @@
-"""Backbones: any timm network by name -> a feature map, with weights that are never random unless asked for.
+"""Backbones: a network by name, timm's or our own -> features, with weights that are never random unless asked for.
 
 The one question this file answers is "from normalised pixels to features `(B, C, H, W)`": which network, which weights,
 which pixel scale. Tokens of a ViT come out as the same `(B, C, H, W)`, a view of the tokens on their grid.
@@ -8,50 +8,68 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from attnpool.bn_inception import BNInception
 from attnpool.resnet_tf import resnet101_tf
 from attnpool.weights import BUNDLED, load_weights
 
 # EfficientNet-Lite was trained on (x - 127) / 128.
 BUNDLED_PIXELS = {"lite0": ((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))}
-# Networks that timm does not have: name -> what makes one, with timm's attributes (`pretrained_cfg`, `num_features`).
-OWN = {"resnet101_tf": resnet101_tf}
+# Networks that timm does not have: name -> what makes one for so many input channels, without classifier. They have
+# timm's attributes (`forward_features`, `num_features`, `pretrained_cfg`) and perhaps `rename`, see `load_weights`.
+OWN: dict[str, Callable[[int], nn.Module]] = {"bn_inception": BNInception, "resnet101_tf": resnet101_tf}
+# Stacks of optical flow are pictures in which 128 is no motion.
+NO_MOTION = 128.0
 
 
 class Backbone(nn.Module):
     """A network without its pooling and classifier: normalised pixels `(B, 3, H, W)` -> features `(B, C, h, w)`.
 
     Args:
-        name: "lite0" (EfficientNet-Lite0, whose ImageNet weights are installed with attnpool) or any timm model name;
-            or "resnet101_tf", the network of the paper's released checkpoints (`convert_tf`).
+        name: "lite0" (EfficientNet-Lite0, whose ImageNet weights are installed with attnpool), any timm model name,
+            "bn_inception" (TSN's network), or "resnet101_tf", the network of the paper's released checkpoints
+            (`convert_tf`).
         weights: "pretrained" (bundled weights, or timm's from the hub), "random", or the path of a .safetensors,
             .pth or .pt file with the network's state dict (read without unpickling code).
         frozen: parameters get no gradient and the network stays in eval mode, so that batch-norm statistics do not
             move.
         seed: of random weights.
+        in_channels: of the input; other than 3 for stacks of optical flow (10 in temporal segment networks). Weights
+            for RGB then go through TSN's cross-modality start: the mean of the first convolution's kernels over R, G
+            and B, for every channel.
 
     Attributes:
         out_channels: C.
-        mean, std: of the pixels, on the scale 0..255, as three floats each.
+        mean, std: of the pixels, on the scale 0..255, as a float each for every input channel.
         report: what was loaded, or None for random weights.
 
     Raises:
         ValueError: the name is unknown, the weights cannot be reached or do not fit the network.
     """
 
-    def __init__(self, name: str, weights: str | Path = "pretrained", *, frozen: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        weights: str | Path = "pretrained",
+        *,
+        frozen: bool = False,
+        seed: int = 0,
+        in_channels: int = 3,
+    ) -> None:
         super().__init__()
         self.name = name
+        self.in_channels = in_channels
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = build(name)
+            self.net = build(name, in_channels)
         self.out_channels: int = self.net.num_features
-        self.mean, self.std = pixel_statistics(name, self.net)
+        self.mean, self.std = pixel_statistics(name, self.net, in_channels)
         self.report = load_weights(self.net, name, weights)
         self.frozen = frozen
         if frozen:
@@ -94,22 +112,35 @@ class Backbone(nn.Module):
         return digest.hexdigest()
 
 
-def build(name: str) -> Any:
-    """The network, with random weights and no classifier; ViTs are built for pictures of any size."""
+def build(name: str, in_channels: int = 3) -> Any:
+    """The network, with random weights and no classifier; ViTs are built for pictures of any size.
+
+    Raises:
+        ValueError: the name is unknown, or the network cannot be built for so many channels.
+    """
+    if in_channels < 1:
+        raise ValueError(f"in_channels is {in_channels}; give 3, or 10 for stacks of optical flow")
+    if name in OWN:
+        return OWN[name](in_channels)
     import timm
 
-    if name in OWN:
-        return OWN[name]()
     known = BUNDLED.get(name, name)
     if not timm.is_model(known):
         close = timm.list_models(f"*{name}*")[:5] or ["resnet50", "convnext_tiny", "vit_small_patch16_224"]
         raise ValueError(
-            f"unknown backbone {name!r}: use lite0 (needs no network) or a timm name, such as {', '.join(close)}"
+            f"unknown backbone {name!r}: use lite0 (needs no network), {', '.join(OWN)} or a timm name, such as "
+            f"{', '.join(close)}"
         )
     try:
-        return timm.create_model(known, num_classes=0, dynamic_img_size=True)
+        net = timm.create_model(known, num_classes=0, in_chans=in_channels, dynamic_img_size=True)
     except TypeError:  # not a ViT: takes any size as it is
-        return timm.create_model(known, num_classes=0)
+        net = timm.create_model(known, num_classes=0, in_chans=in_channels)
+    if isinstance(net, timm.models.VGG):
+        # Two layers with nine tenths of the weights come after the feature map; "classifier" is what torchvision's
+        # files call them.
+        net.pre_logits = nn.Identity()
+        net.pretrained_cfg = {**net.pretrained_cfg, "classifier": ("head.fc", "pre_logits", "classifier")}
+    return net
 
 
 def token_grid(count: int, height: int, width: int) -> tuple[int, int]:
@@ -127,9 +158,15 @@ def token_grid(count: int, height: int, width: int) -> tuple[int, int]:
     return rows, columns
 
 
-def pixel_statistics(name: str, net: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the pixels that the network was trained on, on the scale 0..255."""
+def pixel_statistics(name: str, net: Any, in_channels: int = 3) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the pixels that the network was trained on, on the scale 0..255.
+
+    Of optical flow the mean is 128 and the deviation the mean of those of R, G and B, as in temporal segment networks.
+    """
     if name in BUNDLED_PIXELS:
-        return BUNDLED_PIXELS[name]
-    config = net.pretrained_cfg
-    return tuple(255.0 * value for value in config["mean"]), tuple(255.0 * value for value in config["std"])
+        mean, std = BUNDLED_PIXELS[name]
+    else:
+        mean, std = (tuple(255.0 * value for value in net.pretrained_cfg[key]) for key in ("mean", "std"))
+    if in_channels == 3:
+        return mean, std
+    return (NO_MOTION,) * in_channels, (sum(std) / len(std),) * in_channels

@@ -52,7 +52,9 @@ def folded(backbone: Backbone, device: torch.device) -> Backbone:
 @torch.inference_mode()
 def agree(backbone: Backbone, quick: Backbone) -> bool:
     """Whether both compute the same features of a random picture; not if they do not take one of its size."""
-    x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(next(backbone.parameters()))
+    x = torch.randn(1, backbone.in_channels, 224, 224, generator=torch.Generator().manual_seed(0)).to(
+        next(backbone.parameters())
+    )
     try:
         expected, found = backbone(x), quick(x)
     except (AssertionError, RuntimeError, ValueError):

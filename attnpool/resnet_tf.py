@@ -7,12 +7,12 @@ from typing import Any
 from torch import nn
 
 # The released code subtracts 128 from RGB 0..255 and leaves the scale; `pretrained_cfg` is on the scale 0..1.
-PIXELS = {"mean": (128 / 255,) * 3, "std": (1 / 255,) * 3, "classifier": "fc"}
+PIXELS = {"mean": (128 / 255,) * 3, "std": (1 / 255,) * 3, "first_conv": "conv1", "classifier": "fc"}
 # slim's decay of the moving averages is 0.997.
 MOMENTUM = 0.003
 
 
-def resnet101_tf() -> Any:
+def resnet101_tf(in_channels: int = 3) -> Any:
     """timm's ResNet-101, with random weights and no classifier, changed to compute what `resnet_v1_101` computes.
 
     Two things differ from timm's (and torchvision's) network:
@@ -29,7 +29,7 @@ def resnet101_tf() -> Any:
     import timm
     from timm.layers.pool2d_same import MaxPool2dSame
 
-    net = timm.create_model("resnet101", num_classes=0)
+    net = timm.create_model("resnet101", num_classes=0, in_chans=in_channels)
     net.maxpool = MaxPool2dSame(3, stride=2)
     for layer in (net.layer2, net.layer3, net.layer4):
         first = layer[0]

@@ -29,7 +29,10 @@ class LoadReport:
 
 
 def load_weights(net: Any, name: str, weights: str | Path) -> LoadReport | None:
-    """Loads weights into a network made by `build`, all of them or none.
+    """Loads weights into a network made by `backbone.build`, all of them or none.
+
+    A network of our own says in `pretrained_cfg["files"]` which published files fit, and may have a method `rename`
+    that brings a published state dict into its terms.
 
     Raises:
         ValueError: the file or the hub cannot be read, or its tensors are not those of the network.
@@ -39,11 +42,17 @@ def load_weights(net: Any, name: str, weights: str | Path) -> LoadReport | None:
     if weights == "pretrained":
         if name in BUNDLED:
             return assign(net, bundled_weights(net), f"{name} (installed with attnpool)")
+        if files := net.pretrained_cfg.get("files"):
+            raise ValueError(
+                f"{name}: its weights are not installed; pass a file (weights=PATH), such as {files}, or "
+                "weights='random'; the backbone lite0 comes with weights"
+            )
         return assign(net, hub_weights(name), f"{name} (timm)")
     path = Path(weights)
     if not path.is_file():
         raise ValueError(f"{path}: no such weights file; pass a .safetensors or .pth file, 'pretrained' or 'random'")
-    return assign(net, read_state_dict(path), str(path))
+    state = read_state_dict(path)
+    return assign(net, net.rename(state) if hasattr(net, "rename") else state, str(path))
 
 
 def bundled_weights(net: Any) -> dict[str, Tensor]:
@@ -128,10 +137,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def assign(net: Any, state: dict[str, Tensor], source: str) -> LoadReport:
-    """Loads a state dict: every tensor of the network must be there, nothing but its classifier may be left over."""
+    """Loads a state dict: every tensor of the network must be there, nothing but its classifier may be left over.
+
+    Where the network takes other than 3 channels, a first convolution for RGB is adapted, see `adapt`.
+    """
     own = net.state_dict()
     classifier = net.pretrained_cfg.get("classifier") or ()
     prefixes = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    state = adapt(state, own, net.pretrained_cfg.get("first_conv"))
     spare = [key for key in state if key not in own]
     ignored = tuple(key for key in spare if key.startswith(tuple(f"{prefix}." for prefix in prefixes)))
     unknown = [key for key in spare if key not in ignored]
@@ -151,6 +164,24 @@ def assign(net: Any, state: dict[str, Tensor], source: str) -> LoadReport:
         )
     net.load_state_dict({key: state.get(key, own[key]) for key in own})
     return LoadReport(source, sum(key in state for key in own), ignored)
+
+
+def adapt(state: dict[str, Tensor], own: dict[str, Tensor], first: str | tuple[str, ...] | None) -> dict[str, Tensor]:
+    """TSN's start of a flow network: in its first convolutions every channel's kernel is the mean over R, G and B.
+
+    Args:
+        state: weights, perhaps for RGB.
+        own: the network's.
+        first: names of its first convolutions.
+    """
+    adapted = dict(state)
+    for name in (first,) if isinstance(first, str) else first or ():
+        key = f"{name}.weight"
+        if key in own and key in state and own[key].ndim == state[key].ndim == 4:
+            channels = own[key].shape[1]
+            if state[key].shape[1] == 3 != channels:
+                adapted[key] = state[key].mean(1, keepdim=True).expand(-1, channels, -1, -1)
+    return adapted
 
 
 def some(keys: Iterable[str]) -> str:
