@@ -1,8 +1,9 @@
-"""Target heatmaps for pose regularisation (Method 2 of the paper), drawn as its authors drew them."""
+"""Target heatmaps for pose regularisation (Method 2 of the paper): its authors' discs, or Gaussians."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from attnpool.pose.joints import MPII_JOINTS
 
-CANVAS_WIDTH = 200  # the authors' canvas; discs are drawn on it and averaged down to the map
+CANVAS_WIDTH = 200  # the authors' canvas; it is drawn on and averaged down to the map
+KINDS = ("disc", "gaussian")
 
 Joints = Sequence[tuple[float, float] | None]
 
@@ -20,13 +22,22 @@ def heatmaps(
     image_size: tuple[int, int],
     map_size: tuple[int, int],
     *,
+    kind: Literal["disc", "gaussian"] = "disc",
     radius: float = 0.05,
+    sigma: float = 0.025,
 ) -> tuple[Tensor, Tensor]:
-    """Target heatmaps of the 16 joints: filled discs, everybody of a picture in the same 16 channels.
+    """Target heatmaps of the 16 joints, everybody of a picture in the same 16 channels.
 
-    A joint becomes a disc on a canvas 200 pixels wide (its height keeps the picture's aspect): a canvas pixel is 1 if
-    its centre is at most `radius * 200` canvas pixels from the joint, whatever the person's size. Discs of several
-    people are united, not added. The canvas is then averaged over the cells of the map, so values lie in 0..1.
+    They are drawn on a canvas W = 200 pixels wide (its height keeps the picture's aspect), whatever a person's size.
+    With `d` the distance, in canvas pixels, of a canvas pixel's centre from the nearest joint of that kind:
+
+    - "disc", the official target: 1 where `d <= radius * W`, else 0;
+    - "gaussian": `exp(-d^2 / (2 s^2))` with `s = sigma * W`, and 0 from `d > 5 s` on. The default sigma, half of the
+      disc's radius, spreads a person's joint as widely as the disc does: both have the variance `(radius * W)^2 / 4`
+      along each axis.
+
+    So people are united, not added. The canvas is then averaged over the cells of the map, so values lie in 0..1; a
+    value at the cells' centres alone would make a Gaussian between cells of 1/14 of the width nearly vanish.
 
     A joint outside the picture draws nothing, and does not count as labelled either: the crop has lost it, and a map
     that is zero everywhere would teach the network that nobody has such a joint. So `labelled[b, j]` is true if at
@@ -37,20 +48,27 @@ def heatmaps(
             `None`, in pixels of the network's input (the centre of the first pixel is at 0.5, 0.5).
         image_size: (height, width) of the network's input.
         map_size: (h, w) of the maps.
+        kind: what is drawn.
         radius: of the disc, as a fraction of the picture's width.
+        sigma: of the Gaussian, as a fraction of the picture's width.
 
     Returns:
         Heatmaps (B, 16, h, w) float32, and labelled (B, 16) bool.
 
     Raises:
-        ValueError: a size or the radius is not positive, or a person has not 16 entries.
+        ValueError: no such kind, a size, radius or sigma is not positive, or a person has not 16 entries.
     """
     height, width = image_size
-    if min(*image_size, *map_size) < 1 or not radius > 0:
-        raise ValueError(f"heatmaps need positive sizes and radius, not {image_size}, {map_size} and {radius}")
+    if kind not in KINDS:
+        raise ValueError(f"unknown pose target {kind!r}: use {' or '.join(KINDS)}")
+    if min(*image_size, *map_size) < 1 or not (radius > 0 and sigma > 0):
+        raise ValueError(
+            f"heatmaps need positive sizes, radius and sigma, not {image_size}, {map_size}, {radius} and {sigma}"
+        )
     canvas_height = max(1, round(CANVAS_WIDTH * height / width))
     scale_x, scale_y = CANVAS_WIDTH / width, canvas_height / height
-    reach = radius * CANVAS_WIDTH
+    spread = sigma * CANVAS_WIDTH
+    reach = radius * CANVAS_WIDTH if kind == "disc" else 5 * spread
     columns, rows = np.arange(CANVAS_WIDTH) + 0.5, np.arange(canvas_height) + 0.5
     average_rows = _cell_averages(canvas_height, map_size[0])  # (h, canvas height)
     average_columns = _cell_averages(CANVAS_WIDTH, map_size[1])  # (w, canvas width)
@@ -68,11 +86,14 @@ def heatmaps(
                 continue
             labelled[b, j] = True
             x, y = inside.T * np.array([[scale_x], [scale_y]])
-            # Only the part of the canvas around the discs: the rest is 0.
+            # Only the part of the canvas around the joints: the rest is 0.
             near_x = (columns >= x.min() - reach) & (columns <= x.max() + reach)
             near_y = (rows >= y.min() - reach) & (rows <= y.max() + reach)
             across, down = columns[near_x] - x[:, None, None], rows[near_y, None] - y[:, None, None]
-            canvas = (across**2 + down**2 <= reach**2).any(axis=0).astype(np.float64)
+            nearest = (across**2 + down**2).min(axis=0)  # squared distances
+            canvas = (nearest <= reach**2).astype(np.float64)
+            if kind == "gaussian":
+                canvas *= np.exp(-nearest / (2 * spread**2))
             maps[b, j] = average_rows[:, near_y] @ canvas @ average_columns[:, near_x].T
     return torch.from_numpy(maps), torch.from_numpy(labelled)
 
