@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from attnpool.instances import Box, pool_instances, regions
+from attnpool.pooling import AttentionalPooling, AveragePooling, PoseRegularizedPooling
+
+SIZE = 32  # of the network's input; the maps are 8 x 8
+
+
+def head_and_maps(seed: int, batch: int = 3) -> tuple[AttentionalPooling, Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    head = AttentionalPooling(6, 4, rank=2).double()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=random))
+    return head, torch.randn(batch, 6, 8, 8, generator=random, dtype=torch.float64)
+
+
+@st.composite
+def boxes(draw: st.DrawFn) -> list[list[Box]]:
+    """None to three boxes in each of three pictures."""
+    sides = st.lists(st.integers(0, SIZE), min_size=2, max_size=2, unique=True).map(sorted)
+    box = st.tuples(sides, sides).map(lambda xy: (float(xy[0][0]), float(xy[1][0]), float(xy[0][1]), float(xy[1][1])))
+    return draw(st.lists(st.lists(box, max_size=3), min_size=3, max_size=3))
+
+
+def test_a_case_by_hand() -> None:
+    """One channel whose score is its mean: left half 1, right half 3, so the person on the right wins class 0."""
+    head = AveragePooling(1, 2)
+    with torch.no_grad():
+        for name, value in {"a": [[1.0], [-1.0]], "alpha": [0.0, 0.5]}.items():
+            getattr(head, name).copy_(torch.tensor(value))
+    x = torch.ones(1, 1, 8, 8)
+    x[..., 4:] = 3
+    left, right = (2.0, 4.0, 10.0, 28.0), (22.0, 4.0, 30.0, 28.0)
+    out = pool_instances(head, x, [[left, right]], SIZE, context=1.0)
+    # picture: 2 and 0.5 - 2; left: 1 and 0.5 - 1; right: 3 and 0.5 - 3
+    torch.testing.assert_close(out.logits, torch.tensor([[3.0, -0.5]]))
+    assert out.winners.tolist() == [[2, 1]]
+
+
+def test_regions_are_where_the_boxes_are() -> None:
+    """On a map of its own coordinates, the positions of a region are the middles of a 7 x 7 grid over the box."""
+    centres = (torch.arange(8, dtype=torch.float64) + 0.5) * SIZE / 8
+    x = torch.stack([centres.expand(8, 8), centres[:, None].expand(8, 8)])[None]
+    box = (6.0, 8.0, 18.0, 24.0)
+    for context, (x1, y1, x2, y2) in {1.0: box, 1.5: (3.0, 4.0, 21.0, 28.0)}.items():
+        (found,) = regions(x, [[box]], SIZE, context)
+        steps = (torch.arange(7, dtype=torch.float64) + 0.5) / 7
+        torch.testing.assert_close(found[0], (x1 + steps * (x2 - x1)).expand(7, 7))
+        torch.testing.assert_close(found[1], (y1 + steps * (y2 - y1))[:, None].expand(7, 7))
+    enlarged = regions(x, [[(0.0, 0.0, 20.0, 20.0)]], SIZE, 4.0)
+    torch.testing.assert_close(enlarged, regions(x, [[(0.0, 0.0, 32.0, 32.0)]], SIZE, 1.0), msg="cut at the border")
+
+
+@given(st.integers(0, 1000), boxes())
+def test_the_best_instance_of_every_picture_counts(seed: int, found: list[list[Box]]) -> None:
+    head, x = head_and_maps(seed)
+    out = pool_instances(head, x, found, SIZE)
+    for b, own in enumerate(found):
+        single = [head(x[b : b + 1]).logits] + [head(regions(x[b : b + 1], [[box]], SIZE)).logits for box in own]
+        torch.testing.assert_close(out.logits[b], torch.cat(single).max(0).values)
+        assert out.winners[b].tolist() == torch.cat(single).max(0).indices.tolist()
+
+
+@given(st.integers(0, 1000), boxes(), st.randoms(use_true_random=False))
+def test_the_order_of_boxes_changes_nothing(seed: int, found: list[list[Box]], random) -> None:
+    head, x = head_and_maps(seed)
+    shuffled = [random.sample(own, len(own)) for own in found]
+    torch.testing.assert_close(
+        pool_instances(head, x, shuffled, SIZE).logits, pool_instances(head, x, found, SIZE).logits, rtol=0, atol=1e-12
+    )
+
+
+def test_without_boxes_it_is_the_plain_head() -> None:
+    head, x = head_and_maps(0)
+    out = pool_instances(head, x, [[], [], []], SIZE)
+    torch.testing.assert_close(out.logits, head(x).logits, rtol=0, atol=0)
+    assert out.winners.tolist() == [[0] * 4] * 3
+    assert pool_instances(head, x[:0], [], SIZE).logits.shape == (0, 4)
+    posed = PoseRegularizedPooling(6, 4).double()
+    pose = pool_instances(posed, x, [[(0.0, 0.0, 9.0, 9.0)], [], []], SIZE).pose
+    assert pose is not None
+    torch.testing.assert_close(pose, posed(x).pose)
+
+
+def test_gradients_reach_the_head_and_the_features_of_the_winner() -> None:
+    head, x = head_and_maps(1, batch=2)
+    found: list[list[Box]] = [[(1.0, 1.0, 9.0, 9.0), (20.0, 18.0, 30.0, 31.0)], []]
+    assert torch.autograd.gradcheck(lambda y: pool_instances(head, y, found, SIZE).logits, x.requires_grad_())
+    out = pool_instances(head, x, found, SIZE, context=1.0)
+    logits, winners = out.logits[0], out.winners[0].tolist()
+    assert len(set(winners)) > 1
+    for k, winner in enumerate(winners):
+        (grad,) = torch.autograd.grad(logits[k], x, retain_graph=True)
+        assert (grad[1] == 0).all()
+        touched = grad[0].abs().sum(0) > 0
+        if winner == 0:
+            assert touched.all()
+        else:
+            rows, columns = touched.nonzero(as_tuple=True)
+            x1, y1, x2, y2 = (value / 4 for value in found[0][winner - 1])
+            assert x1 - 1 <= columns.min() <= columns.max() <= x2 + 1
+            assert y1 - 1 <= rows.min() <= rows.max() <= y2 + 1
+
+
+def test_mistakes_are_named() -> None:
+    head, x = head_and_maps(0)
+    with pytest.raises(ValueError, match="not in clips"):
+        pool_instances(head, x[:, None], [[]] * 3, SIZE)
+    with pytest.raises(ValueError, match="a list for each"):
+        pool_instances(head, x, [[]], SIZE)
+    with pytest.raises(ValueError, match="context is 0"):
+        regions(x, [[(0.0, 0.0, 1.0, 1.0)], [], []], SIZE, 0)
+
+
+def test_who_acts_is_learned_from_the_label_of_the_picture() -> None:
+    """Pictures of three persons, of whom one does the action: with their boxes a few steps find it among the others.
+
+    Every person wears noise; the actor's box holds the class's own direction, and so do the backgrounds of the other
+    class's pictures, so that the mean over the picture is misleading.
+    """
+    random = torch.Generator().manual_seed(0)
+    places: list[Box] = [(0.0, 8.0, 8.0, 24.0), (12.0, 8.0, 20.0, 24.0), (24.0, 8.0, 32.0, 24.0)]
+
+    def pictures(n: int) -> tuple[Tensor, Tensor, Tensor]:
+        labels, actors = torch.randint(2, (n,), generator=random), torch.randint(3, (n,), generator=random)
+        x = 0.1 * torch.randn(n, 6, 8, 8, generator=random)
+        for b, (label, actor) in enumerate(zip(labels.tolist(), actors.tolist(), strict=True)):
+            x[b, 1 - label, [0, 1, 6, 7]] += 1  # above and below the persons: the other class's direction
+            x1, y1, x2, y2 = (int(value) // 4 for value in places[actor])
+            x[b, label, y1:y2, x1:x2] += 2
+        return x, labels, actors
+
+    head = AveragePooling(6, 2)
+    head.reset_parameters(torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(head.parameters(), lr=0.05)
+    x, labels, _ = pictures(60)
+    losses = []
+    for _ in range(60):
+        out = pool_instances(head, x, [places] * len(x), SIZE, context=1.0)
+        loss = torch.nn.functional.cross_entropy(out.logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(later < earlier for earlier, later in pairwise(losses[::10]))
+    x, labels, actors = pictures(60)
+    out = pool_instances(head, x, [places] * len(x), SIZE, context=1.0)
+    assert (out.logits.argmax(1) == labels).float().mean() > 0.95
+    assert (out.winners[torch.arange(60), labels] == actors + 1).float().mean() > 0.95
