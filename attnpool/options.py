@@ -35,6 +35,9 @@ class TrainOptions:
     )
     label_smoothing: float = field(default=0.0, metadata={"help": "part of the target that is spread over all classes"})
     pose_weight: float = field(default=1.0, metadata={"help": "of the pose loss, for heads that predict pose"})
+    pose_target: Literal["disc", "gaussian"] = field(
+        default="disc", metadata={"help": "heatmap of a joint: the official filled disc, or a Gaussian as wide"}
+    )
     patience: int = field(
         default=0,
         metadata={
@@ -57,6 +60,8 @@ class TrainOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")
         if not (math.isfinite(self.positive_weight) and self.positive_weight > 0):
             raise ValueError(f"positive_weight is {self.positive_weight}; give a positive number")
+        if self.pose_target not in ("disc", "gaussian"):
+            raise ValueError(f"unknown pose_target {self.pose_target!r}: use disc or gaussian")
         if not 0 < self.tune_fraction < 1:
             raise ValueError(f"tune_fraction is {self.tune_fraction}; give a number between 0 and 1")
         if not 0 <= self.label_smoothing < 1:
