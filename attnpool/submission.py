@@ -1,0 +1,46 @@
+"""The file that MPII's evaluation server takes for the activities of the test part, whose labels are not public."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from attnpool.storage import write_bytes
+
+
+def write_submission(path: Path, sample_ids: Sequence[int], classes: Sequence[str], scores: np.ndarray) -> None:
+    """Writes a MATLAB file of three variables, whole or not at all.
+
+    `sample_ids` (N x 1 double) are the pictures, `class_ids` (1 x K cell) the names of the classes and `scores`
+    (N x K double) what each picture was given for each class, rows and columns in that order.
+
+    Args:
+        path: ends in .mat; missing folders are made.
+        sample_ids: N positions in `RELEASE.annolist`, counted from 1, from `data.annolist_ids`.
+        classes: K names; 393 for MPII.
+        scores: `(N, K)`, higher is more certain.
+
+    Raises:
+        ValueError: another suffix, shapes that do not fit, an id that is not positive or stands there twice, or scores
+            that are not finite.
+        OSError: the file cannot be written.
+    """
+    from scipy.io import savemat
+
+    ids, table = np.asarray(sample_ids, dtype=np.int64), np.asarray(scores, dtype=np.float64)
+    if path.suffix != ".mat":
+        raise ValueError(f"{path}: a submission is a MATLAB file; let its name end in .mat")
+    if ids.ndim != 1 or not len(ids) or table.shape != (len(ids), len(classes)):
+        raise ValueError(f"scores {table.shape} must be (pictures, classes), here ({len(ids)}, {len(classes)})")
+    if (ids < 1).any() or len(np.unique(ids)) < len(ids):
+        raise ValueError("every picture of a submission needs a number of its own, counted from 1")
+    if not np.isfinite(table).all():
+        raise ValueError("the scores are not finite: the network diverged, train it again with a lower learning rate")
+    names = np.empty((1, len(classes)), dtype=object)
+    names[0, :] = list(classes)
+    file = io.BytesIO()
+    savemat(file, {"sample_ids": ids[:, None].astype(np.float64), "class_ids": names, "scores": table})
+    write_bytes(path, file.getvalue())
