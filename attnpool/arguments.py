@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import types
 from collections.abc import Sequence
 from dataclasses import fields
@@ -110,6 +111,24 @@ def checked(recipe: Path, name: str, action: argparse.Action, value: Any) -> Any
     if action.choices is not None and converted not in action.choices:
         raise ValueError(f"{recipe}: {name} is {value!r}; use one of {', '.join(map(str, action.choices))}")
     return converted
+
+
+def weighted_run(word: str) -> tuple[Path, float]:
+    """`runs/flow=1.5` -> the folder and the weight, which is 1 if it is not given.
+
+    Raises:
+        ValueError: the weight is no positive number.
+    """
+    folder, equals, weight = word.rpartition("=")
+    if not equals:
+        return Path(word), 1.0
+    try:
+        value = float(weight)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"--fuse {word}: {weight!r} is no weight; write a positive number, such as {folder}=1.5")
+    return Path(folder), value
 
 
 def expand(files: Sequence[str]) -> list[Path]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from attnpool.arguments import collect, expand
+from attnpool.arguments import collect, expand, weighted_run
 from attnpool.options import OptimizerOptions, TrainOptions
 
 Result = tuple[Any, str]
@@ -82,7 +82,7 @@ def train(args: argparse.Namespace) -> Result:
         task=train_part.task,
         weights=args.weights,
         freeze_backbone=args.freeze_backbone,
-        view={"image_size": view.image_size, "short_side": view.short_side, "max_width": view.max_width},
+        view=view.of_model(),
         seed=options.seed,
     )
     run = run_training(
@@ -124,7 +124,17 @@ def evaluate(args: argparse.Namespace) -> Result:
 
     run = Run.load(args.run_folder, best=args.best)
     found = run_evaluation(
-        run, args.source, split=args.split, cache=args.cache, use_cache=args.use_cache, progress=True
+        run,
+        args.source,
+        split=args.split,
+        cache=args.cache,
+        use_cache=args.use_cache,
+        workers=args.workers,
+        crops=args.crops,
+        flip=args.flip,
+        frames=args.frames,
+        fuse=[weighted_run(word) for word in args.fuse],
+        progress=True,
     )
     plot = args.plot or args.run_folder / f"evaluation-{args.split}.png"
     evaluation_figure(plot, found.scores, found.confusion, found.classes)

@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from attnpool.checkpoint import Run
 from attnpool.data import Index, ViewOptions, read_splits
 from attnpool.examples import CachedFeatures, Pictures, Source
-from attnpool.explain import peak, pointing
 from attnpool.features import extract
 from attnpool.metrics import Scores, confusion, score
-from attnpool.pooling import Pooled
-from attnpool.progress import bar
 from attnpool.recognizer import Recognizer
-
-BATCH = 32
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Scores of the readable pictures of an index, in its order.
-
-    Attributes:
-        probabilities: `(n, K)` float64, softmax or sigmoids; what average precision ranks.
-        targets: `(n, K)` bool.
-        paths: of the n samples.
-        pointed: `(n,)` 1 where the combined map of the true class peaks in the evidence, 0 where not, NaN without
-            evidence or without a combined map.
-        failed: `(path, reason)` of pictures that cannot be read.
-    """
-
-    probabilities: np.ndarray
-    targets: np.ndarray
-    paths: list[str]
-    pointed: np.ndarray
-    failed: list[tuple[str, str]]
+from attnpool.scoring import Outputs, as_probabilities, score_source
 
 
 @dataclass(frozen=True)
@@ -80,92 +55,6 @@ class Evaluation:
         return "\n".join(lines)
 
 
-@torch.no_grad()
-def score_source(
-    model: Recognizer,
-    source: Source,
-    *,
-    maps: bool = True,
-    device: torch.device | None = None,
-    positions: Sequence[int] | None = None,
-    progress: str = "",
-) -> Outputs:
-    """Scores every sample of a source with the model as it stands, in eval mode; leaves the mode as it was.
-
-    Args:
-        model: the recognizer.
-        source: of pictures or features.
-        maps: also make combined maps and see whether they point to the evidence.
-        device: where the model is.
-        positions: only these samples.
-        progress: title of a progress bar, "" for none.
-    """
-    was_training = model.training
-    model.eval()
-    order = list(range(len(source.index)) if positions is None else positions)
-    probabilities, targets, paths, pointed, failed = [], [], [], [], list(source.failed)
-    shown = bar(len(order), progress, "images", hidden=not progress)
-    with_evidence = maps and any(sample.evidence for sample in source.index)
-    for batch in source.batches(
-        [order[i : i + BATCH] for i in range(0, len(order), BATCH)], seed=0, epoch=0, train=False
-    ):
-        failed += batch.failed
-        shown.update(len(batch.paths) + len(batch.failed))
-        if not batch.paths:
-            continue
-        inputs = batch.inputs.to(device) if device else batch.inputs
-        if source.cached:
-            out = model.pool(inputs, maps=with_evidence)
-        else:
-            out = model(model.normalize(inputs), maps=with_evidence)
-        probabilities.append(as_probabilities(out.logits, model.task))
-        targets.append(batch.targets.numpy() > 0)
-        paths += batch.paths
-        pointed.append(points(out, batch.targets, batch.evidence, model.view["image_size"] or 0))
-    shown.close()
-    model.train(was_training)
-    width = len(model.classes)
-    return Outputs(
-        np.concatenate(probabilities) if paths else np.zeros((0, width)),
-        np.concatenate(targets) if paths else np.zeros((0, width), bool),
-        paths,
-        np.concatenate(pointed) if paths else np.zeros(0),
-        failed,
-    )
-
-
-def merge(accelerator: Any, outputs: Outputs) -> Outputs:
-    """The outputs of all processes of a training, in each of them."""
-    if accelerator.num_processes == 1:
-        return outputs
-    from accelerate.utils import gather_object
-
-    parts: list[Outputs] = gather_object([outputs])
-    return Outputs(
-        np.concatenate([part.probabilities for part in parts]),
-        np.concatenate([part.targets for part in parts]),
-        [path for part in parts for path in part.paths],
-        np.concatenate([part.pointed for part in parts]),
-        list(dict.fromkeys(failure for part in parts for failure in part.failed)),
-    )
-
-
-def as_probabilities(logits: Tensor, task: str) -> np.ndarray:
-    """Softmax or sigmoids of logits `(B, K)` in float64."""
-    exact = logits.detach().double().cpu()
-    return (exact.softmax(1) if task == "single" else exact.sigmoid()).numpy()
-
-
-def points(out: Pooled, targets: Tensor, evidence: Sequence[Sequence[Any]], size: int) -> np.ndarray:
-    """`(B,)`: whether the combined map of the (first) true class peaks in the evidence; NaN where none is known."""
-    if out.combined is None or not len(targets):
-        return np.full(len(targets), np.nan)
-    true = targets.argmax(1)
-    combined = out.combined[torch.arange(len(true)), true.to(out.combined.device)]
-    boxes = [boxes if positive else [] for boxes, positive in zip(evidence, targets.any(1).tolist(), strict=True)]
-    return pointing(peak(combined, (size, size)), boxes)
-
-
 def summarize(outputs: Outputs, model: Recognizer, split: str) -> Evaluation:
     """The scores of some outputs.
 
@@ -174,10 +63,11 @@ def summarize(outputs: Outputs, model: Recognizer, split: str) -> Evaluation:
     """
     if not outputs.paths:
         raise ValueError(f"{split}: none of its {len(outputs.failed)} pictures can be read; see attnpool check")
-    scores = score(outputs.probabilities, outputs.targets, model.classes, model.task)
+    probabilities = as_probabilities(torch.from_numpy(outputs.logits), model.task)
+    scores = score(probabilities, outputs.targets, model.classes, model.task)
     counts = None
     if model.task == "single":
-        counts = confusion(outputs.probabilities, outputs.targets.argmax(1), len(model.classes))
+        counts = confusion(probabilities, outputs.targets.argmax(1), len(model.classes))
     answered = outputs.pointed[~np.isnan(outputs.pointed)]
     return Evaluation(
         scores, counts, model.classes, split, float(answered.mean()) if len(answered) else None, outputs.failed
@@ -251,6 +141,10 @@ def evaluate(
     cache: Path | None = None,
     use_cache: bool = True,
     workers: int = 0,
+    crops: int = 1,
+    flip: bool = False,
+    frames: int | None = None,
+    fuse: Sequence[tuple[Run | str | Path, float]] = (),
     progress: bool = False,
 ) -> Evaluation:
     """Scores a run on a dataset: mAP in three definitions, accuracy, every class, pointing where boxes are known.
@@ -260,8 +154,12 @@ def evaluate(
         data: an index, all of which is used, or a source such as "folder:photos", of which `split` is.
         split: see `choose_split`.
         best: use the weights of the best epoch; they were chosen on the part that the training monitored.
-        cache, use_cache: of features, for a frozen backbone.
+        cache, use_cache: of features, for a frozen backbone and the single view that it keeps.
         workers: processes that decode pictures.
+        crops, flip: average the logits of several views, see `data.test_views`.
+        frames: of every clip; the run's own number by default.
+        fuse: other runs of the same classes, such as one on optical flow, and their weights; this run's is 1. The
+            logits are added (late fusion).
         progress: show a progress bar.
 
     Raises:
@@ -274,9 +172,25 @@ def evaluate(
     else:
         index, split_name = choose_split(loaded, data, split), split
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = loaded.model.to(device)
-    source: Source = Pictures(index, ViewOptions(**model.view), workers)
-    if model.backbone.frozen and use_cache:
-        source = CachedFeatures(extract(model, index, cache=cache, workers=workers, device=device, progress=progress))
-    outputs = score_source(model, source, device=device, progress="evaluate" if progress else "")
-    return summarize(outputs, model, split_name)
+
+    def outputs(stream: Run) -> Outputs:
+        require_classes(stream, index)
+        model = stream.model.to(device)
+        options = ViewOptions(**model.view | ({} if frames is None else {"frames": frames}))
+        source: Source = Pictures(index, options, workers, crops=crops, flip=flip)
+        if model.backbone.frozen and use_cache and crops == 1 and not flip and frames is None:
+            kept = extract(model, index, cache=cache, workers=workers, device=device, progress=progress)
+            source = CachedFeatures(kept)
+        return score_source(model, source, device=device, progress="evaluate" if progress else "")
+
+    found = outputs(loaded)
+    if fuse:
+        others = [outputs(Run.load(other) if isinstance(other, str | Path) else other) for other, _ in fuse]
+        for other in others:  # what one stream cannot read is none of this one's affair: both see the same samples
+            if other.paths != found.paths:
+                raise ValueError(f"{split_name}: the streams could not read the same samples; see attnpool check")
+        from attnpool.fusion import fuse as fused
+
+        weights = [1.0, *(weight for _, weight in fuse)]
+        found = replace(found, logits=fused([stream.logits for stream in (found, *others)], weights))
+    return summarize(found, loaded.model, split_name)

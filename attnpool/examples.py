@@ -6,10 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 from torch import Tensor
 
-from attnpool.data import Box, Index, ViewOptions, load
+from attnpool.data import Box, Index, ViewOptions, label_tensors, load
 from attnpool.features import Features
+
+_FRAMES = 3  # apart from the streams of `data.loader`
 
 People = list[list[tuple[tuple[float, float] | None, ...]]]
 
@@ -19,17 +22,19 @@ class Examples:
     """A batch.
 
     Attributes:
-        inputs: pixels uint8 `(B, 3, S, S)`, or features float32 `(B, C, h, w)`.
-        targets: float32 `(B, K)`.
+        inputs: pixels uint8 `(B, 3, S, S)`, or features float32 `(B, C, h, w)`; with a T after the B for clips.
+        targets, known: `(B, K)`, as in `data.Batch`.
         paths: the names of the B samples.
-        people, evidence: in pixels of the network's input, as in `data.Batch`.
+        people, boxes, evidence: in pixels of the network's input, as in `data.Batch`.
         failed: `(path, reason)` of pictures that belonged here and cannot be read.
     """
 
     inputs: Tensor
     targets: Tensor
+    known: Tensor
     paths: list[str]
     people: People
+    boxes: list[list[Box]]
     evidence: list[list[Box]]
     failed: list[tuple[str, str]]
 
@@ -51,35 +56,80 @@ class Pictures:
     cached = False
     failed: tuple[tuple[str, str], ...] = ()
 
-    def __init__(self, index: Index, options: ViewOptions, workers: int = 0) -> None:
+    def __init__(
+        self, index: Index, options: ViewOptions, workers: int = 0, *, crops: int = 1, flip: bool = False
+    ) -> None:
         self.index = index
         self.options = options
         self.workers = workers
+        self.crops, self.flip = crops, flip  # in testing
 
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Examples]:
-        for batch in load(self.index, self.options, order, seed=seed, epoch=epoch, train=train, workers=self.workers):
+        loaded = load(
+            self.index,
+            self.options,
+            order,
+            seed=seed,
+            epoch=epoch,
+            train=train,
+            workers=self.workers,
+            crops=self.crops,
+            flip=self.flip,
+        )
+        for batch in loaded:
             paths = [self.index.samples[i].path for i in batch.indices.tolist()]
-            yield Examples(batch.pixels, batch.targets, paths, batch.people, batch.evidence, batch.failed)
+            yield Examples(
+                batch.pixels,
+                batch.targets,
+                batch.known,
+                paths,
+                batch.people,
+                batch.boxes,
+                batch.evidence,
+                batch.failed,
+            )
 
 
 class CachedFeatures:
-    """Batches of features of a frozen backbone, read from the cache; every picture's one view, without augmentation."""
+    """Batches of features of a frozen backbone, read from the cache: every picture's one view, without augmentation.
+
+    Of a clip, testing sees all frames that were kept, and training draws one of them from each of `segments` parts.
+
+    Args:
+        features: of the samples.
+        segments: of clips; 0 takes all frames in training, too.
+    """
 
     cached = True
 
-    def __init__(self, features: Features) -> None:
+    def __init__(self, features: Features, segments: int = 0) -> None:
         self.features = features
+        self.segments = segments
         self.index = features.index
         self.failed = features.failed
 
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Examples]:
         features = self.features
         for positions in order:
+            frames = [self.draw(seed, epoch, i) if train else None for i in positions]
+            samples = [self.index.samples[i] for i in positions]
+            targets, known = label_tensors(samples, len(self.index.classes))
             yield Examples(
-                features.batch(positions),
-                features.targets(positions),
-                [self.index.samples[i].path for i in positions],
-                [features.people(i) for i in positions],
+                features.batch(positions, frames),
+                targets,
+                known,
+                [sample.path for sample in samples],
+                [people for i, chosen in zip(positions, frames, strict=True) for people in features.people(i, chosen)],
+                [features.boxes(i) for i in positions],
                 [features.evidence(i) for i in positions],
                 [],
             )
+
+    def draw(self, seed: int, epoch: int, position: int) -> list[int] | None:
+        """Which of the frames that were kept training sees of a clip."""
+        kept = self.features.frames
+        if not kept or not self.segments or self.segments >= kept:
+            return None
+        from attnpool.data.sampling import segment_positions
+
+        return segment_positions(kept, self.segments, rng=np.random.default_rng([_FRAMES, seed, epoch, position]))

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from attnpool.data import Box, Index, View, ViewOptions, load
+from attnpool.data.people import Joints, people_of, person_boxes
 from attnpool.feature_store import FeatureStore
 from attnpool.folding import folded
 from attnpool.progress import bar
 from attnpool.recognizer import Recognizer, Standardize
-from attnpool.storage import versions
+from attnpool.storage import cache_folder, versions
 
 FORMAT = 1
 BATCH = 8  # larger ones leave the processor's caches and are slower on a CPU
@@ -33,11 +34,12 @@ RELEVANT = ("torch", "timm", "pillow")
 
 @dataclass(frozen=True)
 class Features:
-    """Features of the readable pictures of an index, read from disk as they are needed.
+    """Features of the readable pictures or clips of an index, read from disk as they are needed.
 
     Attributes:
         index: the readable samples.
-        store: `(R, h, w, C)` float16, memory-mapped; holds other datasets' rows, too. (Float32 after `averaged`.)
+        store: `(R, h, w, C)` float16, memory-mapped; holds other datasets' rows, too. (Float32 after `averaged`.) Of
+            clips `(R, T, h, w, C)`.
         rows: `(n,)` the row of every sample.
         matrices: `(n, 2, 3)` from `(x, y, 1)` in a picture to `(x, y)` in the network's input.
         image_size: side of the network's input in pixels.
@@ -55,31 +57,52 @@ class Features:
         return len(self.index)
 
     @property
-    def map_size(self) -> tuple[int, int]:
-        """Height and width of the feature map."""
-        return self.store.shape[1], self.store.shape[2]
+    def frames(self) -> int:
+        """T of clips, 0 of pictures."""
+        return self.store.shape[1] if self.store.ndim == 5 else 0
 
-    def batch(self, positions: Sequence[int]) -> Tensor:
-        """Features `(B, C, h, w)` of some samples, float32, channels last in memory."""
-        rows = torch.from_numpy(self.store[self.rows[list(positions)]])
-        return rows.float().permute(0, 3, 1, 2)
+    def batch(self, positions: Sequence[int], frames: Sequence[Sequence[int] | None] | None = None) -> Tensor:
+        """Features of some samples, float32, channels last in memory.
 
-    def targets(self, positions: Sequence[int]) -> Tensor:
-        """`(B, K)`: 1 for the labels of each sample, 0 elsewhere."""
-        targets = torch.zeros(len(positions), len(self.index.classes))
-        for row, position in enumerate(positions):
-            targets[row, list(self.index.samples[position].labels)] = 1
-        return targets
+        Args:
+            positions: of the samples.
+            frames: of each clip the frames to take, the same number of each; `None` for all.
+
+        Returns:
+            `(B, C, h, w)`, or `(B, T, C, h, w)` of clips.
+        """
+        rows = self.rows[list(positions)]
+        if frames is None or all(chosen is None for chosen in frames):
+            taken = self.store[rows]
+        else:  # a frame at a time: reading whole clips would read many times what is needed
+            taken = np.stack([self.store[row][list(chosen or ())] for row, chosen in zip(rows, frames, strict=True)])
+        return torch.from_numpy(taken).float().movedim(-1, -3)
 
     def view(self, position: int) -> View:
         """Where the network's input lies in the picture (without pixels)."""
         pixels = torch.empty(1, dtype=torch.uint8).expand(3, self.image_size, self.image_size)
         return View(pixels, self.matrices[position], False)
 
-    def people(self, position: int) -> list[tuple[tuple[float, float] | None, ...]]:
-        """Joints of everybody in the picture, in pixels of the network's input."""
-        view = self.view(position)
-        return [view.points(person.joints) for person in self.index.samples[position].people if person.joints]
+    def people(self, position: int, frames: Sequence[int] | None = None) -> list[list[Joints]]:
+        """Joints of everybody in the picture, or in each of a clip's frames, in pixels of the network's input."""
+        sample, view = self.index.samples[position], self.view(position)
+        shown: Sequence[int | None] = [None]
+        if self.frames:
+            shown = range(self.frames) if frames is None else frames
+            if sample.keypoints:  # which of the clip's frames were kept depends on how many it has
+                from attnpool.data.sampling import segment_positions
+                from attnpool.data.video import count_frames
+
+                kept = segment_positions(count_frames(self.index.file(sample)), self.frames)
+                shown = [kept[t] for t in shown if t is not None]
+        return [[view.points(joints) for joints in people_of(self.index, sample, frame)] for frame in shown]
+
+    def boxes(self, position: int) -> list[Box]:
+        """Boxes of the persons in a picture, in pixels of the network's input."""
+        sample = self.index.samples[position]
+        if self.frames:
+            return []
+        return self.view(position).boxes(person_boxes(sample, people_of(self.index, sample)))
 
     def evidence(self, position: int) -> list[Box]:
         """Evidence boxes in pixels of the network's input."""
@@ -98,21 +121,18 @@ class Features:
         return replace(self, index=index, rows=self.rows[keep], matrices=self.matrices[keep], failed=failed)
 
     def averaged(self) -> Features:
-        """The same with every map replaced by its mean: all that average pooling needs, in a small part of the time."""
-        means = [self.batch(chunk).mean((2, 3)) for chunk in self.chunks()]
+        """The same with every map replaced by its mean: all that average pooling needs, in a small part of the time.
+
+        A clip becomes the mean over its frames, which is what the mean of its frames' logits sees.
+        """
+        means = [self.batch(chunk).movedim(-3, 1).flatten(2).mean(2) for chunk in self.chunks()]
         pooled = torch.cat(means)[:, None, None].numpy()
         return replace(self, store=pooled, rows=np.arange(len(self)))
 
-    def chunks(self, size: int = 64) -> Iterator[range]:
+    def chunks(self) -> Iterator[range]:
         """Positions in portions that fit into memory."""
+        size = max(1, 64 // max(self.frames, 1))
         return (range(start, min(start + size, len(self))) for start in range(0, len(self), size))
-
-
-def cache_folder() -> Path:
-    """Where features are kept if nothing else is said: `$ATTNPOOL_CACHE`, or attnpool in the user's cache folder."""
-    if named := os.environ.get("ATTNPOOL_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attnpool"
 
 
 def extract(
@@ -140,7 +160,7 @@ def extract(
     """
     if not model.backbone.frozen:
         raise ValueError("features of a backbone that is trained change with every step: use freeze_backbone=True")
-    store = FeatureStore((cache or cache_folder()) / "features" / store_key(model))
+    store = FeatureStore((cache or cache_folder()) / "features" / store_key(model, index.media))
     digests, failed = digest_files(index)
     with store.lock():
         known = store.rows()
@@ -164,11 +184,14 @@ def extract(
     )
 
 
-def store_key(model: Recognizer) -> str:
+def store_key(model: Recognizer, media: str) -> str:
     """Name of the store: a hash of everything that changes features."""
+    view = ViewOptions(**model.view).of_model()
+    if media == "pictures":
+        del view["frames"]
     used = {name: version for name, version in versions().items() if name in RELEVANT}
     backbone = model.backbone
-    parts = [FORMAT, backbone.digest(), backbone.mean, backbone.std, sorted(model.view.items()), used]
+    parts = [FORMAT, media, backbone.digest(), backbone.mean, backbone.std, sorted(view.items()), used]
     digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
     return f"{backbone.name.replace('/', '_')}-{model.view['image_size']}-{digest}"
 
@@ -178,12 +201,22 @@ def digest_files(index: Index) -> tuple[list[str], list[tuple[str, str]]]:
     digests, failed = [], []
     for sample in index:
         try:
-            with index.file(sample).open("rb") as file:
-                digests.append(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest())
+            digests.append(digest_of(index.file(sample)))
         except OSError as error:
             digests.append("")
             failed.append((sample.path, error.strerror or str(error)))
     return digests, failed
+
+
+def digest_of(path: Path) -> str:
+    """Content hash of a file, or of the files of a folder of frames."""
+    if path.is_dir():
+        whole = hashlib.blake2b(digest_size=16)
+        for name in sorted(os.listdir(path)):
+            whole.update(f"{name}\0{digest_of(path / name)}\0".encode(errors="surrogateescape"))
+        return whole.hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def with_copies(failed: Sequence[tuple[str, str]], index: Index, digests: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -211,7 +244,8 @@ def compute(
     """Adds the features of the pictures `todo` to a store; returns `(path, reason)` of those that cannot be decoded."""
     device = device or torch.device("cpu")
     backbone = folded(model.backbone, device)
-    batches = [list(todo[start : start + BATCH]) for start in range(0, len(todo), BATCH)]
+    size = BATCH if index.media == "pictures" else 1
+    batches = [list(todo[start : start + size]) for start in range(0, len(todo), size)]
     loaded = load(index, ViewOptions(**model.view), batches, seed=0, epoch=0, train=False, workers=workers)
     failed = []
     with store.appending(len(todo)) as rows, bar(len(todo), "features", "images", hidden=not progress) as shown:
@@ -219,8 +253,10 @@ def compute(
             failed += batch.failed
             if len(batch.indices):
                 with torch.inference_mode():
-                    x = model.normalize(batch.pixels.to(device)).contiguous(memory_format=torch.channels_last)
+                    pixels = batch.pixels.to(device)
+                    x = model.normalize(pixels.flatten(0, -4)).contiguous(memory_format=torch.channels_last)
                     features = backbone(x).permute(0, 2, 3, 1).to("cpu", torch.float16)
+                    features = features.unflatten(0, pixels.shape[:-3])
                 if not bool(torch.isfinite(features).all()):
                     raise ValueError(
                         f"{model.backbone.name}: has features beyond half precision; train it with --no-use-cache"
@@ -233,10 +269,10 @@ def compute(
 def statistics(features: Features) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of every channel over all pictures and positions, `(C,)` each, for `Standardize`."""
     count = 0
-    total = torch.zeros(features.store.shape[3], dtype=torch.float64)
+    total = torch.zeros(features.store.shape[-1], dtype=torch.float64)
     squares = torch.zeros_like(total)
     for chunk in features.chunks():
-        x = features.batch(chunk).permute(0, 2, 3, 1).flatten(0, 2)
+        x = features.batch(chunk).movedim(-3, -1).flatten(0, -2)
         total += x.sum(0, dtype=torch.float64)
         squares += x.square().sum(0, dtype=torch.float64)
         count += x.shape[0]

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from attnpool.data import View, ViewOptions, eval_view, read_image
-from attnpool.evaluation import as_probabilities
 from attnpool.pooling import Pooled
 from attnpool.recognizer import Recognizer
+from attnpool.scoring import as_probabilities
 
 
 @dataclass(frozen=True)

@@ -146,14 +146,18 @@ class Recognizer(nn.Module):
         Raises:
             ValueError: the input has other than 4 or 5 axes.
         """
-        if x.ndim == 4:
-            return self.pool(self.backbone(x), maps=maps)
-        if x.ndim != 5:
+        return self.pool(self.features(x), maps=maps)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What is pooled: `(B, 3, H, W)` -> `(B, C, h, w)`, or `(B, T, 3, H, W)` -> `(B, T, C, h, w)`."""
+        if x.ndim not in (4, 5):
             raise ValueError(f"input must be (B, 3, H, W) or (B, T, 3, H, W), not of shape {tuple(x.shape)}")
-        return clip_consensus(self.pool(self.backbone(x.flatten(0, 1)), maps=maps), x.shape[1])
+        return self.backbone(x.flatten(0, -4)).unflatten(0, x.shape[:-3])
 
     def pool(self, features: Tensor, *, maps: bool = False) -> Pooled:
-        """Scores features `(B, C, H, W)` of the backbone, such as those of `features.FeatureCache`."""
+        """Scores features of the backbone, `(B, C, h, w)` or, of clips, `(B, T, C, h, w)`."""
+        if features.ndim == 5:
+            return clip_consensus(self.pool(features.flatten(0, 1), maps=maps), features.shape[1])
         return self.head(self.standardize(features), maps=maps)
 
     def describe(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from attnpool.checkpoint import (
     unpack_optimizer,
 )
 from attnpool.data import batches
-from attnpool.evaluation import merge, score_source, summarize
+from attnpool.evaluation import summarize
 from attnpool.examples import Examples, Source
 from attnpool.losses import class_weights, classification_loss, pose_loss
 from attnpool.optimization import MovingAverage, build_optimizer, rate_factor
@@ -38,6 +38,7 @@ from attnpool.options import OptimizerOptions, TrainOptions
 from attnpool.pose import heatmaps
 from attnpool.progress import bar
 from attnpool.recognizer import Recognizer
+from attnpool.scoring import merge, score_source
 from attnpool.storage import save_tensors, write_text
 
 SAVE_SECONDS = 60  # the most that a killed process loses
@@ -66,8 +67,10 @@ class Step(nn.Module):
         )
         if out.pose is not None and options.pose_weight:
             size = model.view["image_size"]
-            target, labelled = heatmaps(batch.people, (size, size), (out.pose.shape[2], out.pose.shape[3]))
-            loss = loss + options.pose_weight * pose_loss(out.pose, target.to(device), labelled.to(device))
+            pose = out.pose.flatten(0, -4)  # the frames of clips are so many pictures
+            cells = (pose.shape[2], pose.shape[3])
+            target, labelled = heatmaps(batch.people, (size, size), cells, kind=options.pose_target)
+            loss = loss + options.pose_weight * pose_loss(pose, target.to(device), labelled.to(device))
         return loss
 
 

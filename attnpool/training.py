@@ -145,4 +145,4 @@ def prepare(
     standardize(model, chosen[0])
     if model.pooling == "average":  # the mean of standardised features is the standardised mean: same scores, sooner
         chosen = [part.averaged() for part in chosen]
-    return CachedFeatures(chosen[0]), CachedFeatures(chosen[1])
+    return CachedFeatures(chosen[0], view.segments), CachedFeatures(chosen[1])

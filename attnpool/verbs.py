@@ -111,6 +111,21 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
         metavar="PNG",
         help="where to draw per-class AP and confusion (default: evaluation-SPLIT.png in the run)",
     )
+    made.add_argument("--frames", type=int, metavar="N", help="frames of a clip (default: the run's)")
+    made.add_argument(
+        "--crops", type=int, choices=(1, 10), default=1, help="10: corners and middle, and their mirror images"
+    )
+    made.add_argument("--flip", action="store_true", help="also score the mirror image")
+    made.add_argument(
+        "--fuse",
+        nargs="+",
+        default=[],
+        metavar="RUN[=W]",
+        help="add other streams' logits, weighted (a flow stream: 1.5); W is 1 if not given",
+    )
+    made.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that decode (default: %(default)s)"
+    )
     made.add_argument("--no-cache", dest="use_cache", action="store_false", help="compute features anew")
     folder(made, "--cache", "folder of features (default: $ATTNPOOL_CACHE or the user's cache)")
 

@@ -12,9 +12,9 @@ import pytest
 from command_line import Outcome, attnpool, refused
 
 from attnpool.arguments import Parser, add_fields, add_recipe, collect, expand, read_recipe
-from attnpool.verbs import build_parser
 from attnpool.data import ViewOptions
 from attnpool.options import OptimizerOptions, TrainOptions
+from attnpool.verbs import build_parser
 
 
 @dataclass(frozen=True)

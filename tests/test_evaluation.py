@@ -17,12 +17,13 @@ from sklearn.metrics import accuracy_score, average_precision_score
 
 from attnpool.checkpoint import Run
 from attnpool.data import Index, ViewOptions, read, read_all
-from attnpool.evaluation import Outputs, choose_split, evaluate, points, score_source, summarize
+from attnpool.evaluation import choose_split, evaluate, summarize
 from attnpool.examples import CachedFeatures, Pictures, Source
 from attnpool.features import extract
 from attnpool.pooling import Pooled
 from attnpool.prediction import predict
 from attnpool.recognizer import Recognizer
+from attnpool.scoring import Outputs, as_probabilities, points, score_source
 
 
 @pytest.fixture(scope="module")
@@ -178,14 +179,15 @@ def test_cached_features_score_as_the_pictures_do(done: Run, world: Path, poolin
     cached, pictures = (score_source(model, source_of(model, index, cached=use)) for use in (True, False))
     assert model.training  # as it was
     assert cached.paths == pictures.paths == names(index)
-    assert np.abs(cached.probabilities - pictures.probabilities).max() < 1e-3
-    assert np.ptp(pictures.probabilities) > 0.05
+    chances = [as_probabilities(torch.from_numpy(found.logits), model.task) for found in (cached, pictures)]
+    assert np.abs(chances[0] - chances[1]).max() < 1e-3
+    assert np.ptp(chances[1]) > 0.05
     assert np.array_equal(cached.targets, pictures.targets)
     assert np.mean(cached.pointed == pictures.pointed) > 0.9
     some = score_source(model, source_of(model, index, cached=True), positions=[5, 3], maps=False)
     assert some.paths == [names(index)[5], names(index)[3]]
     assert np.isnan(some.pointed).all()
-    assert some.probabilities == pytest.approx(cached.probabilities[[5, 3]])
+    assert as_probabilities(torch.from_numpy(some.logits), model.task) == pytest.approx(chances[0][[5, 3]])
 
 
 def test_best_weights(done: Run, run: Path, world: Path) -> None:
@@ -264,7 +266,7 @@ def test_several_labels_an_image(done: Run) -> None:
     model = Recognizer(done.model.backbone, classes=["a", "b", "c"], task="multi", view=done.model.view)
     chances = np.random.default_rng([1]).random((8, 3))
     targets = np.random.default_rng([2]).random((8, 3)) > 0.5
-    outputs = Outputs(chances, targets, [str(i) for i in range(8)], np.full(8, np.nan), [])
+    outputs = Outputs(chances, targets, np.ones((8, 3), bool), [str(i) for i in range(8)], np.full(8, np.nan), [])
     found = summarize(outputs, model, "all")
     assert (found.confusion, found.scores.accuracy, found.pointing) == (None, None, None)
     assert found.to_json()["accuracy"] is None

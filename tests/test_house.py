@@ -37,6 +37,7 @@ ONLY = {
     "bn_inception": set(),
     "backbone": {"weights", "bn_inception", "resnet_tf"},
     "resnet_tf": set(),
+    "tf_names": set(),
     "tf_reader": set(),
     "pose": set(),
     "options": set(),

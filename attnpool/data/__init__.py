@@ -9,7 +9,7 @@ from pathlib import Path
 from attnpool.data.check import Check, check_splits
 from attnpool.data.folder import read_folder
 from attnpool.data.index import Box, Index, Person, Sample
-from attnpool.data.loader import Batch, batches, load
+from attnpool.data.loader import Batch, batches, label_tensors, load
 from attnpool.data.media import read_image
 from attnpool.data.split import hold_out
 from attnpool.data.transforms import View, ViewOptions, eval_view, train_view
@@ -28,6 +28,7 @@ __all__ = [
     "check",
     "eval_view",
     "hold_out",
+    "label_tensors",
     "load",
     "read",
     "read_all",

@@ -5,16 +5,19 @@ from __future__ import annotations
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from attnpool.data.index import Box, Index
-from attnpool.data.media import UnreadableImage, read_image
-from attnpool.data.transforms import Joint, View, ViewOptions, eval_view, train_view
+from attnpool.data.index import Box, Index, Sample
+from attnpool.data.media import UnreadableImage as Unreadable
+from attnpool.data.media import read_image
+from attnpool.data.people import Joints, people_of, person_boxes
+from attnpool.data.transforms import View, ViewOptions, eval_view, train_view
 
 # The first word of every generator's seed, so that the order and the views of one (seed, epoch) are unrelated:
 # NumPy's seeds [s, e] and [s, e, 0] are the same.
@@ -23,14 +26,18 @@ _ORDER, _VIEW = 1, 2
 
 @dataclass
 class Batch:
-    """Pictures and what is known about them, in pixels of the network's input. B may be 0.
+    """Pictures or clips and what is known about them, in pixels of the network's input. B may be 0.
 
     Attributes:
-        pixels: uint8 (B, 3, S, S), RGB.
+        pixels: uint8 (B, 3, S, S), RGB; (B, T, 3, S, S) for the T frames of clips, or the T crops of pictures; with
+            more channels than 3 for optical flow.
         targets: float32 (B, K), 1 for the labels and 0 elsewhere.
+        known: bool (B, K), false where the label is ambiguous.
         indices: int64 (B,), positions in the index.
-        matrices: float64 (B, 2, 3), from `(x, y, 1)` in each picture to `(x, y)` in the network's input.
-        people: for every picture its persons with keypoints, each of them 16 entries `(x, y)` or `None`.
+        matrices: float64 (B, 2, 3), from `(x, y, 1)` in each picture to `(x, y)` in the (first) network's input.
+        people: for every picture, or for every frame of every clip (B * T in all), its persons with keypoints, each of
+            them 16 entries `(x, y)` or `None`.
+        boxes: for every picture the boxes of its persons, cut at the border; none for clips.
         evidence: for every picture the boxes of the evidence, cut at the border.
         objects: for every picture the boxes of the objects in use.
         failed: `(path, reason)` of the pictures which belonged here and could not be read.
@@ -38,9 +45,11 @@ class Batch:
 
     pixels: Tensor
     targets: Tensor
+    known: Tensor
     indices: Tensor
     matrices: np.ndarray
-    people: list[list[tuple[Joint, ...]]]
+    people: list[list[Joints]]
+    boxes: list[list[Box]]
     evidence: list[list[Box]]
     objects: list[list[Box]]
     failed: list[tuple[str, str]]
@@ -77,12 +86,15 @@ def load(
     epoch: int,
     train: bool,
     workers: int = 0,
+    crops: int = 1,
+    flip: bool = False,
 ) -> Iterator[Batch]:
-    """Decode and crop the pictures of each batch.
+    """Decode and crop the pictures or clips of each batch.
 
     The view of sample i follows from (seed, epoch, i) alone, whatever the number of workers and the batches. A
     picture that cannot be read is left out of its batch and recorded in `Batch.failed`. Worker processes end with the
-    iterator, also when it is left early.
+    iterator, also when it is left early. Of a clip, `options.segments` frames are drawn in training and
+    `options.frames` taken in testing, see `sampling.segment_positions`.
 
     Args:
         index: the dataset.
@@ -90,15 +102,18 @@ def load(
         batches: positions in the index, such as `batches()` gives them.
         seed: not negative.
         epoch: not negative.
-        train: random views (`train_view`) or the middle of the picture (`eval_view`).
+        train: random views (`train_views`) or those of testing (`test_views`).
         workers: processes that read ahead; 0 reads in this one.
+        crops, flip: in testing, see `test_views`.
 
     Raises:
-        ValueError: a negative seed, epoch or number of workers.
+        ValueError: a negative seed, epoch or number of workers, or a number of crops that is not 1 or 10.
     """
     if min(seed, epoch, workers) < 0:
         raise ValueError(f"seed {seed}, epoch {epoch} and workers {workers} must not be negative")
-    return _load(_Views(index, options, seed, epoch, train), batches, workers)
+    if crops not in (1, 10):
+        raise ValueError(f"crops is {crops}; use 1 (the middle) or 10 (corners and middle, and their mirror images)")
+    return _load(_Views(index, options, seed, epoch, train, crops, flip), batches, workers)
 
 
 def _load(views: _Views, batches: Sequence[Sequence[int]], workers: int) -> Iterator[Batch]:
@@ -129,52 +144,94 @@ class _Item:
     """A view as workers send it: NumPy arrays go through a pipe, torch's tensors would need room in /dev/shm."""
 
     i: int
-    pixels: np.ndarray | None  # None: could not be read
-    matrix: np.ndarray
-    people: list[tuple[Joint, ...]]
-    evidence: list[Box]
-    objects: list[Box]
+    pixels: np.ndarray | None = None  # None: could not be read
+    matrix: np.ndarray = field(default_factory=lambda: np.zeros((2, 3)))
+    people: list[list[Joints]] = field(default_factory=list)  # for every view
+    boxes: list[Box] = field(default_factory=list)
+    evidence: list[Box] = field(default_factory=list)
+    objects: list[Box] = field(default_factory=list)
     reason: str = ""
 
 
 class _Views(Dataset[_Item]):
-    def __init__(self, index: Index, options: ViewOptions, seed: int, epoch: int, train: bool) -> None:
+    def __init__(
+        self, index: Index, options: ViewOptions, seed: int, epoch: int, train: bool, crops: int = 1, flip: bool = False
+    ) -> None:
         self.index, self.options, self.seed, self.epoch, self.train = index, options, seed, epoch, train
+        self.crops, self.flip = crops, flip
 
     def __getitem__(self, i: int) -> _Item:
         sample = self.index.samples[i]
+        rng = np.random.default_rng([_VIEW, self.seed, self.epoch, i]) if self.train else None
         try:
-            image = read_image(self.index.file(sample))
-        except UnreadableImage as error:
-            return _Item(i, None, np.zeros((2, 3)), [], [], [], error.reason)
-        view: View
-        if self.train:
-            view = train_view(image, self.options, np.random.default_rng([_VIEW, self.seed, self.epoch, i]))
-        else:
-            view = eval_view(image, self.options)
-        people = [view.points(person.joints) for person in sample.people if person.joints]
+            return self.clip(i, sample, rng) if self.index.media == "clips" else self.picture(i, sample, rng)
+        except Unreadable as error:
+            return _Item(i, reason=error.reason)
+
+    def picture(self, i: int, sample: Sample, rng: np.random.Generator | None) -> _Item:
+        image = read_image(self.index.file(sample))
+        views = self.views([image], rng)
+        joints = people_of(self.index, sample)
+        first = views[0]
         return _Item(
-            i, view.pixels.numpy(), view.matrix, people, view.boxes(sample.evidence), view.boxes(sample.objects)
+            i,
+            first.pixels.numpy() if len(views) == 1 else np.stack([view.pixels.numpy() for view in views]),
+            first.matrix,
+            [[view.points(person) for person in joints] for view in views],
+            first.boxes(person_boxes(sample, joints)),
+            first.boxes(sample.evidence),
+            first.boxes(sample.objects),
         )
+
+    def clip(self, i: int, sample: Sample, rng: np.random.Generator | None) -> _Item:
+        from attnpool.data.sampling import segment_positions
+        from attnpool.data.video import count_frames, read_frames
+
+        file, options = self.index.file(sample), self.options
+        segments = options.segments if self.train else options.frames
+        positions = segment_positions(count_frames(file), segments, rng=rng)
+        views = self.views(read_frames(file, positions), rng)
+        crops = len(views) // len(positions)
+        people = [
+            [view.points(person) for person in people_of(self.index, sample, positions[v // crops])]
+            for v, view in enumerate(views)
+        ]
+        return _Item(i, np.stack([view.pixels.numpy() for view in views]), views[0].matrix, people)
+
+    def views(self, frames: list[Image.Image], rng: np.random.Generator | None) -> list[View]:
+        """The views of a picture or of a clip's frames, all with one geometry; for every frame its crops."""
+        if rng is not None:
+            return [train_view(frame, self.options, rng) for frame in frames]
+        return [eval_view(frame, self.options) for frame in frames]
 
 
 def _collate(items: Sequence[_Item], index: Index, size: int) -> Batch:
     good = [item for item in items if item.pixels is not None]
-    pixels = torch.empty(len(good), 3, size, size, dtype=torch.uint8)
-    targets = torch.zeros(len(good), len(index.classes))
-    for row, item in enumerate(good):
-        pixels[row] = torch.from_numpy(item.pixels)
-        targets[row, list(index.samples[item.i].labels)] = 1
+    arrays = [item.pixels for item in good if item.pixels is not None]
+    pixels = torch.from_numpy(np.stack(arrays)) if arrays else torch.empty(0, 3, size, size, dtype=torch.uint8)
+    samples = [index.samples[item.i] for item in good]
+    targets, known = label_tensors(samples, len(index.classes))
     return Batch(
         pixels,
         targets,
+        known,
         torch.tensor([item.i for item in good], dtype=torch.long),
         np.array([item.matrix for item in good]).reshape(-1, 2, 3),
-        [item.people for item in good],
+        [people for item in good for people in item.people],
+        [item.boxes for item in good],
         [item.evidence for item in good],
         [item.objects for item in good],
         [(index.samples[item.i].path, item.reason) for item in items if item.pixels is None],
     )
+
+
+def label_tensors(samples: Sequence[Sample], classes: int) -> tuple[Tensor, Tensor]:
+    """Targets float32 `(B, K)`, 1 for the labels, and known bool `(B, K)`, false where a label is ambiguous."""
+    targets, known = torch.zeros(len(samples), classes), torch.ones(len(samples), classes, dtype=torch.bool)
+    for row, sample in enumerate(samples):
+        targets[row, list(sample.labels)] = 1
+        known[row, list(sample.ambiguous)] = False
+    return targets, known
 
 
 def _start_worker(_: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,12 +44,17 @@ class ViewOptions:
         default=0.0,
         metadata={"help": "training: strength 0..1 of random brightness, contrast, saturation and (a tenth of it) hue"},
     )
+    segments: int = field(default=3, metadata={"help": "clips, training: frames drawn from a clip, one a segment"})
+    frames: int = field(default=25, metadata={"help": "clips, testing: frames taken from a clip"})
     random_resized_crop: bool = field(
         default=False,
         metadata={"help": "training: crop a random 25 to 100% of the picture, sides 3:4 to 4:3, instead of a square"},
     )
 
     def __post_init__(self) -> None:
+        for name in ("segments", "frames"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
         if self.image_size < 1:
             raise ValueError(f"image_size is {self.image_size}; give a positive number of pixels, such as 448")
         if self.short_side is not None and self.short_side < self.image_size:
@@ -61,6 +67,13 @@ class ViewOptions:
         for name in ("flip", "color_jitter"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a number from 0 to 1")
+
+    def of_model(self) -> dict[str, Any]:
+        """What belongs to a trained model, as `Recognizer(view=...)` takes it: all that testing looks at."""
+        return {name: getattr(self, name) for name in OF_MODEL}
+
+
+OF_MODEL = ("image_size", "short_side", "max_width", "frames")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,49 @@
+"""Who is in a picture or in a frame of a clip: from the index, or from the keypoint file that the sample names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attnpool.data.index import Box, Index, Sample
+from attnpool.pose.openpose import read_openpose
+
+Joints = tuple[tuple[float, float] | None, ...]
+
+
+def people_of(index: Index, sample: Sample, frame: int | None = None) -> list[Joints]:
+    """Everybody's 16 joints, in pixels of the picture or frame.
+
+    Args:
+        index: the dataset.
+        sample: one of its samples.
+        frame: of a clip, counted from 0; its keypoints stand in `image_%05d.json`, counted from 1.
+
+    Raises:
+        ValueError: the keypoint file is malformed.
+    """
+    joints: list[Joints] = [person.joints for person in sample.people if person.joints]
+    if sample.keypoints:
+        path = index.root / sample.keypoints
+        joints += read_openpose(path if frame is None else path / f"image_{frame + 1:05d}.json")
+    return joints
+
+
+def person_boxes(sample: Sample, joints: Sequence[Joints]) -> list[Box]:
+    """A box for everybody in a picture: the one that is known, else the extent of the joints.
+
+    Args:
+        sample: the picture.
+        joints: of everybody, from `people_of`; the first ones belong to the sample's own persons with joints.
+    """
+    own = [person.box for person in sample.people if person.joints]
+    boxes = [person.box for person in sample.people if not person.joints]
+    boxes += [box or _extent(person) for box, person in zip([*own, *[None] * len(joints)], joints, strict=False)]
+    return [box for box in boxes if box is not None]
+
+
+def _extent(joints: Joints) -> Box | None:
+    points = [joint for joint in joints if joint is not None]
+    if len(points) < 2:
+        return None
+    x, y = zip(*points, strict=True)
+    return (min(x), min(y), max(x), max(y))

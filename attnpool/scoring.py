@@ -1,0 +1,143 @@
+"""Outputs of a recognizer on every sample of a source, before anything is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attnpool.examples import CachedFeatures, Pictures, Source
+from attnpool.explain import peak, pointing
+from attnpool.pooling import Pooled
+from attnpool.progress import bar
+from attnpool.recognizer import Recognizer
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Scores of the readable pictures of an index, in its order.
+
+    Attributes:
+        logits: `(n, K)` float64.
+        targets: `(n, K)` bool.
+        known: `(n, K)` bool, false where the label is ambiguous.
+        paths: of the n samples.
+        pointed: `(n,)` 1 where the combined map of the true class peaks in the evidence, 0 where not, NaN without
+            evidence or without a combined map.
+        failed: `(path, reason)` of pictures that cannot be read.
+    """
+
+    logits: np.ndarray
+    targets: np.ndarray
+    known: np.ndarray
+    paths: list[str]
+    pointed: np.ndarray
+    failed: list[tuple[str, str]]
+
+
+@torch.no_grad()
+def score_source(
+    model: Recognizer,
+    source: Source,
+    *,
+    maps: bool = True,
+    device: torch.device | None = None,
+    positions: Sequence[int] | None = None,
+    progress: str = "",
+) -> Outputs:
+    """Scores every sample of a source with the model as it stands, in eval mode; leaves the mode as it was.
+
+    Args:
+        model: the recognizer.
+        source: of pictures or features.
+        maps: also make combined maps and see whether they point to the evidence.
+        device: where the model is.
+        positions: only these samples.
+        progress: title of a progress bar, "" for none.
+    """
+    was_training = model.training
+    model.eval()
+    order = list(range(len(source.index)) if positions is None else positions)
+    logits, targets, known, paths, pointed, failed = [], [], [], [], [], list(source.failed)
+    size = max(1, BATCH // views_of(model, source))
+    shown = bar(len(order), progress, "images", hidden=not progress)
+    with_evidence = maps and any(sample.evidence for sample in source.index)
+    for batch in source.batches(
+        [order[i : i + size] for i in range(0, len(order), size)], seed=0, epoch=0, train=False
+    ):
+        failed += batch.failed
+        shown.update(len(batch.paths) + len(batch.failed))
+        if not batch.paths:
+            continue
+        inputs = batch.inputs.to(device) if device else batch.inputs
+        if source.cached:
+            out = model.pool(inputs, maps=with_evidence)
+        else:
+            out = model(model.normalize(inputs), maps=with_evidence)
+        logits.append(out.logits.double().cpu().numpy())
+        targets.append(batch.targets.numpy() > 0)
+        known.append(batch.known.numpy())
+        paths += batch.paths
+        pointed.append(points(out, batch.targets, batch.evidence, model.view["image_size"] or 0))
+    shown.close()
+    model.train(was_training)
+    width = len(model.classes)
+    return Outputs(
+        np.concatenate(logits) if paths else np.zeros((0, width)),
+        np.concatenate(targets) if paths else np.zeros((0, width), bool),
+        np.concatenate(known) if paths else np.zeros((0, width), bool),
+        paths,
+        np.concatenate(pointed) if paths else np.zeros(0),
+        failed,
+    )
+
+
+def merge(accelerator: Any, outputs: Outputs) -> Outputs:
+    """The outputs of all processes of a training, in each of them."""
+    if accelerator.num_processes == 1:
+        return outputs
+    from accelerate.utils import gather_object
+
+    parts: list[Outputs] = gather_object([outputs])
+    return Outputs(
+        np.concatenate([part.logits for part in parts]),
+        np.concatenate([part.targets for part in parts]),
+        np.concatenate([part.known for part in parts]),
+        [path for part in parts for path in part.paths],
+        np.concatenate([part.pointed for part in parts]),
+        list(dict.fromkeys(failure for part in parts for failure in part.failed)),
+    )
+
+
+def views_of(model: Recognizer, source: Source) -> int:
+    """How many of the network's inputs one sample of a source becomes in testing."""
+    if isinstance(source, CachedFeatures):
+        return max(source.features.frames, 1)
+    assert isinstance(source, Pictures)
+    frames = source.options.frames if source.index.media == "clips" else 1
+    return frames * source.crops * (2 if source.flip and source.crops == 1 else 1)
+
+
+def as_probabilities(logits: Tensor, task: str) -> np.ndarray:
+    """Softmax or sigmoids of logits `(B, K)` in float64."""
+    exact = logits.detach().double().cpu()
+    return (exact.softmax(1) if task == "single" else exact.sigmoid()).numpy()
+
+
+def points(out: Pooled, targets: Tensor, evidence: Sequence[Sequence[Any]], size: int) -> np.ndarray:
+    """`(B,)`: whether the combined map of the (first) true class peaks in the evidence; NaN where none is known.
+
+    Nothing is known of clips and of several crops.
+    """
+    if out.combined is None or out.combined.ndim != 4 or not len(targets):
+        return np.full(len(targets), np.nan)
+    true = targets.argmax(1)
+    combined = out.combined[torch.arange(len(true)), true.to(out.combined.device)]
+    boxes = [boxes if positive else [] for boxes, positive in zip(evidence, targets.any(1).tolist(), strict=True)]
+    return pointing(peak(combined, (size, size)), boxes)
