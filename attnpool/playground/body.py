@@ -181,6 +181,20 @@ def solve(pose: Pose, build: Build) -> Body:
     return Body(joints, grips, head, head_axes, chest, anchors)
 
 
+# Nose, right eye, left eye, right ear, left ear: to the head's left, up and forward of its centre; and how much nearer
+# than the centre each must be to be on the side that is seen.
+FACE = np.array([[0, -0.014, 0.062], [-0.022, 0.006, 0.048], [0.022, 0.006, 0.048], [-0.056, -0.006, -0.006],
+                 [0.056, -0.006, -0.006]])  # fmt: skip
+TURNED = np.array([-0.008, 0.008, 0.008, -0.012, -0.012])
+
+
+def face_points(body: Body) -> tuple[Array, Array]:
+    """(5, 3) nose, right eye, left eye, right ear, left ear, and (5,) how much nearer than the head's centre they must
+    be to be seen."""
+    size = float(np.linalg.norm(body.joints[HEAD_TOP] - body.joints[UPPER_NECK])) / 0.128
+    return body.head + FACE @ body.head_axes * size, TURNED * size
+
+
 @dataclass(frozen=True)
 class View:
     """How a body is seen: where it stands in the picture, pixels per unit, its heading and the camera's pitch."""

@@ -100,17 +100,21 @@ def _furniture(x: float, y: float, wide: float, high: float, deep: float, color:
     return [placed(shape, k * 1e-3, "") for k, shape in enumerate(shapes)]
 
 
-def add_clutter(plan: Plan, actor: View, span: tuple[float, float], tops: list[Top], rng: np.random.Generator) -> None:
+Spans = list[tuple[float, float]]
+Busy = list[tuple[Array, float]]
+
+
+def add_clutter(plan: Plan, actor: View, spans: Spans, tops: list[Top], busy: Busy, rng: np.random.Generator) -> None:
     """One unused thing: standing or lying on furniture or on the ground.
 
-    It lies neither before the actor, where it could hide the thing in use, nor at anybody's hands or feet, where it
-    would look as if it were used. Where twelve tries find no such place it is left out.
+    It lies neither before an actor (whose `spans` in x these are), where it could hide the thing in use, nor at
+    anybody's hands or feet (`busy`), where it would look as if it were used. Where twelve tries find no such place it
+    is left out.
     """
     kind = KINDS[rng.integers(len(KINDS))]
     look = random_look(kind, rng)
     small = kind in ("mug", "bottle", "phone", "book", "ball")
     furniture = bool(small and tops and rng.random() < 0.65)
-    busy = [_busy(person) for person in plan.people]
     for _ in range(12):
         if furniture:
             top = tops[rng.integers(len(tops))]
@@ -119,7 +123,7 @@ def add_clutter(plan: Plan, actor: View, span: tuple[float, float], tops: list[T
             x, y, s = _spot(plan, actor, rng)
             order = y
             margin = 0.10 * actor.scale
-            if span[0] - margin < x < span[1] + margin:
+            if any(low - margin < x < high + margin for low, high in spans):
                 continue
         shapes = _lying(kind, look, x, y, s * look.size, rng)
         if any(_touches(shapes, points, reach) for points, reach in busy):
@@ -139,10 +143,13 @@ def _spot(plan: Plan, actor: View, rng: np.random.Generator) -> tuple[float, flo
     return float(rng.uniform(0.03, 0.97)) * place.size, y, place.scale_at(y, actor.y, actor.scale)
 
 
-def _busy(person: PersonPlan) -> tuple[Array, float]:
-    """Pixels of a person's hands and feet, and how near to them nothing unused may lie."""
-    points = np.concatenate([person.body.grips, person.body.joints[[RIGHT_ANKLE, LEFT_ANKLE]]])
-    return person.view.project(points)[:, :2], 0.07 * person.view.scale
+def busy_places(people: list[PersonPlan]) -> Busy:
+    """For each person the pixels of hands and feet, and how near to them nothing unused may lie."""
+    places = []
+    for person in people:
+        points = np.concatenate([person.body.grips, person.body.joints[[RIGHT_ANKLE, LEFT_ANKLE]]])
+        places.append((person.view.project(points)[:, :2], 0.07 * person.view.scale))
+    return places
 
 
 def _touches(shapes: list[Shape], points: Array, reach: float) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from attnpool.playground.actions import ACTIONS, neutral
+from attnpool.playground.actions import ACTIONS, Feet, neutral
 from attnpool.playground.backdrop import Place
 from attnpool.playground.body import Body, Held, View, mirrored, solve
-from attnpool.playground.clutter import add_clutter, add_furniture
+from attnpool.playground.clutter import add_clutter, add_furniture, busy_places
 from attnpool.playground.draw import Layer, Shadow, Shape, placed
 from attnpool.playground.figure import Drawing
 from attnpool.playground.ground import INDOOR_FLOORS, OUTDOOR_FLOORS
@@ -32,8 +32,9 @@ def label_of(seed: int, index: int) -> str:
 
 @dataclass(frozen=True)
 class Acting:
-    """A person and the held thing, ready to be placed anywhere in the picture."""
+    """A person and the held thing, ready to be placed anywhere in the picture; bystanders have no label."""
 
+    label: str
     body: Body
     wear: Wardrobe
     held: Held | None
@@ -91,30 +92,37 @@ def compose(seed: int, index: int, size: int) -> Plan:
     """Decide what is where in picture `index` of the world `seed`."""
     rng = np.random.default_rng([seed, index])
     label = label_of(seed, index)
-    acting = _acting(label, float(rng.random()), rng)
+    acting = acting_of(label, float(rng.random()), rng)
     heading = float(rng.uniform(0.15, 1.25)) * (-1.0 if acting.left_handed else 1.0)
-    view, low, high = _placed(acting, heading, rng, size)
-    place = _stage(view, rng, size)
+    view, low, high = put(acting, heading, rng, size)
+    place = stage(view, rng, size)
     plan = Plan(label, place, [], [], [], rng)
-    _add_person(plan, acting, view, actor=True)
+    add_person(plan, acting, view)
     for _ in range(int(rng.choice([0, 1, 2], p=[0.35, 0.4, 0.25]))):
-        _add_bystander(plan, view, rng)
+        add_bystander(plan, view, rng)
     tops = add_furniture(plan, view, rng)
+    busy = busy_places(plan.people)
     for _ in range(int(rng.integers(3, 8))):
-        add_clutter(plan, view, (low, high), tops, rng)
+        add_clutter(plan, view, [(low, high)], tops, busy, rng)
     return plan
 
 
-def _acting(label: str, phase: float, rng: np.random.Generator) -> Acting:
+def acting_of(label: str, phase: float, rng: np.random.Generator, feet: Feet | None = None) -> Acting:
+    """Somebody at a moment of an action ("": of nothing in particular); `feet` in place of the action's own.
+
+    What is drawn from `rng` does not depend on the phase: the same stream gives the same person at any phase.
+    """
     act = (ACTIONS[label] if label else neutral)(phase, rng)
+    if feet is not None:
+        act = replace(act, pose=replace(act.pose, feet=feet))
     wear = random_wardrobe(rng)
     body = solve(act.pose, wear.build)
     left_handed = bool(rng.random() < 0.5)
     look = random_look(act.held.kind, rng) if act.held else None
-    return Acting(mirrored(body) if left_handed else body, wear, act.held, look, left_handed)
+    return Acting(label, mirrored(body) if left_handed else body, wear, act.held, look, left_handed)
 
 
-def _placed(acting: Acting, heading: float, rng: np.random.Generator, size: int) -> tuple[View, float, float]:
+def put(acting: Acting, heading: float, rng: np.random.Generator, size: int) -> tuple[View, float, float]:
     """Size and position: anywhere the person and the thing fit; at times the feet are cut off.
 
     Also returns the span in x of the person and the thing.
@@ -136,7 +144,8 @@ def _between(low: float, high: float, t: float) -> float:
     return float(low + (high - low) * t) if low < high else float((low + high) / 2)
 
 
-def _stage(view: View, rng: np.random.Generator, size: int) -> Place:
+def stage(view: View, rng: np.random.Generator, size: int) -> Place:
+    """Surroundings in which a person seen like this stands on the ground."""
     indoor = bool(rng.random() < 0.5)
     horizon = float(np.clip(view.y - rng.uniform(0.55, 1.0) * view.scale, 0.16 * size, 0.56 * size))
     share = rng.uniform(0.22, 0.55) if indoor else rng.uniform(0.01, 0.10)
@@ -148,9 +157,10 @@ def _stage(view: View, rng: np.random.Generator, size: int) -> Place:
     return Place(size, horizon, edge, indoor, floor, (float(light[0]), float(light[1]), float(light[2])))
 
 
-def _add_person(plan: Plan, acting: Acting, view: View, actor: bool) -> None:
+def add_person(plan: Plan, acting: Acting, view: View) -> None:
+    """Put a person, the held thing and their shadows into the picture, as a layer."""
     owner = plan.next_owner()
-    plan.people.append(PersonPlan(owner, acting.body, view, actor))
+    plan.people.append(PersonPlan(owner, acting.body, view, bool(acting.label), acting.label))
     figure = Drawing(acting.body, view, acting.wear)
     figure.legs()
     figure.trunk()
@@ -159,7 +169,7 @@ def _add_person(plan: Plan, acting: Acting, view: View, actor: bool) -> None:
     shapes = []
     if acting.held is not None:
         thing = plan.next_owner()
-        plan.things.append(ThingPlan(thing, acting.held.kind, True))
+        plan.things.append(ThingPlan(thing, acting.held.kind, True, acting.label))
         shapes = [(thing, shape) for shape in acting.held_shapes(view)]
         frame = acting.frame(view)
         for hand in acting.held.hands:
@@ -173,9 +183,10 @@ def _add_person(plan: Plan, acting: Acting, view: View, actor: bool) -> None:
     plan.layers.append(Layer(view.y, shapes, shadows))
 
 
-def _add_bystander(plan: Plan, actor: View, rng: np.random.Generator) -> None:
+def add_bystander(plan: Plan, actor: View, rng: np.random.Generator) -> None:
+    """Put a bystander where the actor is not hidden, if twelve tries find such a place."""
     place, size = plan.place, plan.place.size
-    acting = _acting("", float(rng.random()), rng)
+    acting = acting_of("", float(rng.random()), rng)
     heading = float(rng.uniform(-1.5, 1.5)) if rng.random() < 0.85 else float(rng.uniform(2.4, 3.9))
     ground = actor.y - place.horizon
     front = rng.random() < 0.25
@@ -189,5 +200,5 @@ def _add_bystander(plan: Plan, actor: View, rng: np.random.Generator) -> None:
         x = float(rng.uniform(0.06, 0.94)) * size
         taken = [person.view for person in plan.people[1:]]
         if abs(x - actor.x) > gap and all(abs(x - other.x) > 0.3 * scale for other in taken):
-            _add_person(plan, acting, View(x, y, scale, heading), actor=False)
+            add_person(plan, acting, View(x, y, scale, heading))
             return

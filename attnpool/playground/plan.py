@@ -13,21 +13,23 @@ from attnpool.playground.draw import Layer
 
 @dataclass(frozen=True)
 class PersonPlan:
-    """A person in the picture: the owner number, the posed body, how it is seen, and whether it acts."""
+    """A person in the picture: the owner number, the posed body, how it is seen, whether it acts, and as what."""
 
     owner: int
     body: Body
     view: View
     actor: bool
+    label: str = ""
 
 
 @dataclass(frozen=True)
 class ThingPlan:
-    """A thing in the picture: the owner number, its kind and whether it is in use."""
+    """A thing in the picture: the owner number, its kind, whether it is in use, and for what."""
 
     owner: int
     kind: str
     in_use: bool
+    label: str = ""
 
 
 @dataclass

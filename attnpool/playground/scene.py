@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from attnpool.playground import backdrop
+from attnpool.playground.body import face_points
 from attnpool.playground.compose import compose
 from attnpool.playground.draw import Canvas, Panel
 from attnpool.playground.figure import JOINT_PARTS
@@ -29,8 +30,12 @@ class Figure:
         visible: (16,) COCO's v: 2 seen; 1 hidden by something drawn on top (another limb, the held thing, somebody) or,
             for hips and shoulders, turned away behind the trunk; 0 outside the picture.
         box: `(x1, y1, x2, y2)` around the person's visible pixels.
-        actor: the one who does what the label says.
+        actor: one who does what a label says.
         area: visible pixels.
+        label: the action, "" for bystanders.
+        scale: height of the upright person in pixels.
+        face: (5, 2) pixels of nose, right eye, left eye, right ear, left ear.
+        face_visible: (5,) 2 seen, 1 hidden by something drawn on top, 0 turned away or outside the picture.
     """
 
     joints: Array
@@ -38,21 +43,27 @@ class Figure:
     box: Box
     actor: bool
     area: int
+    label: str
+    scale: float
+    face: Array
+    face_visible: Array
 
 
 @dataclass(frozen=True)
 class Thing:
-    """An object: kind, `(x1, y1, x2, y2)` around its visible pixels, their number, and whether the actor uses it."""
+    """An object: kind, `(x1, y1, x2, y2)` around its visible pixels, whether an actor uses it, their number, and the
+    actor's label."""
 
     name: str
     box: Box
     in_use: bool
     area: int
+    label: str = ""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture with its label, people and things."""
+    """A picture with its label (the first actor's, where there are several), people and things."""
 
     image: Image.Image
     label: str
@@ -61,7 +72,7 @@ class Scene:
 
     @property
     def evidence(self) -> Box:
-        """The box around the actor and the thing in use."""
+        """The box around actors and things in use."""
         boxes = [person.box for person in self.people if person.actor] + [it.box for it in self.objects if it.in_use]
         x1, y1, x2, y2 = zip(*boxes, strict=True)
         return (min(x1), min(y1), max(x2), max(y2))
@@ -87,6 +98,27 @@ def render(seed: int, index: int, *, size: int = 448) -> Scene:
 
 def draw(plan: Plan) -> Scene:
     """Paint a composition and read the annotations off what was painted."""
+    canvas = empty_stage(plan)
+    for layer in sorted(plan.layers, key=lambda layer: layer.order):
+        canvas.paint_layer(layer)
+    _finish(canvas, plan.rng)
+    owners = canvas.owners()
+    people = []
+    for person in plan.people:
+        found = extent(owners, person.owner)
+        if found is not None:
+            people.append(figure_of(canvas, person, *found))
+    least = FEWEST_PIXELS * (plan.place.size / 448) ** 2
+    things = []
+    for thing in plan.things:
+        found = extent(owners, thing.owner)
+        if found is not None and (found[1] >= least or thing.in_use):
+            things.append(Thing(thing.kind, found[0], thing.in_use, found[1], thing.label))
+    return Scene(canvas.picture(), plan.label, people, things)
+
+
+def empty_stage(plan: Plan) -> Canvas:
+    """A canvas with the backdrop and its fixtures."""
     image, grain, fixtures = backdrop.paint(plan.place, plan.rng)
     canvas = Canvas(image, grain, plan.place.light)
     for fixture in fixtures:
@@ -94,22 +126,7 @@ def draw(plan: Plan) -> Scene:
             canvas.fill(fixture)
         else:
             canvas.paint(fixture, 0)
-    for layer in sorted(plan.layers, key=lambda layer: layer.order):
-        canvas.paint_layer(layer)
-    _finish(canvas, plan.rng)
-    owners = canvas.owners()
-    people = []
-    for person in plan.people:
-        found = _extent(owners, person.owner)
-        if found is not None:
-            people.append(_figure(canvas, person, *found))
-    least = FEWEST_PIXELS * (plan.place.size / 448) ** 2
-    things = []
-    for thing in plan.things:
-        found = _extent(owners, thing.owner)
-        if found is not None and (found[1] >= least or thing.in_use):
-            things.append(Thing(thing.kind, found[0], thing.in_use, found[1]))
-    return Scene(canvas.picture(), plan.label, people, things)
+    return canvas
 
 
 def _finish(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -125,7 +142,8 @@ def _finish(canvas: Canvas, rng: np.random.Generator) -> None:
         plane += noise
 
 
-def _extent(owners: Array, owner: int) -> tuple[Box, int] | None:
+def extent(owners: Array, owner: int) -> tuple[Box, int] | None:
+    """The box around the pixels that belong to somebody or something, and their number; None if there are none."""
     mask = owners == owner
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
@@ -134,7 +152,8 @@ def _extent(owners: Array, owner: int) -> tuple[Box, int] | None:
     return box, int(np.count_nonzero(mask))
 
 
-def _figure(canvas: Canvas, person: PersonPlan, box: Box, area: int) -> Figure:
+def figure_of(canvas: Canvas, person: PersonPlan, box: Box, area: int) -> Figure:
+    """What is known of a person whose visible pixels fill `box`."""
     seen = person.view.project(person.body.joints)
     visible = np.zeros(16, np.int64)
     for joint, (x, y, nearness) in enumerate(seen):
@@ -145,4 +164,13 @@ def _figure(canvas: Canvas, person: PersonPlan, box: Box, area: int) -> Figure:
             joint in (2, 3, 12, 13) and part in ("torso", "hips") and nearness - seen[7 if joint > 6 else 6][2] < -0.045
         )
         visible[joint] = 2 if owner == person.owner and part in JOINT_PARTS[joint] and not away else 1
-    return Figure(seen[:, :2].copy(), visible, box, person.actor, area)
+    points, turned = face_points(person.body)
+    face = person.view.project(points)
+    towards = face[:, 2] - person.view.project(person.body.head[None])[0, 2] > turned
+    face_visible = np.zeros(5, np.int64)
+    for point, (x, y, _) in enumerate(face):
+        if towards[point] and 0 <= x < canvas.size and 0 <= y < canvas.size:
+            hit = canvas.shapes[int(canvas.top[int(y), int(x)])]
+            face_visible[point] = 2 if hit == (person.owner, "head") else 1
+    joints, scale = seen[:, :2].copy(), person.view.scale
+    return Figure(joints, visible, box, person.actor, area, person.label, scale, face[:, :2].copy(), face_visible)
