@@ -48,7 +48,7 @@ def classification_loss(
         class_weights: `(K,)` from `class_weights()`. Softmax losses weigh each image by its class,
             `sum_i w_i l_i / sum_i w_i`; the others weigh the positive terms `L+` (torch's `pos_weight`).
         positive_weight: a weight of all positive terms, on top of `class_weights`; not for softmax losses. 10 with
-            "bce" is the weighted loss that the paper's authors name for HICO.
+            "bce" is the weighted loss of HICO (Mallya & Lazebnik, ECCV 2016).
         label_smoothing: in `[0, 1)`; the part of the target spread evenly over the known classes (softmax) or over
             yes and no.
         generator: of the draw of "random_positive", on the targets' device; torch's own by default.
