@@ -6,9 +6,8 @@ alike.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from attnpool.data.crops import SQUASHED, Crop, Jitter, eval_crops, train_crops
 from attnpool.data.index import Box
 from attnpool.pose.joints import MPII_FLIP
-
-_CROP_AREA = (0.25, 1.0)
-_CROP_RATIO = (3 / 4, 4 / 3)
 
 Joint = tuple[float, float] | None
 
@@ -38,6 +35,10 @@ class ViewOptions:
     max_width: int | None = field(
         default=None,
         metadata={"help": "wider pictures are first reduced to this width, as in the paper (512); costs detail"},
+    )
+    squash: bool = field(
+        default=False,
+        metadata={"help": "first squash to 340x256 as the released code does for HICO and HMDB51; costs detail"},
     )
     flip: float = field(default=0.5, metadata={"help": "training: probability of a horizontal flip"})
     color_jitter: float = field(
@@ -73,7 +74,7 @@ class ViewOptions:
         return {name: getattr(self, name) for name in OF_MODEL}
 
 
-OF_MODEL = ("image_size", "short_side", "max_width", "frames")
+OF_MODEL = ("image_size", "short_side", "max_width", "squash", "frames")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,7 @@ class View:
     """What the network sees of a picture, and where it lies in the picture.
 
     Attributes:
-        pixels: uint8 (3, S, S), RGB.
+        pixels: uint8 (3, S, S), RGB; (2L, S, S) of optical flow.
         matrix: (2, 3) float64, from `(x, y, 1)` in the picture to `(x, y)` in the view.
         flipped: whether left and right are exchanged.
     """
@@ -136,9 +137,26 @@ def eval_view(image: Image.Image, options: ViewOptions) -> View:
         image: RGB, any size.
         options: what belongs to training alone (flip, jitter, random resized crop) is not looked at.
     """
-    crop_width, crop_height = _square(image, options)
-    left, top = (image.width - crop_width) / 2, (image.height - crop_height) / 2
-    return _view(image, options, left, top, crop_width, crop_height, flipped=False)
+    return eval_views([image], options)[0]
+
+
+def eval_views(frames: Sequence[Image.Image], options: ViewOptions, crops: int = 1, flip: bool = False) -> list[View]:
+    """What testing sees of a picture, or of each frame of a clip.
+
+    Args:
+        frames: RGB, any size; one picture or the frames of a clip.
+        options: what belongs to training alone is not looked at. Corners differ from the middle along the short side
+            only if `short_side` is larger than `image_size`.
+        crops: 1, the middle, or 10: the middle, the four corners, and the mirror images of these five.
+        flip: with one crop, also its mirror image.
+
+    Returns:
+        All views of the first frame, the middle first, then those of the next: 1, 2 or 10 a frame.
+
+    Raises:
+        ValueError: another number of crops.
+    """
+    return [cut([frame], options, crop) for frame in frames for crop in eval_crops(frame.size, options, crops, flip)]
 
 
 def train_view(image: Image.Image, options: ViewOptions, rng: np.random.Generator) -> View:
@@ -153,67 +171,59 @@ def train_view(image: Image.Image, options: ViewOptions, rng: np.random.Generato
         options: see `ViewOptions`.
         rng: where every random number comes from.
     """
-    # Drawn always and before the crop, so that switching one option on leaves the others' numbers as they were.
-    flip, *jitter = rng.random(5)
-    order = rng.permutation(4)
-    across, down = rng.random(2)
-    if options.random_resized_crop:
-        crop_width, crop_height, fits = _rectangle(image, rng)
-        across, down = (across, down) if fits else (0.5, 0.5)
-    else:
-        crop_width, crop_height = _square(image, options)
-    left, top = across * (image.width - crop_width), down * (image.height - crop_height)
-    view = _view(image, options, left, top, crop_width, crop_height, flipped=bool(flip < options.flip))
+    return train_views([image], options, rng)[0]
+
+
+def train_views(frames: Sequence[Image.Image], options: ViewOptions, rng: np.random.Generator) -> list[View]:
+    """`train_view` of a clip: one crop, one flip and one change of colours for all of its frames."""
+    crops, jitter = train_crops([frame.size for frame in frames], options, rng)
+    views = [cut([frame], options, crop) for frame, crop in zip(frames, crops, strict=True)]
     if options.color_jitter > 0:
-        pixels = _jitter(view.pixels, options.color_jitter, [2 * u - 1 for u in jitter], order)
-        return View(pixels, view.matrix, view.flipped)
-    return view
+        views = [replace(view, pixels=_jitter(view.pixels, options.color_jitter, jitter)) for view in views]
+    return views
 
 
-def _square(image: Image.Image, options: ViewOptions) -> tuple[float, float]:
-    """Side of the crop in pixels of the picture: what becomes `image_size` when the short side becomes `short_side`."""
-    side = min(image.size) * options.image_size / (options.short_side or options.image_size)
-    return side, side
+def cut(planes: Sequence[Image.Image], options: ViewOptions, crop: Crop) -> View:
+    """Resample a rectangle of a picture to the network's input: once, antialiased, bicubic.
 
-
-def _rectangle(image: Image.Image, rng: np.random.Generator) -> tuple[float, float, bool]:
-    for _ in range(10):
-        area = image.width * image.height * rng.uniform(*_CROP_AREA)
-        ratio = math.exp(rng.uniform(math.log(_CROP_RATIO[0]), math.log(_CROP_RATIO[1])))
-        width, height = math.sqrt(area * ratio), math.sqrt(area / ratio)
-        if width <= image.width and height <= image.height:
-            return width, height, True
-    narrow, wide = _CROP_RATIO
-    return min(image.width, image.height * wide), min(image.height, image.width / narrow), False
-
-
-def _view(
-    image: Image.Image, options: ViewOptions, left: float, top: float, width: float, height: float, *, flipped: bool
-) -> View:
-    """Resample a rectangle of the picture to the network's input: once, antialiased, bicubic."""
-    size = options.image_size
+    Args:
+        planes: the picture; or several of one size, such as optical flow, whose channels are put together.
+        options: image_size, and what reduces the picture first.
+        crop: in pixels of the picture.
+    """
+    size, (width, height) = options.image_size, planes[0].size
     # Rounding errors must not take the rectangle over the border.
-    left, top = min(max(left, 0.0), image.width - width), min(max(top, 0.0), image.height - height)
-    matrix = np.array([[size / width, 0, -left * size / width], [0, size / height, -top * size / height]])
-    box = np.array([left, top, left + width, top + height])
-    if options.max_width is not None and image.width > options.max_width:
-        # The only case with a second resampling: losing detail here is what the option is for.
-        reduced = (options.max_width, max(1, round(image.height * options.max_width / image.width)))
-        box *= np.tile(np.array(reduced) / image.size, 2)
-        image = image.resize(reduced, Image.Resampling.BICUBIC)
-    box = box.clip(0, np.tile(image.size, 2))
-    square = image.resize((size, size), Image.Resampling.BICUBIC, box=tuple(box.tolist()))
-    if flipped:
-        square = square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    left = min(max(crop.left, 0.0), width - crop.width)
+    top = min(max(crop.top, 0.0), height - crop.height)
+    across, down = size / crop.width, size / crop.height
+    matrix = np.array([[across, 0, -left * across], [0, down, -top * down]])
+    reduced = [_reduce(plane, options) for plane in planes]
+    # In pixels of the reduced picture; the matrix is from the picture itself.
+    scale = np.tile(np.array(reduced[0].size) / (width, height), 2)
+    box = np.array([left, top, left + crop.width, top + crop.height]) * scale
+    x1, y1, x2, y2 = box.clip(0, np.tile(reduced[0].size, 2)).tolist()
+    squares = [plane.resize((size, size), Image.Resampling.BICUBIC, box=(x1, y1, x2, y2)) for plane in reduced]
+    if crop.flipped:
+        squares = [square.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for square in squares]
         matrix[0] = [-matrix[0, 0], 0, size - matrix[0, 2]]
-    pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()  # (3, S, S)
-    return View(pixels, matrix, flipped)
+    pixels = torch.from_numpy(np.concatenate([np.array(square).reshape(size, size, -1) for square in squares], axis=2))
+    return View(pixels.permute(2, 0, 1).contiguous(), matrix, crop.flipped)
 
 
-def _jitter(pixels: Tensor, strength: float, draws: Sequence[float], order: Iterable[int]) -> Tensor:
-    """Brightness, contrast, saturation and hue in a random order; `draws` lie in -1..1."""
-    for step in order:
-        amount = strength * draws[step]
+def _reduce(image: Image.Image, options: ViewOptions) -> Image.Image:
+    """The only cases with a second resampling: losing detail, or the aspect, here is what these options are for."""
+    if options.squash:
+        image = image.resize(SQUASHED, Image.Resampling.BICUBIC)
+    if options.max_width is not None and image.width > options.max_width:
+        reduced = (options.max_width, max(1, round(image.height * options.max_width / image.width)))
+        image = image.resize(reduced, Image.Resampling.BICUBIC)
+    return image
+
+
+def _jitter(pixels: Tensor, strength: float, jitter: Jitter) -> Tensor:
+    """Brightness, contrast, saturation and hue in a random order."""
+    for step in jitter.order:
+        amount = strength * jitter.draws[step]
         if step == 0:
             pixels = functional.adjust_brightness(pixels, 1 + amount)
         elif step == 1:

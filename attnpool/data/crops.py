@@ -1,0 +1,100 @@
+"""Which rectangle of a picture becomes the network's input, in training and in testing.
+
+Coordinates are continuous, as in `transforms`: a crop may begin inside of a pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from attnpool.data.transforms import ViewOptions
+
+SQUASHED = (340, 256)
+"""Width and height to which the authors' code brings the pictures of HICO and HMDB51, whatever their aspect."""
+
+_AREA = (0.25, 1.0)
+_RATIO = (3 / 4, 4 / 3)
+# Fractions of the room that a crop has across and down: the middle, then the four corners.
+_PLACES = ((0.5, 0.5), (0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A rectangle in pixels of the picture, which is stretched to the network's square, and mirrored if `flipped`."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    flipped: bool = False
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Random numbers of a change of colours: four draws in -1..1 and the order in which the four steps are taken."""
+
+    draws: tuple[float, ...]
+    order: tuple[int, ...]
+
+
+def eval_crops(size: tuple[int, int], options: ViewOptions, crops: int = 1, flip: bool = False) -> list[Crop]:
+    """The crops that testing looks at, see `transforms.eval_views`."""
+    if crops not in (1, 10):
+        raise ValueError(f"crops is {crops}; use 1 (the middle) or 10 (middle and corners, and their mirror images)")
+    width, height = _square(size, options)
+    places = _PLACES if crops == 10 else _PLACES[:1]
+    plain = [Crop(across * (size[0] - width), down * (size[1] - height), width, height) for across, down in places]
+    return plain + [replace(crop, flipped=True) for crop in plain if flip or crops == 10]
+
+
+def train_crops(
+    sizes: Sequence[tuple[int, int]], options: ViewOptions, rng: np.random.Generator
+) -> tuple[list[Crop], Jitter]:
+    """One random crop and jitter for all of a clip's frames: the same random numbers, whatever the frames' sizes."""
+    # Drawn always and before the crop, so that switching one option on leaves the others' numbers as they were.
+    flip, *draws = rng.random(5)
+    jitter = Jitter(tuple(2 * u - 1 for u in draws), tuple(rng.permutation(4).tolist()))
+    across, down = rng.random(2)
+    state = rng.bit_generator.state
+    found = []
+    for size in sizes:
+        place = across, down
+        if options.random_resized_crop:
+            rng.bit_generator.state = state
+            width, height, fits = _rectangle(size, options, rng)
+            place = place if fits else (0.5, 0.5)
+        else:
+            width, height = _square(size, options)
+        left, top = place[0] * (size[0] - width), place[1] * (size[1] - height)
+        found.append(Crop(left, top, width, height, bool(flip < options.flip)))
+    return found, jitter
+
+
+def _square(size: tuple[int, int], options: ViewOptions) -> tuple[float, float]:
+    """Sides of the crop in pixels of the picture: what becomes `image_size` when the short side becomes `short_side`.
+
+    It is a square of the picture, or of the squashed picture.
+    """
+    width, height = SQUASHED if options.squash else size
+    side = min(width, height) * options.image_size / (options.short_side or options.image_size)
+    return side * size[0] / width, side * size[1] / height
+
+
+def _rectangle(size: tuple[int, int], options: ViewOptions, rng: np.random.Generator) -> tuple[float, float, bool]:
+    """A random rectangle, in pixels of the picture, and whether ten tries found one."""
+    whole = SQUASHED if options.squash else size
+    across, down = size[0] / whole[0], size[1] / whole[1]
+    for _ in range(10):
+        area = whole[0] * whole[1] * rng.uniform(*_AREA)
+        ratio = math.exp(rng.uniform(math.log(_RATIO[0]), math.log(_RATIO[1])))
+        width, height = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if width <= whole[0] and height <= whole[1]:
+            return width * across, height * down, True
+    narrow, wide = _RATIO
+    return min(whole[0], whole[1] * wide) * across, min(whole[1], whole[0] / narrow) * down, False
