@@ -3,6 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# TensorFlow has an environment of its own, without PyTorch, and needs a Python before 3.13. Only tests of the released
+# checkpoints use it.
+TF_PYTHON ?= $(PYTHON)
+TF_VENV := .venv-tf
+TF_READY := $(TF_VENV)/.ready
+EXTRA_TF := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["tf"])
 
 .PHONY: setup demo test check bench clean
 
@@ -14,10 +20,15 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --progress-bar off --editable '.[dev]'
 	touch $(READY)
 
+$(TF_READY): pyproject.toml | $(READY)
+	$(TF_PYTHON) -m venv $(TF_VENV)
+	$(TF_VENV)/bin/python -m pip install --quiet --progress-bar off "$$($(BIN)/python -c '$(EXTRA_TF)')"
+	touch $(TF_READY)
+
 demo: $(READY)
 	$(BIN)/attnpool quickstart --out runs/quickstart
 
-test: $(READY)
+test: $(READY) $(TF_READY)
 	$(BIN)/python -m pytest
 
 check: $(READY)
@@ -29,4 +40,4 @@ bench: $(READY)
 	$(BIN)/python benchmarks/pooling.py
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(TF_VENV) runs

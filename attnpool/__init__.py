@@ -20,12 +20,15 @@ if TYPE_CHECKING:
         POOLINGS,
         AttentionalPooling,
         AveragePooling,
+        BilinearPooling,
+        CompactBilinearPooling,
         MaxPooling,
         Pooled,
         PoseRegularizedPooling,
     )
     from attnpool.prediction import predict
     from attnpool.recognizer import Recognizer
+    from attnpool.tf_checkpoint import convert_tf
     from attnpool.training import train
 
 __all__ = [
@@ -33,6 +36,8 @@ __all__ = [
     "AttentionalPooling",
     "AveragePooling",
     "Backbone",
+    "BilinearPooling",
+    "CompactBilinearPooling",
     "Index",
     "MaxPooling",
     "OptimizerOptions",
@@ -43,6 +48,7 @@ __all__ = [
     "TrainOptions",
     "ViewOptions",
     "check",
+    "convert_tf",
     "evaluate",
     "explain_files",
     "extract",
@@ -63,12 +69,15 @@ _HOME = {
         "POOLINGS",
         "AttentionalPooling",
         "AveragePooling",
+        "BilinearPooling",
+        "CompactBilinearPooling",
         "MaxPooling",
         "Pooled",
         "PoseRegularizedPooling",
     ),
     "attnpool.prediction": ("predict",),
     "attnpool.recognizer": ("Recognizer",),
+    "attnpool.tf_checkpoint": ("convert_tf",),
     "attnpool.training": ("train",),
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}

@@ -9,7 +9,7 @@ import argparse
 from typing import Any
 
 from attnpool.arguments import collect, expand, weighted_run
-from attnpool.options import OptimizerOptions, TrainOptions
+from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions
 
 Result = tuple[Any, str]
 
@@ -60,47 +60,21 @@ def check(args: argparse.Namespace) -> Result:
 
 def train(args: argparse.Namespace) -> Result:
     from attnpool import data
-    from attnpool.recognizer import Recognizer
-    from attnpool.training import train as run_training
+    from attnpool.recipe import Options, fit
 
-    view, options, optimizer = (
-        collect(data.ViewOptions, args),
+    options = Options(
+        collect(ModelOptions, args),
         collect(TrainOptions, args),
         collect(OptimizerOptions, args),
+        collect(data.ViewOptions, args),
     )
-    train_part, val = data.read(args.source, split_seed=args.split_seed)
-    model = Recognizer(
-        args.backbone,
-        classes=train_part.classes,
-        pooling=args.pooling,
-        rank=args.rank,
-        per_class=args.per_class,
-        activation=args.activation,
-        dropout=args.dropout,
-        dropout_on=args.dropout_on,
-        init=args.init,
-        task=train_part.task,
-        weights=args.weights,
-        freeze_backbone=args.freeze_backbone,
-        view=view.of_model(),
-        seed=options.seed,
-    )
-    run = run_training(
-        model,
-        train_part,
-        val,
-        out=args.out,
-        options=options,
-        optimizer=optimizer,
-        view=view,
-        cache=args.cache,
-        split_seed=args.split_seed,
-    )
+    parts = data.read(args.source, split_seed=args.split_seed)
+    run = fit(options, parts, args.out, cache=args.cache, split_seed=args.split_seed)
     results = run.about["results"]
     last = results["history"][-1]
     value = {
         "run": str(args.out),
-        "weights": str(model.backbone.report or "random"),
+        "weights": results["weights"],
         "epochs": last["epoch"],
         "loss": last["loss"],
         "mAP": last["mAP"],
@@ -109,7 +83,9 @@ def train(args: argparse.Namespace) -> Result:
     }
     lines = [f"weights: {value['weights']}"]
     lines += [f"skipped {item['file']}: {item['reason']}" for item in results["skipped"]]
-    part = "a part of train" if options.patience else "val"
+    part = "a part of train" if options.train.patience else "val"
+    if options.train.trainval:
+        part += ", which was trained on"
     lines.append(
         f"{args.out}: {last['epoch']} epochs, loss {last['loss']:.4f}, mAP on {part} {100 * last['mAP']:.1f} %"
     )
@@ -161,3 +137,12 @@ def explain(args: argparse.Namespace) -> Result:
 
     explained = explain_files(Run.load(args.run_folder).model, expand(args.files), args.out, chosen=args.chosen)
     return explained, "\n".join(f"{item['panel']}: {item['best']}, beside it {item['chosen']}" for item in explained)
+
+
+def convert_tf(args: argparse.Namespace) -> Result:
+    from attnpool.tf_checkpoint import convert_tf as convert
+
+    made = convert(
+        args.prefix, variant=args.variant, classes=args.classes, out=args.out, task=args.task, python=args.python
+    )
+    return made.to_json(), f"{made}\n{args.out}: next: attnpool explain {args.out} photo.jpg --out explained/"

@@ -9,7 +9,7 @@ from typing import Any
 
 from attnpool import commands
 from attnpool.arguments import Parser, add_fields, add_recipe
-from attnpool.options import OptimizerOptions, TrainOptions
+from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions
 
 
 def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
@@ -84,7 +84,7 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     made.add_argument("source", help="the dataset, such as folder:DIR")
     folder(made, "--out", "the run folder", required=True)
     add_recipe(made)
-    add_model(made)
+    add_fields(made.add_argument_group("model"), ModelOptions)
     add_fields(made.add_argument_group("training"), TrainOptions)
     add_fields(made.add_argument_group("updates"), OptimizerOptions)
     if "train" in words:
@@ -143,44 +143,21 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     made.add_argument(
         "--class", dest="chosen", metavar="NAME", help="class to show beside the best one (default: the second best)"
     )
+
+    made = verb(
+        "convert-tf",
+        commands.convert_tf,
+        "turn a TensorFlow checkpoint of the paper's authors into a run",
+        "attnpool convert-tf models/model.ckpt-12000 --variant pose --classes classes.txt --out runs/authors",
+    )
+    folder(made, "prefix", "common start of the names of the checkpoint's files, without .index or .data-...")
+    made.add_argument(
+        "--variant", choices=("baseline", "linear", "pose", "per-class"), required=True, help="what was trained"
+    )
+    made.add_argument("--classes", type=Path, metavar="FILE", required=True, help="class names in order, one a line")
+    folder(made, "--out", "the run folder to make", required=True)
+    made.add_argument(
+        "--task", choices=("single", "multi"), default="single", help="how classes compete (default: %(default)s)"
+    )
+    made.add_argument("--python", metavar="FILE", help="interpreter that has TensorFlow (default: this one)")
     return parser
-
-
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """The options of `Recognizer`."""
-    group = parser.add_argument_group("model")
-    add = group.add_argument
-    add(
-        "--backbone",
-        default="lite0",
-        metavar="NAME",
-        help="lite0 (needs no network) or a timm name (default: %(default)s)",
-    )
-    add(
-        "--weights",
-        default="pretrained",
-        metavar="W",
-        help="pretrained, random or a .safetensors or .pth file (default: %(default)s)",
-    )
-    add(
-        "--pooling",
-        default="attentional",
-        metavar="NAME",
-        help="average, max, attentional or pose (default: %(default)s)",
-    )
-    add("--rank", type=int, metavar="P", help="terms of attentional pooling (default: 1)")
-    add("--per-class", action="store_true", default=None, help="a bottom-up map for every class")
-    add("--activation", choices=("relu", "sigmoid", "softmax"), help="of the bottom-up map (default: none)")
-    add("--dropout", type=float, metavar="R", help="rate on the pooled features (default: 0)")
-    add("--dropout-on", choices=("pooled", "positions"), help="what is dropped (default: pooled)")
-    add(
-        "--init",
-        choices=("average", "official"),
-        help="start as average pooling, or as the released code (default: average)",
-    )
-    add(
-        "--freeze-backbone",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="train the head alone, on features that are computed once (default: yes)",
-    )

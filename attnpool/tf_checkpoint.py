@@ -1,0 +1,261 @@
+"""The TensorFlow checkpoints that the paper's authors released -> a run of ours with the same scores and maps.
+
+The variables are read by `tf_reader`, a process of its own, so TensorFlow may live in another environment. What the
+names mean stands in docs/tensorflow.md.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from attnpool import tf_reader
+from attnpool.backbone import Backbone
+from attnpool.checkpoint import STATE_FILE, Run
+from attnpool.recognizer import Recognizer
+from attnpool.storage import RUN_FILE, WEIGHTS_FILE
+from attnpool.tf_names import HEADS, VIEW, kind_of, ours, tf_shape, unused, variables
+
+Variant = Literal["baseline", "linear", "pose", "per-class"]
+
+SECONDS = 1800  # for a reader that hangs
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What `convert_tf` made: the run, and what became of the checkpoint's variables (no variable is ever missing)."""
+
+    run: Run
+    source: str
+    variant: str
+    matched: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+    def __str__(self) -> str:
+        momentum = sum(name.endswith("/Momentum") for name in self.ignored)
+        others = [name for name in self.ignored if not name.endswith("/Momentum")]
+        ignored = [f"{momentum} */Momentum"] * bool(momentum) + others
+        return (
+            f"{self.source}: {self.variant}, {len(self.run.model.classes)} classes, loaded {len(self.matched)} of "
+            f"{len(self.matched)} variables, none missing; not used: {', '.join(ignored) or 'nothing'}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "run": str(self.run.folder),
+            "source": self.source,
+            "variant": self.variant,
+            "classes": len(self.run.model.classes),
+            "matched": list(self.matched),
+            "missing": [],
+            "ignored": list(self.ignored),
+        }
+
+
+def convert_tf(
+    prefix: str | Path,
+    *,
+    variant: Variant,
+    classes: str | Path | Sequence[str],
+    out: str | Path,
+    task: Literal["single", "multi"] = "single",
+    python: str | Path | None = None,
+) -> Converted:
+    """Turns a checkpoint of the paper's released code into a run with the same logits, bottom-up and pose maps.
+
+    The network is `resnet_v1_101` on RGB minus 128 (backbone "resnet101_tf"). The score is the released code's
+    `logit_k = mean_i h_i (x_i a_k + alpha_k)`, which is our `AttentionalPooling` of rank 1 (or per class),
+    `PoseRegularizedPooling`, or `AveragePooling` with h = 1 for the baseline. Nothing is left of the optimiser.
+
+    Args:
+        prefix: of the checkpoint, such as `model.ckpt-12000` of the files `model.ckpt-12000.index` and `.data-...`;
+            or the one file of a checkpoint of TensorFlow's first format.
+        variant: "baseline" (average pooling), "linear" (attention from the features), "pose" (pose-regularised
+            attention) or "per-class" (a bottom-up map for every class).
+        classes: their names in the order of the checkpoint's scores, or a file with one name a line.
+        out: folder of the run; it must not hold one.
+        task: "single" or "multi", see `Recognizer`; the released networks are trained with a softmax.
+        python: interpreter that can import TensorFlow; by default this one.
+
+    Raises:
+        ValueError: TensorFlow, the checkpoint or the file of classes cannot be used, or the checkpoint's variables are
+            not those of the variant with these classes; it names them.
+
+    Source: Girdhar & Ramanan, "Attentional Pooling for Action Recognition", NIPS 2017, its released code and models.
+    """
+    if variant not in HEADS:
+        raise ValueError(f"unknown variant {variant!r}: use one of {', '.join(HEADS)}")
+    folder = Path(out)
+    if (folder / RUN_FILE).exists() or (folder / STATE_FILE).exists() or (folder.exists() and not folder.is_dir()):
+        raise ValueError(f"{folder}: is there already; give --out a new folder")
+    listed = Path(classes) if isinstance(classes, str | Path) else None
+    names = read_classes(listed) if listed else tuple(classes)  # type: ignore[arg-type]
+    source = existing(prefix)
+    pooling, options, layers = HEADS[variant]
+    keys = variables(variant)
+    found, shapes = read_variables(source, keys, Path(python or sys.executable))
+    require_count(source, shapes, next(iter(layers)), names, listed)
+    model = Recognizer(
+        Backbone("resnet101_tf", "random"),
+        classes=names,
+        pooling=pooling,
+        rank=options.get("rank"),
+        per_class=options.get("per_class"),
+        dropout=options.get("dropout"),
+        dropout_on=options.get("dropout_on"),
+        init=options.get("init"),
+        task=task,
+        standardize=False,
+        view=VIEW,
+    )
+    own = model.state_dict()
+    ignored = sorted(name for name in shapes if name not in keys and unused(name, variant))
+    require_match(source, variant, shapes, {name: tf_shape(own[key]) for name, key in keys.items()}, ignored)
+    model.load_state_dict(own | {key: ours(found[name], own[key]) for name, key in keys.items()})
+    save(model, folder, {"converted_from": source.name, "variant": variant})
+    return Converted(Run.load(folder), str(source), variant, tuple(sorted(keys)), tuple(ignored))
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Class names from a file with one a line.
+
+    Raises:
+        ValueError: it cannot be read, or a line between others is empty.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().split("\n")]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text in UTF-8"
+        raise ValueError(f"{path}: cannot be read as a list of classes ({reason}); write one name a line") from error
+    if "" in lines:
+        raise ValueError(f"{path}, line {lines.index('') + 1}: empty; write one class name a line")
+    return tuple(lines)
+
+
+def existing(prefix: str | Path) -> Path:
+    """The prefix of a checkpoint that is there; the name of one of its files will do.
+
+    Raises:
+        ValueError: there is no such checkpoint.
+    """
+    path = Path(prefix)
+    name = path.name
+    for ending in (".index", ".meta", ".data-"):
+        name = name.partition(ending)[0] if ending in name else name
+    path = path.with_name(name) if name else path
+    if path.with_name(f"{path.name}.index").is_file() or path.is_file():
+        return path
+    near = sorted(file.name.removesuffix(".index") for file in path.parent.glob("*.index"))
+    hint = f"; there is {', '.join(near[:3])}" if near else ""
+    raise ValueError(
+        f"{path}: no such checkpoint, {path.name}.index is missing; give the common start of its files{hint}"
+    )
+
+
+def read_variables(
+    prefix: Path, wanted: Iterable[str], python: Path
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, ...]]]:
+    """The wanted variables that a checkpoint holds, and the shapes of all that it holds.
+
+    Raises:
+        ValueError: the interpreter has no TensorFlow, or the checkpoint cannot be read.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "variables.npz"
+        command = [str(python), str(tf_reader.__file__), str(prefix.absolute()), str(file)]
+        try:
+            ended = subprocess.run(
+                command, input=json.dumps(list(wanted)), capture_output=True, text=True, timeout=SECONDS, check=False
+            )
+        except OSError as error:
+            raise ValueError(f"{python}: cannot be run ({error.strerror}); give --python an interpreter") from error
+        except subprocess.TimeoutExpired as error:
+            raise ValueError(f"{prefix}: not read after {SECONDS} s; the checkpoint may be damaged") from error
+        said = answer(ended.stdout)
+        if "missing" in said:
+            raise ValueError(
+                f"{python} cannot import TensorFlow ({first_line(said['missing'])}): pip install 'attnpool[tf]', or "
+                "give --python the interpreter of an environment with tensorflow-cpu"
+            )
+        if "variables" not in said:
+            reason = said.get("problem") or last_line(ended.stderr) or f"the reader ended with {ended.returncode}"
+            raise ValueError(f"{prefix}: cannot be read as a TensorFlow checkpoint ({first_line(reason)[:200]})")
+        shapes = {name: tuple(shape) for name, (shape, _) in said["variables"].items()}
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}, shapes
+
+
+def answer(output: str) -> dict[str, Any]:
+    """The JSON object on the last line of the reader's output; an empty one if there is none."""
+    try:
+        said = json.loads(last_line(output))
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
+def last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
+
+
+def require_count(
+    prefix: Path, shapes: Mapping[str, tuple[int, ...]], scope: str, names: Sequence[str], listed: Path | None
+) -> None:
+    """Raises ValueError unless there are as many names as the checkpoint has classes."""
+    biases = shapes.get(f"{scope}/biases")
+    if biases is not None and len(biases) == 1 and biases[0] != len(names):
+        raise ValueError(
+            f"{prefix}: scores {biases[0]} classes, {listed or 'the list of classes'} names {len(names)}; "
+            "give the classes that it was trained on, one a line, in its order"
+        )
+
+
+def require_match(
+    prefix: Path,
+    variant: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    ignored: Iterable[str],
+) -> None:
+    """Raises ValueError that names variables which are missing, unknown or of another shape than expected."""
+    missing = [name for name in expected if name not in shapes]
+    unknown = sorted(shapes.keys() - expected.keys() - set(ignored))
+    wrong = [
+        f"{name} is {shapes[name]}, not {shape}"
+        for name, shape in expected.items()
+        if name in shapes and shapes[name] != shape
+    ]
+    groups = ((missing, "missing"), (unknown, "unknown"), (wrong, "of another shape"))
+    parts = [f"{len(group)} {what} ({some(group)})" for group, what in groups if group]
+    if parts:
+        held = kind_of(shapes)
+        hint = f"use --variant {held}" if held not in (None, variant) else "give a checkpoint of the released code"
+        raise ValueError(f"{prefix}: does not hold the {variant} network: {', '.join(parts)}; {hint}")
+
+
+def some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def save(model: Recognizer, folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Writes the run; after a failure nothing of it is left."""
+    made = not folder.exists()
+    try:
+        model.save(folder, recipe=recipe)
+    except BaseException:
+        (folder / WEIGHTS_FILE).unlink(missing_ok=True)
+        if made and folder.exists():
+            folder.rmdir()
+        raise
