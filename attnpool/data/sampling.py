@@ -21,7 +21,7 @@ def segment_positions(
     So in training every place is equally likely, also where S does not divide M. The testing formula is that of the
     TSN authors' PyTorch code. Clips with fewer places than segments show some of them several times; where that code
     would take the first frame S times, this takes all of them. Of a clip shorter than a snippet the last frame is
-    repeated, see `snippet`.
+    repeated, see `segment_frames`.
 
     >>> segment_positions(90, 3)
     [15, 45, 75]
@@ -53,6 +53,16 @@ def segment_positions(
     return starts
 
 
-def snippet(start: int, length: int, frames: int) -> list[int]:
-    """Frames `start`, `start + 1`, ...: `length` of them, the last frame of the clip repeated where it ends before."""
-    return [min(start + step, frames - 1) for step in range(length)]
+def segment_frames(frames: int, segments: int, *, rng: np.random.Generator | None = None, length: int = 1) -> list[int]:
+    """All frames of the snippets of `segment_positions`, one snippet after the other.
+
+    Of a clip shorter than a snippet the last frame is repeated.
+
+    >>> segment_frames(90, 2, length=3)
+    [22, 23, 24, 66, 67, 68]
+
+    Returns:
+        `segments * length` numbers from 0 to `frames - 1`.
+    """
+    starts = segment_positions(frames, segments, rng=rng, length=length)
+    return [min(start + step, frames - 1) for start in starts for step in range(length)]

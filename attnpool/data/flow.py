@@ -1,0 +1,127 @@
+"""Optical flow as the input of a network: stacks of flow pictures, as temporal segment networks take them.
+
+Source: Wang et al., "Temporal Segment Networks", ECCV 2016 (stacks of 5, values clipped to 20 pixels). The flow itself
+is OpenCV's DIS (Kroeger et al., ECCV 2016) in its medium setting: of what OpenCV offers, the most exact on known
+motions and twice as fast as Farneback's (`benchmarks/flow.py`). The authors of TSN used TV-L1, which takes a graphics
+card to be fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from attnpool.data.crops import eval_crops, train_crops
+from attnpool.data.transforms import View, ViewOptions, cut
+
+FLOW_LENGTH = 5
+"""Steps of a stack, L: from 6 consecutive frames."""
+
+FLOW_BOUND = 20.0
+"""Motion in pixels of the video, from one frame to the next, that the ends of the 8-bit scale stand for."""
+
+_SMALLEST = 16  # DIS has no answer for pictures that are hardly larger than its patches of 8 pixels
+
+
+def require_opencv() -> Any:
+    """The module cv2.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise ValueError("optical flow needs OpenCV; install it with: pip install 'attnpool[flow]'") from error
+    return cv2
+
+
+def flow_stack(frames: Sequence[Image.Image], bound: float = FLOW_BOUND) -> np.ndarray:
+    """Optical flow between consecutive frames, as 8-bit pictures at the video's resolution.
+
+    A motion of f pixels to the right (x) or down (y) becomes
+
+        round((clip(f, -bound, bound) + bound) * 255 / (2 * bound))
+
+    so 128 is no motion. With the 20 pixels of TSN a step of the scale is 0.16 pixels.
+
+    Args:
+        frames: L + 1 consecutive frames of one size, RGB.
+        bound: in pixels.
+
+    Returns:
+        uint8 `(2L, H, W)`: x and y of the first step, x and y of the second, ...
+
+    Raises:
+        ValueError: fewer than two frames, frames of different sizes, a bound that is not positive, or no OpenCV.
+    """
+    if len(frames) < 2 or len({frame.size for frame in frames}) > 1:
+        sizes = sorted({f"{frame.width}x{frame.height}" for frame in frames})
+        raise ValueError(f"optical flow needs two or more frames of one size, not {len(frames)} of {', '.join(sizes)}")
+    if not bound > 0:
+        raise ValueError(f"bound is {bound}; give a positive number of pixels, such as 20")
+    cv2 = require_opencv()
+    # OpenCV's number of threads is left alone: changing it in a forked process, as workers are, crashes where OpenCV
+    # had run before, and it does not change the result.
+    method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    grey = [np.asarray(frame.convert("L")) for frame in frames]
+    height, width = grey[0].shape
+    room = [(0, max(0, _SMALLEST - height)), (0, max(0, _SMALLEST - width))]
+    grey = [np.ascontiguousarray(np.pad(picture, room, mode="edge")) for picture in grey]
+    steps = [method.calc(before, after, None)[:height, :width] for before, after in pairwise(grey)]
+    flow = np.concatenate([step.transpose(2, 0, 1) for step in steps])
+    return np.rint((flow.clip(-bound, bound) + bound) * (255 / (2 * bound))).astype(np.uint8)
+
+
+def flow_stacks(frames: Sequence[Image.Image], length: int = FLOW_LENGTH) -> list[np.ndarray]:
+    """One `flow_stack` for every `length + 1` frames, as `sampling.segment_frames(..., length=length + 1)` gives them.
+
+    Args:
+        frames: T * (length + 1) frames.
+        length: L, the steps of a stack.
+
+    Returns:
+        T arrays uint8 `(2L, H, W)`.
+    """
+    assert len(frames) % (length + 1) == 0
+    return [flow_stack(frames[first : first + length + 1]) for first in range(0, len(frames), length + 1)]
+
+
+def flow_views(
+    stacks: Sequence[np.ndarray],
+    options: ViewOptions,
+    rng: np.random.Generator | None = None,
+    crops: int = 1,
+    flip: bool = False,
+) -> list[View]:
+    """Views of a clip's stacks with the geometry of its frames' views; mirrored ones exchange left and right motion.
+
+    The values stay those of the video's resolution, however large the view, as in TSN.
+
+    Args:
+        stacks: of one clip, see `flow_stack`.
+        options: see `ViewOptions`; colours have no jitter here.
+        rng: for training, `train_views`' crop and flip from the same numbers; `None` for testing, as `eval_views`.
+        crops, flip: in testing, see `eval_views`.
+
+    Returns:
+        Views with pixels uint8 `(2L, S, S)`; for every stack its crops.
+    """
+    views = []
+    sizes = [(stack.shape[2], stack.shape[1]) for stack in stacks]
+    if rng is not None:
+        chosen = [[crop] for crop in train_crops(sizes, options, rng)[0]]
+    else:
+        chosen = [eval_crops(size, options, crops, flip) for size in sizes]
+    for stack, places in zip(stacks, chosen, strict=True):
+        planes = [Image.fromarray(channel) for channel in stack]
+        for crop in places:
+            view = cut(planes, options, crop)
+            if view.flipped:
+                view.pixels[0::2] = 255 - view.pixels[0::2]
+            views.append(view)
+    return views
