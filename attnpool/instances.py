@@ -18,6 +18,7 @@ from torchvision.ops import roi_align
 from attnpool.pooling import PoolingHead
 
 Box = tuple[float, float, float, float]
+Boxes = Sequence[Sequence[Box]]  # of the persons in each picture
 
 GRID = 7  # positions along the side of a region, as in Fast R-CNN's heads
 SAMPLES = 2  # along the side of a position
@@ -39,7 +40,7 @@ class Instances(NamedTuple):
 
 
 def pool_instances(
-    head: PoolingHead, features: Tensor, boxes: Sequence[Sequence[Box]], image_size: int, context: float = 1.5
+    head: PoolingHead, features: Tensor, boxes: Boxes, image_size: int, context: float = 1.5
 ) -> Instances:
     """Scores pictures by their best instance: `score_k = max_r head(X_r)_k`, r the picture and each of its boxes.
 
@@ -76,7 +77,7 @@ def pool_instances(
     return Instances(best.values, best.indices, whole.pose)
 
 
-def regions(features: Tensor, boxes: Sequence[Sequence[Box]], image_size: int, context: float = 1.5) -> Tensor:
+def regions(features: Tensor, boxes: Boxes, image_size: int, context: float = 1.5) -> Tensor:
     """Features of boxes, interpolated from the map: `(R, C, 7, 7)`, one picture's boxes after the other's.
 
     Args:

@@ -23,7 +23,7 @@ FINE_TUNING_LR = {"adamw": 3e-4, "sgd": 1e-3}
 
 def is_logistic_regression(model: Recognizer) -> bool:
     """Whether training is a convex problem: average pooling and a linear classifier on features that stay."""
-    return model.backbone.frozen and model.pooling == "average"
+    return model.backbone.frozen and model.pooling == "average" and model.instances == "none"
 
 
 def resolve(model: Recognizer, options: OptimizerOptions, images: int) -> OptimizerOptions:

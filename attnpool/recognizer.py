@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from attnpool.backbone import Backbone
+from attnpool.instances import Boxes, Instances, pool_instances
 from attnpool.pooling import POOLINGS, Pooled, PoolingHead
+from attnpool.standardize import Standardize
 from attnpool.storage import (
     FORMAT,
     RUN_FILE,
@@ -24,31 +26,6 @@ from attnpool.storage import (
 )
 
 
-class Standardize(nn.Module):
-    """Per-channel standardisation of features with fixed statistics: `(x - mean) / std`, on axis 1.
-
-    Features of different backbones differ in scale by orders of magnitude; with this one learning rate suits all, and
-    a head on a frozen backbone converges in fewer steps. Fitted once on training features (`features.statistics`).
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("scale", torch.ones(channels))
-
-    def fit(self, mean: Tensor, std: Tensor) -> None:
-        """Sets the statistics; a channel that never varies is centred and otherwise left as it is."""
-        self.mean.copy_(mean)
-        self.scale.copy_(torch.where(std > 1e-6, 1 / std.clamp_min(1e-6), 1.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        # x * s + (-m s) in one pass over the features
-        return torch.addcmul((-self.mean * self.scale)[:, None, None], x, self.scale[:, None, None])
-
-
 class Recognizer(nn.Module):
     """A backbone whose final average pooling is replaced by one of `attnpool.POOLINGS`.
 
@@ -56,8 +33,10 @@ class Recognizer(nn.Module):
         backbone: "lite0", any timm name, or a `Backbone`.
         classes: class names; their order is the order of the scores.
         pooling: a key of `POOLINGS`.
-        rank, per_class, activation, dropout, dropout_on, init: options of the pooling, None for its own default. An
-            option that the pooling does not have is an error.
+        rank, per_class, activation, dropout, dropout_on, init, dim, signed_sqrt, l2: options of the pooling, None for
+            its own default. An option that the pooling does not have is an error.
+        instances: "boxes": a picture's score is the best of the whole and its persons (`instances.pool_instances`).
+        context: with instances, how many times its size a person's box is enlarged to.
         task: "single" (softmax over classes) or "multi" (a sigmoid each).
         weights: see `Backbone`.
         freeze_backbone: train the head alone, see `Backbone`. (A `Backbone` that is passed in keeps its own setting.)
@@ -88,6 +67,11 @@ class Recognizer(nn.Module):
         dropout: float | None = None,
         dropout_on: Literal["pooled", "positions"] | None = None,
         init: Literal["average", "official"] | None = None,
+        dim: int | None = None,
+        signed_sqrt: bool | None = None,
+        l2: bool | None = None,
+        instances: Literal["none", "boxes"] = "none",
+        context: float = 1.5,
         task: Literal["single", "multi"] = "single",
         weights: str | Path = "pretrained",
         freeze_backbone: bool = True,
@@ -101,7 +85,10 @@ class Recognizer(nn.Module):
             raise ValueError(f"a recognizer needs two or more different classes, not {list(self.classes)[:5]}")
         if task not in ("single", "multi"):
             raise ValueError(f"unknown task {task!r}: use single or multi")
+        if instances not in ("none", "boxes") or not context > 0:
+            raise ValueError(f"instances {instances!r}, context {context}: use none or boxes, and a positive number")
         self.task = task
+        self.instances, self.context = instances, context
         self.pooling = pooling
         given = {
             "rank": rank,
@@ -110,6 +97,9 @@ class Recognizer(nn.Module):
             "dropout": dropout,
             "dropout_on": dropout_on,
             "init": init,
+            "dim": dim,
+            "signed_sqrt": signed_sqrt,
+            "l2": l2,
         }
         self.head_options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         self.view: dict[str, Any] = dict(view or {"image_size": 448, "short_side": None, "max_width": None})
@@ -128,25 +118,29 @@ class Recognizer(nn.Module):
     def normalize(self, pixels: Tensor) -> Tensor:
         """RGB pixels 0..255, uint8 or float, `(..., 3, H, W)` -> the network's input, float32. Never resizes.
 
+        A backbone with other than 3 `in_channels` takes stacks of optical flow, 0..255 with 128 for no motion.
+
         Raises:
-            ValueError: the third axis from the end is not 3 channels long.
+            ValueError: the third axis from the end is not as long as the backbone has channels.
         """
-        if pixels.ndim < 3 or pixels.shape[-3] != 3:
-            raise ValueError(f"pixels must be (..., 3, H, W), RGB 0..255, not of shape {tuple(pixels.shape)}")
+        if pixels.ndim < 3 or pixels.shape[-3] != (channels := self.backbone.in_channels):
+            kind = "RGB" if channels == 3 else "optical flow"
+            raise ValueError(f"pixels must be (..., {channels}, H, W), {kind} 0..255, not {tuple(pixels.shape)}")
         mean = torch.tensor(self.backbone.mean, device=pixels.device)[:, None, None]
         std = torch.tensor(self.backbone.std, device=pixels.device)[:, None, None]
         return (pixels.float() - mean) / std
 
-    def forward(self, x: Tensor, *, maps: bool = False) -> Pooled:
+    def forward(self, x: Tensor, *, maps: bool = False, boxes: Boxes | None = None) -> Pooled:
         """Scores normalised images `(B, 3, H, W)` or clips `(B, T, 3, H, W)`.
 
         The logits of a clip are the mean of its frames' logits (the consensus of temporal segment networks); its
-        maps are `(B, T, ...)` and `combined`, divided by T, still adds up to the logits over T, H and W.
+        maps are `(B, T, ...)` and `combined`, divided by T, still adds up to the logits over T, H and W. For `boxes`
+        see `pool`.
 
         Raises:
             ValueError: the input has other than 4 or 5 axes.
         """
-        return self.pool(self.features(x), maps=maps)
+        return self.pool(self.features(x), maps=maps, boxes=boxes)
 
     def features(self, x: Tensor) -> Tensor:
         """What is pooled: `(B, 3, H, W)` -> `(B, C, h, w)`, or `(B, T, 3, H, W)` -> `(B, T, C, h, w)`."""
@@ -154,11 +148,25 @@ class Recognizer(nn.Module):
             raise ValueError(f"input must be (B, 3, H, W) or (B, T, 3, H, W), not of shape {tuple(x.shape)}")
         return self.backbone(x.flatten(0, -4)).unflatten(0, x.shape[:-3])
 
-    def pool(self, features: Tensor, *, maps: bool = False) -> Pooled:
-        """Scores features of the backbone, `(B, C, h, w)` or, of clips, `(B, T, C, h, w)`."""
+    def pool(self, features: Tensor, *, maps: bool = False, boxes: Boxes | None = None) -> Pooled:
+        """Scores features of the backbone, `(B, C, h, w)` or, of clips, `(B, T, C, h, w)`.
+
+        Args:
+            features: from `features`.
+            maps: see `Pooled`.
+            boxes: of the persons in each picture, in pixels of the network's input; only a recognizer with instances
+                looks at them. Its scores then are no sums over one map, so there are no maps.
+        """
+        if boxes is not None and self.instances == "boxes":
+            best = self.pool_instances(features, boxes)
+            return Pooled(best.logits, pose=best.pose)
         if features.ndim == 5:
             return clip_consensus(self.pool(features.flatten(0, 1), maps=maps), features.shape[1])
         return self.head(self.standardize(features), maps=maps)
+
+    def pool_instances(self, features: Tensor, boxes: Boxes) -> Instances:
+        """The best instance of every class, and which it is; see `instances.pool_instances`."""
+        return pool_instances(self.head, self.standardize(features), boxes, self.view["image_size"], self.context)
 
     def describe(self) -> dict[str, Any]:
         """Everything but the weights that it takes to build this recognizer again, as JSON values."""
@@ -166,12 +174,14 @@ class Recognizer(nn.Module):
             "classes": list(self.classes),
             "task": self.task,
             "backbone": self.backbone.name,
+            "in_channels": self.backbone.in_channels,
             "freeze_backbone": self.backbone.frozen,
             "pooling": self.pooling,
             "head_options": self.head_options,
             "standardize": isinstance(self.standardize, Standardize),
             "view": self.view,
             "pixels": {"mean": list(self.backbone.mean), "std": list(self.backbone.std)},
+            **({} if self.instances == "none" else {"instances": self.instances, "context": self.context}),
         }
 
     def save(
@@ -218,13 +228,20 @@ class Recognizer(nn.Module):
             with torch.random.fork_rng(
                 devices=[]
             ):  # the random start is replaced: no need to draw the caller's numbers
-                backbone = Backbone(model["backbone"], "random", frozen=model["freeze_backbone"])
+                backbone = Backbone(
+                    model["backbone"],
+                    "random",
+                    frozen=model["freeze_backbone"],
+                    in_channels=model.get("in_channels", 3),
+                )
                 recognizer = cls(
                     backbone,
                     classes=model["classes"],
                     pooling=model["pooling"],
                     task=model["task"],
                     standardize=model["standardize"],
+                    instances=model.get("instances", "none"),
+                    context=model.get("context", 1.5),
                     view=model["view"],
                     **model["head_options"],
                 )

@@ -77,9 +77,9 @@ def score_source(
             continue
         inputs = batch.inputs.to(device) if device else batch.inputs
         if source.cached:
-            out = model.pool(inputs, maps=with_evidence)
+            out = model.pool(inputs, maps=with_evidence, boxes=batch.boxes)
         else:
-            out = model(model.normalize(inputs), maps=with_evidence)
+            out = model(model.normalize(inputs), maps=with_evidence, boxes=batch.boxes)
         logits.append(out.logits.double().cpu().numpy())
         targets.append(batch.targets.numpy() > 0)
         known.append(batch.known.numpy())

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from attnpool.checkpoint import (
     BEST_FILE,
@@ -32,46 +31,16 @@ from attnpool.checkpoint import (
 from attnpool.data import batches
 from attnpool.evaluation import summarize
 from attnpool.examples import Examples, Source
-from attnpool.losses import class_weights, classification_loss, pose_loss
+from attnpool.losses import class_weights
 from attnpool.optimization import MovingAverage, build_optimizer, rate_factor
 from attnpool.options import OptimizerOptions, TrainOptions
-from attnpool.pose import heatmaps
 from attnpool.progress import bar
 from attnpool.recognizer import Recognizer
 from attnpool.scoring import merge, score_source
+from attnpool.step import Step
 from attnpool.storage import save_tensors, write_text
 
 SAVE_SECONDS = 60  # the most that a killed process loses
-
-
-class Step(nn.Module):
-    """One forward pass to the loss, as one module, so that data-parallel wrappers see it."""
-
-    def __init__(self, model: Recognizer, options: TrainOptions, weights: Tensor | None) -> None:
-        super().__init__()
-        self.model = model
-        self.options = options
-        self.weights = weights
-
-    def forward(self, batch: Examples, cached: bool, device: torch.device) -> Tensor:
-        model, options = self.model, self.options
-        inputs, targets = batch.inputs.to(device), batch.targets.to(device)
-        out = model.pool(inputs) if cached else model(model.normalize(inputs))
-        loss = classification_loss(
-            out.logits,
-            targets,
-            model.task,
-            loss=options.loss,
-            class_weights=self.weights,
-            label_smoothing=options.label_smoothing,
-        )
-        if out.pose is not None and options.pose_weight:
-            size = model.view["image_size"]
-            pose = out.pose.flatten(0, -4)  # the frames of clips are so many pictures
-            cells = (pose.shape[2], pose.shape[3])
-            target, labelled = heatmaps(batch.people, (size, size), cells, kind=options.pose_target)
-            loss = loss + options.pose_weight * pose_loss(pose, target.to(device), labelled.to(device))
-        return loss
 
 
 class Session:
