@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from attnpool.data.check import Check, check_splits
 from attnpool.data.folder import read_folder
+from attnpool.data.hico import read_hico
+from attnpool.data.hmdb51 import read_hmdb51
 from attnpool.data.index import Box, Index, Person, Sample
 from attnpool.data.loader import Batch, batches, label_tensors, load
 from attnpool.data.media import read_image
+from attnpool.data.mpii import read_mpii
 from attnpool.data.split import hold_out
 from attnpool.data.transforms import View, ViewOptions, eval_view, train_view
 
@@ -37,7 +41,14 @@ __all__ = [
     "train_view",
 ]
 
-READERS = {"folder": read_folder}
+READERS: dict[str, Callable[..., dict[str, Index]]] = {
+    "folder": read_folder,
+    "mpii": read_mpii,
+    "hico": read_hico,
+    "hmdb51": read_hmdb51,
+    "hmdb51-2": partial(read_hmdb51, number=2),
+    "hmdb51-3": partial(read_hmdb51, number=3),
+}
 """Format -> its reader: `reader(root, name=, split_seed=, val_fraction=, test=)` gives split -> Index."""
 
 

@@ -7,6 +7,7 @@ by the content of the file, so that it is done once.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -38,10 +39,11 @@ class MatFile:
 
     Attributes:
         path: the file.
-        tree: variable -> its value. Structs are lists of dictionaries, one for each element, cells are lists, text is
-            `str` (a list of them, if it has several lines) and numbers are lists of numbers, column by column; also
-            those that stand alone, which MATLAB does not tell from lists. NaN and infinity are `None`.
-        matrices: variable -> array (rows, columns); the numeric variables with more than 4096 numbers.
+        tree: variable -> its value, unless that is a matrix. Structs are lists of dictionaries, one for each element,
+            cells are lists, text is `str` (a list of them, if it has several lines) and numbers are lists of numbers,
+            column by column; also those that stand alone, which MATLAB does not tell from lists. NaN and infinity are
+            `None`.
+        matrices: variable -> array (rows, columns), in the smallest type that holds its numbers exactly.
     """
 
     path: Path
@@ -125,8 +127,8 @@ class _Worker:
         # By its path: `-m` would import the package, and with it torch, which alone would exceed the limits.
         command = [sys.executable, "-P", "-B", str(Path(__file__).with_name("matworker.py"))]
         # Every thread of a linear algebra library reserves address space, and none is needed.
-        threads = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        self._errors = tempfile.TemporaryFile()
+        threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -185,10 +187,8 @@ class _Worker:
         self._errors.close()
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
-            try:
+            with contextlib.suppress(OSError):  # what was still to be written has no reader any more
                 stream.close()
-            except OSError:
-                pass  # what was still to be written has no reader any more
         return status
 
 

@@ -1,4 +1,4 @@
-"""The child process of `matfile.py`: MATLAB files in, JSON and matrices out. Run by its path, as it imports none of ours.
+"""The child process of `matfile.py`: MATLAB files in, JSON and matrices out. Run by its path; imports none of ours.
 
 One request a line on standard input, `{"file", "out", "variables", "seconds"}`; one answer a line on standard output,
 `{"ok": true}` or `{"problem": "..."}`. scipy's reader is trusted with nothing: malformed files make it loop, ask for
@@ -19,7 +19,6 @@ import numpy as np
 MEMORY = 4 << 30  # address space of this process; MPII's file takes 1.5 GB
 DISK = 1 << 30  # of one file that it writes
 TREE = 256 << 20  # characters of JSON; MPII's file gives 50 million
-MATRIX = 4096  # numeric variables with more entries than this are kept as arrays
 DEPTH = 40
 
 
@@ -43,7 +42,7 @@ def serve() -> None:
                 request["file"], variable_names=request["variables"], verify_compressed_data_integrity=True
             )
             _write({k: v for k, v in content.items() if not k.startswith("__")}, Path(request["out"]))
-            answer = {"ok": True}
+            answer: dict[str, Any] = {"ok": True}
         except MemoryError:
             answer = {"problem": f"needs more than {MEMORY >> 30} GB of memory"}
         except _Problem as error:
@@ -57,11 +56,11 @@ def serve() -> None:
 
 
 def _write(content: dict[str, Any], out: Path) -> None:
-    """`out/tree.json` with everything, and `out/matrices.npz` with the large matrices that it refers to by name."""
+    """`out/matrices.npz` with the variables that are matrices of numbers, and `out/tree.json` with all others."""
     matrices: dict[str, np.ndarray] = {}
     tree: dict[str, Any] = {}
     for name, value in content.items():
-        if type(value) is np.ndarray and value.dtype.kind in "biuf" and value.size > MATRIX:
+        if type(value) is np.ndarray and value.dtype.kind in "biuf":
             if value.ndim != 2:
                 raise _Problem(f"{name} has {value.ndim} dimensions instead of 2")
             matrices[name] = _compact(value)

@@ -149,8 +149,8 @@ def test_unusable_test_split_matters_to_those_who_ask_for_it(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("{}", r"does not say which format to read \(folder\); write folder:/"),
-        ("imagenet:{}", r"does not say which format to read \(folder\); write folder:DIR"),
+        ("{}", r"does not say which format to read \(folder, mpii, hico, .*\); write folder:/"),
+        ("imagenet:{}", r"does not say which format to read \(folder, mpii, hico, .*\); write folder:DIR"),
         ("folder:", r"write folder:DIR"),
         ("", r"write folder:DIR"),
         ("folder:{}/nowhere", r"nowhere does not exist; give a directory"),

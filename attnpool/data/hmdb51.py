@@ -1,0 +1,163 @@
+"""`hmdb51:ROOT`, `hmdb51-2:ROOT`, `hmdb51-3:ROOT`: HMDB51's clips in its three splits, as published."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from attnpool.data.index import Index, Sample
+from attnpool.data.published import Malformed, file_name, need_folder, need_some, places, read_list
+
+CLIP_FOLDERS = ("", "videos", "hmdb51_org", "frames", "jpegs")
+LIST_FOLDERS = (
+    "",
+    "splits",
+    "testTrainMulti_7030_splits",
+    "test_train_splits",
+    "test_train_splits/testTrainMulti_7030_splits",
+    "hmdb51_splits",
+)
+KEYPOINTS = "keypoints"
+
+Names = dict[str, None]  # in order, and quick to look up
+
+_SUFFIX = ".avi"
+_LIST = re.compile(r"(?P<name>.+)_test_split(?P<number>[123])\.txt")
+_SPLITS = {"0": "unused", "1": "train", "2": "val"}
+
+
+def read_hmdb51(
+    root: Path, *, name: str, split_seed: int = 0, val_fraction: float = 0.25, test: bool = False, number: int = 1
+) -> dict[str, Index]:
+    """Read HMDB51: clips of 51 actions, as `.avi` files or as folders of frames.
+
+    Classes are numbered by name. The official splits have two parts, and "val" is the test part: whoever chooses
+    hyper-parameters holds a part of train out (`hold_out`). Clips that a split does not use (0 in its lists) are left
+    out. `Sample.path` is the `.avi`, or the folder of its frames if there is no such file. The authors' keypoints are
+    named if there is a folder for them; they are read with the frames.
+
+    Args:
+        root: the directory with a folder of clips for each class, and the lists `CLASS_test_split{1,2,3}.txt`; see
+            docs/datasets.md.
+        name: what the user typed, for `Index.name`.
+        split_seed: not used, as the split is given.
+        val_fraction: not used.
+        test: also return "val" as "test".
+        number: of the split, 1 to 3.
+
+    Returns:
+        "train" and "val", and perhaps "test", the same index as "val".
+
+    Raises:
+        ValueError: lists are missing or malformed, a class has a list and no folder or a folder and no list, or there
+            are no clips at all; one line.
+    """
+    need_folder(root, "a folder of clips for each class, and the lists CLASS_test_split1.txt")
+    lists = _lists(root, number)
+    folders = {base: dict.fromkeys(_folders(root / base)) for base in CLIP_FOLDERS}
+    _compare(root, number, lists, folders)
+    keypoints = {label: _folders(root / KEYPOINTS / label) for label in _folders(root / KEYPOINTS)}
+    parts: dict[str, list[Sample]] = {"train": [], "val": [], "unused": []}
+    for label, (class_name, path) in enumerate(sorted(lists.items())):
+        places_of = _clips(root, class_name, folders)
+        for clip, split in _entries(path).items():
+            stem = clip[: -len(_SUFFIX)]
+            flat = next((f"{base}/{stem}" for base in ("frames", "jpegs") if stem in folders[base]), "")
+            where = places_of.get(clip) or places_of.get(stem) or flat or _expected(places_of, class_name, clip)
+            known = f"{KEYPOINTS}/{class_name}/{stem}" if class_name in keypoints else ""
+            parts[split].append(Sample(where, (label,), keypoints=known))
+    classes = tuple(sorted(lists))
+    indices = {}
+    for split, official in (("train", "train"), ("val", "test")):
+        if not parts[split]:
+            raise ValueError(f"{root}: no list of split {number} names a clip for {official}; get the lists again")
+        indices[split] = Index(name, root, classes, tuple(parts[split]), "single", official, "clips")
+    need_some([indices["train"], indices["val"]], "", "unpack hmdb51_org.rar, and what is in it, there")
+    return indices | ({"test": indices["val"]} if test else {})
+
+
+def _lists(root: Path, number: int) -> dict[str, Path]:
+    """Class -> its list; all from the first folder that has any."""
+    for folder in LIST_FOLDERS:
+        matches = filter(None, map(_LIST.fullmatch, _names(root / folder)))
+        found = {match["name"]: root / folder / match[0] for match in matches if match["number"] == str(number)}
+        if len(found) > 1:
+            return found
+        if found:
+            raise ValueError(
+                f"{root / folder}: there is one list of split {number}, of {next(iter(found))}; "
+                "two or more classes are needed: get the lists of all of them"
+            )
+    raise ValueError(
+        f"{root}: there are no lists such as wave_test_split{number}.txt (looked in {places(LIST_FOLDERS)}); "
+        "get test_train_splits.rar from HMDB51's page and unpack it there"
+    )
+
+
+def _compare(root: Path, number: int, lists: dict[str, Path], folders: dict[str, Names]) -> None:
+    """Every list needs a folder, and every folder of clips a list."""
+    there = {label for labels in folders.values() for label in labels}
+    if there & lists.keys() and (absent := sorted(lists.keys() - there)):
+        raise ValueError(
+            f"{root}: {len(absent)} of {len(lists)} classes have a list and no folder of clips, the first is "
+            f"{absent[0]!r}; add its folder, or take its lists away"
+        )
+    for base, labels in folders.items():
+        for label in labels:
+            if label not in lists and any(name.lower().endswith(_SUFFIX) for name in _names(root / base / label)):
+                raise ValueError(
+                    f"{root / base / label}: a folder of clips without a list {label}_test_split{number}.txt; add the "
+                    "list, or take the folder away"
+                )
+
+
+def _entries(path: Path) -> dict[str, str]:
+    """Clip -> "train", "val" or "unused", in the order of the list."""
+    found: dict[str, str] = {}
+    for line, entry in read_list(path):
+        clip, _, part = entry.rpartition(" ")
+        clip = clip.rstrip()
+        try:
+            file_name(clip, "the clip")
+            if part not in _SPLITS or not clip.lower().endswith(_SUFFIX):
+                raise Malformed(f"{entry!r} is not a name.avi and 0, 1 or 2")
+            if clip in found:
+                raise Malformed(f"{clip!r} stands in an earlier line, too")
+        except Malformed as error:
+            raise ValueError(f"{path}: line {line}: {error}; correct the list") from None
+        found[clip] = _SPLITS[part]
+    if not found:
+        raise ValueError(f"{path}: the list is empty; get it again")
+    return found
+
+
+def _clips(root: Path, label: str, folders: dict[str, Names]) -> dict[str, str]:
+    """What lies in a class's folders: name -> path relative to the root; in the first folder that has it."""
+    found: dict[str, str] = {}
+    for base in CLIP_FOLDERS:
+        if label in folders[base]:
+            folder = f"{base}/{label}" if base else label
+            for name in _names(root / folder):
+                found.setdefault(name, f"{folder}/{name}")
+    return found
+
+
+def _expected(found: dict[str, str], label: str, clip: str) -> str:
+    """Where a clip that is not there is missed: beside the class's others."""
+    folder = next(iter(found.values()), f"{label}/{clip}").rpartition("/")[0]
+    return f"{folder}/{clip}"
+
+
+def _names(folder: Path) -> list[str]:
+    """Entries of a folder that are not hidden, sorted; none if there is no such folder."""
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be listed ({(error.strerror or str(error)).lower()})") from error
+
+
+def _folders(folder: Path) -> list[str]:
+    return [name for name in _names(folder) if (folder / name).is_dir()]

@@ -1,0 +1,178 @@
+"""`mpii:ROOT`: MPII Human Pose with its activities, as published, in the split of the paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attnpool.data.index import Box, Index, Person, Sample
+from attnpool.data.matfile import MatFile, read_mat
+from attnpool.data.published import (
+    Malformed,
+    file_name,
+    find,
+    need_folder,
+    need_some,
+    no_repeats,
+    number,
+    places,
+    read_list,
+    record,
+    records,
+    text,
+)
+from attnpool.pose.joints import MPII_JOINTS
+
+MAT = "mpii_human_pose_v1_u12_1.mat"
+MAT_FOLDERS = ("", "mpii_human_pose_v1_u12_2", "mpii_human_pose_v1_u12_1", "annotations")
+LIST = "images_mpii_{}.txt"
+LIST_FOLDERS = ("", "lists", "splits")
+HEIGHT = 200.0  # pixels of a person of scale 1
+# MATLAB counts pixels from 1, and 1 is the middle of the first; here that is at 0.5.
+SHIFT = -0.5
+
+Joint = tuple[float, float] | None
+
+
+def read_mpii(
+    root: Path, *, name: str, split_seed: int = 0, val_fraction: float = 0.25, test: bool = False
+) -> dict[str, Index]:
+    """Read MPII: pictures, their activity, and everybody's 16 joints.
+
+    The class is `act_name`; classes are numbered by first occurrence in the order of `annolist` over train and val (393
+    of them in the published lists). Samples stand in the order of `annolist`, too. A joint has a label if neither
+    its x nor its y is negative, visible or not. A person's box is the square around `objpos` whose side is the person's
+    height, 200 `scale` pixels; what of it lies outside of the picture is not cut off. Pixels count from 1 in the file.
+
+    Args:
+        root: the directory with `mpii_human_pose_v1_u12_1.mat`, the lists `images_mpii_{train,val,test}.txt` and
+            `images/`; see docs/datasets.md.
+        name: what the user typed, for `Index.name`.
+        split_seed: not used, as the split is given.
+        val_fraction: not used.
+        test: also return the split "test", if there is its list; its samples have no labels.
+
+    Returns:
+        "train" and "val", and perhaps "test".
+
+    Raises:
+        ValueError: a file is missing or malformed, a list names a picture that the annotations do not have, the lists
+            overlap, val has a class that train does not have, or there are no pictures at all. One line.
+    """
+    need_folder(root, f"{MAT}, {LIST.format('{train,val}')} and images/")
+    path = find(root, MAT_FOLDERS, [MAT])
+    if path is None:
+        raise ValueError(
+            f"{root}: there is no {MAT} (looked in {places(MAT_FOLDERS)}); "
+            "get mpii_human_pose_v1_u12_2.zip from MPII's page and unpack it there"
+        )
+    lists = {split: _find_list(root, split) for split in ("train", "val")}
+    if test and (optional := find(root, LIST_FOLDERS, _list_names("test"))):
+        lists["test"] = optional
+    stems = {split: _stems(path) for split, path in lists.items()}
+    try:
+        parts, classes = _samples(read_mat(path, ["RELEASE"]), lists, stems)
+    except Malformed as error:
+        raise ValueError(f"{path}: {error}; get the file again") from None
+    indices = {split: Index(name, root, classes, tuple(samples), "single", split) for split, samples in parts.items()}
+    trained = {sample.labels for sample in indices["train"]}
+    for sample in indices["val"]:
+        if sample.labels not in trained:
+            stray = classes[sample.labels[0]]
+            raise ValueError(f"{lists['val']}: no picture in train shows {stray!r}, as {sample.path} does; correct it")
+    if len(classes) < 2:
+        raise ValueError(f"{lists['train']}: all pictures show {classes[0]!r}; two or more classes are needed")
+    get = "get mpii_human_pose_v1.tar.gz from MPII's page and unpack it there"
+    need_some([indices["train"], indices["val"]], "images", get)
+    return indices
+
+
+def _list_names(split: str) -> list[str]:
+    return [LIST.format(split), LIST.format(split) + ".gz"]
+
+
+def _find_list(root: Path, split: str) -> Path:
+    path = find(root, LIST_FOLDERS, _list_names(split))
+    if path is None:
+        raise ValueError(
+            f"{root}: there is no {LIST.format(split)}, also not as .gz (looked in {places(LIST_FOLDERS)}); copy the "
+            "lists there from src/data/mpii/lists of github.com/rohitgirdhar/AttentionalPoolingAction, the paper's code"
+        )
+    return path
+
+
+def _stems(path: Path) -> dict[str, int]:
+    """Names of pictures without .jpg -> the line they stand in."""
+    found: dict[str, int] = {}
+    for line, entry in read_list(path):
+        stem = entry.removesuffix(".jpg")
+        if stem in found:
+            raise ValueError(f"{path}: lines {found[stem]} and {line} both name {stem!r}; correct the list")
+        found[stem] = line
+    if not found:
+        raise ValueError(f"{path}: the list is empty; get it again")
+    return found
+
+
+def _samples(
+    content: MatFile, lists: dict[str, Path], stems: dict[str, dict[str, int]]
+) -> tuple[dict[str, list[Sample]], tuple[str, ...]]:
+    release = record(content.tree.get("RELEASE"), "RELEASE")
+    pictures, activities = records(release.get("annolist"), "annolist"), records(release.get("act"), "act")
+    if not pictures or len(pictures) != len(activities):
+        raise Malformed(f"RELEASE has {len(pictures)} pictures in annolist and {len(activities)} in act")
+    names = [
+        file_name(text(record(picture.get("image"), f"annolist({i}).image").get("name"), f"annolist({i})"), "picture")
+        for i, picture in enumerate(pictures, start=1)
+    ]
+    no_repeats(names, "annolist")
+    splits: dict[str, str] = {}
+    for split, wanted in stems.items():
+        if both := sorted(splits.keys() & wanted.keys()):
+            other = lists[splits[both[0]]].name
+            raise ValueError(f"{lists[split]}: {both[0]!r} is also in {other}; correct the lists")
+        splits |= dict.fromkeys(wanted, split)
+    parts: dict[str, list[Sample]] = {split: [] for split in stems}
+    classes: dict[str, int] = {}
+    for i, (picture, activity, name) in enumerate(zip(pictures, activities, names, strict=True), start=1):
+        split = splits.pop(name.removesuffix(".jpg"), "")
+        if not split:
+            continue
+        labels: tuple[int, ...] = ()
+        if split != "test":
+            shown = text(activity.get("act_name"), f"act({i}).act_name")
+            if not shown:
+                raise Malformed(f"{name} has no act_name, but stands in {lists[split].name}")
+            labels = (classes.setdefault(shown, len(classes)),)
+        rects = records(picture.get("annorect"), f"annolist({i}).annorect")
+        people = [_person(rect, f"annolist({i}).annorect({r})") for r, rect in enumerate(rects, start=1)]
+        known = tuple(person for person in people if person.joints or person.box)
+        parts[split].append(Sample(f"images/{name}", labels, known))
+    for stem, split in splits.items():  # what is left was not in annolist
+        where = f"{lists[split]}: line {stems[split][stem]}"
+        raise ValueError(f"{where}: {content.path.name} has no picture {stem!r}; correct the list, or get both again")
+    return parts, tuple(classes)
+
+
+def _person(rect: dict[str, Any], where: str) -> Person:
+    joints: list[Joint] = [None] * len(MPII_JOINTS)
+    for point in records(record(rect.get("annopoints"), f"{where}.annopoints").get("point"), f"{where} point"):
+        position = number(point.get("id"), f"{where} point.id")
+        x, y = number(point.get("x"), f"{where} point.x"), number(point.get("y"), f"{where} point.y")
+        if position is None or x is None or y is None:
+            continue
+        if position not in range(len(joints)):
+            raise Malformed(f"{where} has a joint {position:g}; MPII's are 0 to {len(joints) - 1}")
+        if x >= 0 and y >= 0:
+            joints[int(position)] = (x + SHIFT, y + SHIFT)
+    return Person(tuple(joints) if any(joints) else (), _box(rect, where))
+
+
+def _box(rect: dict[str, Any], where: str) -> Box | None:
+    middle = record(rect.get("objpos"), f"{where}.objpos")
+    x, y = number(middle.get("x"), f"{where}.objpos.x"), number(middle.get("y"), f"{where}.objpos.y")
+    scale = number(rect.get("scale"), f"{where}.scale")
+    if x is None or y is None or scale is None or scale <= 0:
+        return None
+    x, y, half = x + SHIFT, y + SHIFT, HEIGHT * scale / 2
+    return (x - half, y - half, x + half, y + half)

@@ -1,0 +1,157 @@
+"""What the readers of published datasets share: finding their files, reading lists, checked access to MATLAB values."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from attnpool.data.index import Index
+
+
+class Malformed(Exception):
+    """A value in a file is not what the format says; the reader adds the name of the file."""
+
+
+def need_folder(root: Path, layout: str) -> None:
+    """
+    Raises:
+        ValueError: `root` is no directory.
+    """
+    if not root.is_dir():
+        what = "is a file, not a directory" if root.exists() else "does not exist"
+        raise ValueError(f"{root} {what}; give the directory with {layout}")
+
+
+def find(root: Path, folders: Sequence[str], names: Sequence[str]) -> Path | None:
+    """The first file that is there: every name in the first folder, then in the next; "" is `root` itself."""
+    for folder in folders:
+        for name in names:
+            if (path := root / folder / name).exists():
+                return path
+    return None
+
+
+def places(folders: Sequence[str]) -> str:
+    """Folders below a root, to be read: "it, lists/ and splits/"."""
+    words = [f"{folder}/" if folder else "it" for folder in folders]
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def read_list(path: Path) -> list[tuple[int, str]]:
+    """The lines of a text file, which may be packed with gzip, as (number of the line, text); empty ones are left out.
+
+    Raises:
+        ValueError: it cannot be read or is not text.
+    """
+    try:
+        data = path.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is no text in UTF-8; get the file again") from error
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{path}: cannot be read ({reason.lower()}); get the file again") from error
+    # Not `splitlines`, which also ends lines at characters that may stand in names.
+    lines = [line.strip() for line in text.replace("\r\n", "\n").split("\n")]
+    return [(number, line) for number, line in enumerate(lines, start=1) if line]
+
+
+def need_some(indices: Sequence[Index], folder: str, get: str) -> None:
+    """
+    Raises:
+        ValueError: not one file of the indices is there. (Single ones that are missing are found out when they are
+            read: `check` lists them, and training and scores name them.)
+    """
+    first = indices[0]
+    if not any(index.file(sample).exists() for index in indices for sample in index):
+        count = sum(map(len, indices))
+        raise ValueError(
+            f"{first.root / folder}: not one of {count} files is there, such as {first.samples[0].path}; {get}"
+        )
+
+
+def no_repeats(names: Iterable[str], where: str) -> None:
+    """
+    Raises:
+        Malformed: a name occurs twice.
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise Malformed(f"{where} names {name!r} twice")
+        seen.add(name)
+
+
+def file_name(value: str, where: str) -> str:
+    """The value, if it can be the name of a file in a folder.
+
+    Raises:
+        Malformed: it is empty, has a slash, or characters that cannot be shown.
+    """
+    if value in ("", ".", "..") or any(c in "/\\" or c < " " or "\x7f" <= c <= "\x9f" for c in value):
+        raise Malformed(f"{where} {value!r} is no name of a file")
+    return value
+
+
+def records(value: Any, where: str) -> list[dict[str, Any]]:
+    """A struct array's elements; none of an empty value.
+
+    Raises:
+        Malformed: it is something else.
+    """
+    if not value:
+        return []
+    # A struct without fields is read as an empty value in a list.
+    if isinstance(value, list) and all(isinstance(item, dict) or item is None for item in value):
+        return [item or {} for item in value]
+    raise Malformed(f"{where} is no struct")
+
+
+def record(value: Any, where: str) -> dict[str, Any]:
+    """A struct's first element; `{}` of an empty value.
+
+    Raises:
+        Malformed: it is something else.
+    """
+    return next(iter(records(value, where)), {})
+
+
+def text(value: Any, where: str) -> str:
+    """
+    Raises:
+        Malformed: the value is no text of a single line.
+    """
+    if value in (None, [], ""):
+        return ""
+    if isinstance(value, str):
+        return value
+    raise Malformed(f"{where} is no text")
+
+
+def texts(value: Any, where: str) -> list[str]:
+    """A cell array's texts.
+
+    Raises:
+        Malformed: it is something else, or one of them is no text.
+    """
+    if not isinstance(value, list):
+        raise Malformed(f"{where} is no cell array of texts")
+    return [text(item, f"{where}({number})") for number, item in enumerate(value, start=1)]
+
+
+def number(value: Any, where: str) -> float | None:
+    """A single number; `None` of an empty value and of NaN.
+
+    Raises:
+        Malformed: it is something else.
+    """
+    if value in (None, [], "", [None]):
+        return None
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], int | float) and abs(value[0]) < 1e9:
+        return float(value[0])
+    raise Malformed(f"{where} is no number")
