@@ -91,9 +91,14 @@ def render(seed: int, index: int, *, size: int = 448) -> Scene:
     """
     if seed < 0 or index < 0:
         raise ValueError(f"seed {seed} and index {index}: both must be 0 or more")
+    check_size(size)
+    return draw(compose(seed, index, size))
+
+
+def check_size(size: int) -> None:
+    """Refuse a size of pictures that cannot be painted, by a ValueError."""
     if not 64 <= size <= 4096:
         raise ValueError(f"size {size}: a picture of the playground has 64 to 4096 pixels a side; choose one of them")
-    return draw(compose(seed, index, size))
 
 
 def draw(plan: Plan) -> Scene:

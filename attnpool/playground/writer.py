@@ -8,7 +8,7 @@ from typing import Any
 
 from attnpool.playground.annotation import DESCRIPTION, VERSION, Annotations
 from attnpool.playground.compose import CLASSES, label_of
-from attnpool.playground.scene import render
+from attnpool.playground.scene import check_size, render
 from attnpool.playground.staging import Progress, make_world
 
 QUALITY = 90
@@ -30,13 +30,15 @@ def file_name(seed: int, index: int, val_fraction: float) -> str:
     return f"{part}/{label_of(seed, index)}/{index:05d}.jpg"
 
 
-def check_numbers(count: int, seed: int, *, blocks: int = 2, what: str = "images") -> None:
-    """Refuse a world with fewer than `blocks` pictures or clips a class, or a negative seed, with a ValueError."""
+def check_numbers(count: int, seed: int, *, blocks: int = 2, size: int | None = None, what: str = "images") -> None:
+    """Refuse fewer than `blocks` pictures or clips a class, a negative seed or an impossible size by a ValueError."""
     least = blocks * len(CLASSES)
     if count < least:
         raise ValueError(f"{count} {what} are too few for {len(CLASSES)} classes: ask for {least} or more")
     if seed < 0:
         raise ValueError(f"seed {seed}: must be 0 or more")
+    if size is not None:
+        check_size(size)
 
 
 def write_folder(

@@ -1,0 +1,132 @@
+"""How people and cameras move in a clip; times are seconds from the middle of the clip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from attnpool.playground.actions import Feet
+from attnpool.playground.backdrop import Place
+from attnpool.playground.body import View
+from attnpool.playground.compose import Acting, acting_of
+from attnpool.playground.raster import Array
+
+# Distance of the picture plane in pixels: a person 200 px high stands 3.5 times his height away.
+FOCAL = 700.0
+STRIDE = 0.13
+
+# Movements that go round and round; all others go forth and back.
+ROUND = ("carrying a book", "carrying a guitar", "playing a guitar", "sweeping with a broom")
+# What is done while walking, too.
+WALKING = (
+    "drinking from a mug", "drinking from a bottle", "calling with a phone", "texting on a phone", "reading a book",
+    "carrying a book", "playing a guitar", "carrying a guitar", "holding an umbrella", "",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Performer:
+    """Somebody in a clip.
+
+    Attributes:
+        label: the action, "" for a bystander.
+        key: seeds everything about the person that does not move.
+        start: how he is seen in the middle of the clip.
+        walks: whether he walks, straight ahead.
+        cadence: double steps a second.
+        period: seconds of the action's movement, forth and back.
+        offset: where in step and movement he is in the middle of the clip, 0..1.
+    """
+
+    label: str
+    key: tuple[int, ...]
+    start: View
+    walks: bool
+    cadence: float
+    period: float
+    offset: float
+
+    def phase(self, time: float) -> float:
+        """The action's phase in 0..1."""
+        turns = time / self.period + self.offset
+        if self.walks and not self.label:
+            return float((time * self.cadence + self.offset) % 1)
+        if not self.label:  # A bystander who stands hardly moves.
+            return float(np.clip(0.1 + 0.8 * self.offset + 0.05 * np.sin(2 * np.pi * turns), 0, 1))
+        if self.label in ROUND:
+            return float(turns % 1)
+        return float(0.5 - 0.5 * np.cos(2 * np.pi * turns))
+
+    def acting(self, time: float) -> Acting:
+        """The posed body and the held thing."""
+        return acting_of(self.label, self.phase(time), np.random.default_rng(self.key), self._feet(time))
+
+    def _feet(self, time: float) -> Feet | None:
+        if not self.walks:
+            return None
+        turn = 2 * np.pi * (time * self.cadence + self.offset)
+        swing, rise = STRIDE * float(np.sin(turn)), 0.018 * float(np.cos(turn))
+        return (-0.06, max(rise, 0.0), swing), (0.06, max(-rise, 0.0), -swing)
+
+    def view(self, time: float, place: Place) -> View:
+        """Where he is: a walker goes over the ground in the direction he faces, two strides a step."""
+        if not self.walks:
+            return self.start
+        start = self.start
+        gone = 4 * STRIDE * self.cadence * time
+        away = FOCAL / start.scale
+        near = max(away - gone * float(np.cos(start.heading)), 0.6 * away)
+        scale = FOCAL / near
+        middle = place.size / 2
+        x = middle + ((start.x - middle) / start.scale + gone * float(np.sin(start.heading))) * scale
+        y = place.horizon + (start.y - place.horizon) * scale / start.scale
+        return View(float(x), float(y), float(scale), start.heading)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A hand-held, panning or still camera that sees a window of the stage.
+
+    Attributes:
+        width, height: of the frame in pixels.
+        x, y: middle of the window in the middle of the clip, in pixels of the stage.
+        pan: (2,) pixels a second.
+        shake: pixels by which the hand trembles; it also turns the camera a little.
+        zoom: growth of the picture a second.
+        waves: (3, 3, 2) for x, y and angle: hertz and phase of three waves.
+    """
+
+    width: int
+    height: int
+    x: float
+    y: float
+    pan: tuple[float, float]
+    shake: float
+    zoom: float
+    waves: Array
+
+    def matrix(self, time: float, size: int) -> Array:
+        """(2, 3) from pixels of the frame to pixels of the stage, which is `size` wide and high."""
+        tremble = np.sin(2 * np.pi * (self.waves[:, :, 0] * time + self.waves[:, :, 1])).mean(axis=1) * self.shake
+        angle, factor = 0.006 * float(tremble[2]), float(np.clip(1 + self.zoom * time, 0.97, 1.12))
+        c, s = float(np.cos(angle)) / factor, float(np.sin(angle)) / factor
+        turn = np.array([[c, -s], [s, c]])
+        half = np.array([self.width, self.height]) / 2
+        reach = np.abs(turn) @ half + 1
+        centre = np.array([self.x, self.y]) + np.array(self.pan) * time + tremble[:2]
+        centre = np.clip(centre, reach, size - reach)
+        return np.concatenate([turn, (centre - turn @ half)[:, None]], axis=1)
+
+
+def random_camera(
+    width: int, height: int, x: float, y: float, moving: float, seconds: float, rng: np.random.Generator
+) -> Camera:
+    """A camera whose window has its middle at (x, y) in the middle of the clip; it pans with probability `moving`."""
+    kind = str(rng.choice(["still", "hand", "pan"], p=[0.4 * (1 - moving), 0.6 * (1 - moving), moving]))
+    shake = {"still": 0.0, "hand": float(rng.uniform(1.5, 5)), "pan": float(rng.uniform(0.5, 3))}[kind]
+    distance = np.array([rng.uniform(60, 180) * rng.choice([-1.0, 1.0]), rng.uniform(-15, 15)])
+    pan = distance / seconds if kind == "pan" else np.zeros(2)
+    zoom = float(rng.uniform(-0.03, 0.06)) / seconds if kind != "still" else 0.0
+    waves = np.stack([rng.uniform(0.3, 3.5, (3, 3)), rng.random((3, 3))], axis=2)
+    return Camera(width, height, x, y, (float(pan[0]), float(pan[1])), shake, zoom, waves)

@@ -1,0 +1,51 @@
+"""What OpenPose would find, without its mistakes: people as the JSON that the paper's authors released."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from attnpool.playground.raster import Array
+from attnpool.playground.scene import Figure
+from attnpool.pose.joints import MPII_JOINTS
+from attnpool.pose.openpose import OPENPOSE_JOINTS
+
+# Scores of a joint by its visibility: not found, found though something is drawn on top, seen.
+SCORES = (0.0, 0.35, 0.9)
+# OpenPose guesses at what is hidden, but not at somebody of whom hardly anything is seen.
+FEWEST_JOINTS = 4
+
+_FACE = ("nose", "right_eye", "left_eye", "right_ear", "left_ear")
+
+
+def detections(person: Figure) -> tuple[Array, Array]:
+    """(18, 2) pixels of OpenPose's joints and (18,) their visibility, as in `Figure`.
+
+    The neck lies between the shoulders, as in OpenPose's training data.
+    """
+    right, left = MPII_JOINTS.index("right_shoulder"), MPII_JOINTS.index("left_shoulder")
+    neck = (person.joints[right] + person.joints[left]) / 2
+    visible = min(person.visible[right], person.visible[left])
+    places = {name: (person.joints[j], person.visible[j]) for j, name in enumerate(MPII_JOINTS)}
+    places |= {name: (person.face[j], person.face_visible[j]) for j, name in enumerate(_FACE)}
+    places["neck"] = (neck, visible)
+    points, seen = zip(*(places[name] for name in OPENPOSE_JOINTS), strict=True)
+    return np.array(points), np.array(seen)
+
+
+def body(points: Array, visible: Array) -> list[float]:
+    """54 numbers x, y, score; joints that are not found are 0, 0, 0."""
+    numbers: list[float] = []
+    for (x, y), v in zip(points, visible, strict=True):
+        numbers += [round(float(x), 2), round(float(y), 2), SCORES[int(v)]] if v else [0.0, 0.0, 0.0]
+    return numbers
+
+
+def write_bodies(path: Path, people: Iterable[tuple[Array, Array]]) -> None:
+    """Write the people of a picture or frame; those with hardly a joint to see are not found."""
+    bodies = [{"joints": body(*person)} for person in people if (person[1] == 2).sum() >= FEWEST_JOINTS]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"bodies": bodies}), encoding="utf-8")

@@ -1,0 +1,177 @@
+"""Writing a world in HICO's format: pictures that show several verb-object pairs, `anno.mat` and OpenPose's keypoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attnpool.playground.annotation import DESCRIPTION, VERSION, Annotations
+from attnpool.playground.crowd import compose_crowd
+from attnpool.playground.objects import KINDS
+from attnpool.playground.openpose import detections, write_bodies
+from attnpool.playground.raster import Array
+from attnpool.playground.scene import Scene, draw
+from attnpool.playground.staging import Progress, make_world
+from attnpool.playground.writer import QUALITY, check_numbers, is_validation
+
+TEST_FRACTION = 0.25
+FILES = ["anno.mat"]
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """A class of HICO: an object, what is done with it, and the playground's action ("" if nothing is done)."""
+
+    object: str
+    verb: str
+    verb_ing: str
+    action: str
+
+
+NOTHING = "no_interaction"
+_ACTIONS = {
+    "drinking from a mug": ("mug", "drink_from", "drinking_from"),
+    "drinking from a bottle": ("bottle", "drink_from", "drinking_from"),
+    "calling with a phone": ("phone", "talk_on", "talking_on"),
+    "texting on a phone": ("phone", "text_on", "texting_on"),
+    "reading a book": ("book", "read", "reading"),
+    "carrying a book": ("book", "carry", "carrying"),
+    "throwing a ball": ("ball", "throw", "throwing"),
+    "kicking a ball": ("ball", "kick", "kicking"),
+    "catching a ball": ("ball", "catch", "catching"),
+    "playing a guitar": ("guitar", "play", "playing"),
+    "carrying a guitar": ("guitar", "carry", "carrying"),
+    "swinging a racket": ("racket", "swing", "swinging"),
+    "sweeping with a broom": ("broom", "sweep_with", "sweeping_with"),
+    "holding an umbrella": ("umbrella", "hold", "holding"),
+}
+INTERACTIONS: tuple[Interaction, ...] = tuple(
+    sorted(
+        [Interaction(kind, verb, verb_ing, action) for action, (kind, verb, verb_ing) in _ACTIONS.items()]
+        + [Interaction(kind, NOTHING, NOTHING, "") for kind in KINDS],
+        key=lambda it: (it.object, it.verb),
+    )
+)
+"""The classes in the order of `list_action`: by object, then by verb, as in HICO."""
+
+# Moments at which a picture does not tell one action from another: (action, from this phase on, to this, the other).
+ALIKE = (
+    ("catching a ball", 0.8, 1.0, "throwing a ball"),
+    ("throwing a ball", 0.85, 1.0, "catching a ball"),
+)
+# Fewer pixels than these of the thing in use, at 448 px, or fewer joints of the actor: nobody could tell.
+FEWEST_PIXELS, FEWEST_JOINTS = 140, 8
+
+
+def labels(scene: Scene, phases: dict[str, float]) -> Array:
+    """(K,) HICO's label of each class for a picture: +1 shown, -1 not shown, 0 ambiguous, NaN unknown.
+
+    - Objects that are not in the picture: NaN for all their classes. HICO's annotators looked at pictures in which
+      the object was expected.
+    - Actions that are shown: +1; 0 if the thing or the actor is hardly to be seen (`FEWEST_PIXELS`, `FEWEST_JOINTS`).
+    - Other classes of objects that are in the picture: -1; 0 for an action that looks the same at this moment.
+    - `no_interaction`: +1 if the object lies about and nobody uses one, 0 if it lies about beside one in use,
+      -1 if all of them are in use.
+
+    Args:
+        scene: the picture.
+        phases: for each action shown its phase in 0..1.
+    """
+    least = FEWEST_PIXELS * (scene.image.width / 448) ** 2
+    seen = {thing.label: thing.area for thing in scene.objects if thing.in_use}
+    joints = {person.label: int((person.visible == 2).sum()) for person in scene.people if person.actor}
+    unclear = {name for name in phases if seen.get(name, 0) < least or joints.get(name, 0) < FEWEST_JOINTS}
+    alike = {b for a, start, end, b in ALIKE if a in phases and start <= phases[a] <= end}
+    used = {_ACTIONS[name][0] for name in phases}
+    idle = {thing.name for thing in scene.objects if not thing.in_use}
+    there = {thing.name for thing in scene.objects}
+    found = np.full(len(INTERACTIONS), np.nan)
+    for number, it in enumerate(INTERACTIONS):
+        if it.action in unclear:
+            found[number] = 0
+        elif it.object not in there:
+            continue
+        elif it.verb == NOTHING:
+            found[number] = -1 if it.object not in idle else 0 if it.object in used else 1
+        elif it.action in phases:
+            found[number] = 1
+        else:
+            found[number] = 0 if it.action in alike else -1
+    return found
+
+
+def write_hico(
+    directory: Path, images: int, seed: int, *, size: int = 448, progress: Progress | None = None
+) -> None:
+    """Write a world in HICO's format below `directory`, all of it or nothing.
+
+    - `images/train2015/HICO_train2015_00000001.jpg` ..., `images/test2015/...`: one actor or two, who do different
+      things. About a quarter is test, in whole blocks of K pictures, as `is_validation` says.
+    - `anno.mat`: `anno_train` and `anno_test` (classes x images, see `labels`), `list_action` (nname, vname,
+      vname_ing), `list_train` and `list_test`.
+    - `keypoints/train2015/HICO_train2015_00000001.json` ...: the people as OpenPose's JSON.
+    - `annotations.json`: the same truth as in `write_folder`; a picture's "label" is the list of its actions.
+
+    Args:
+        directory: where to; must not exist, be empty, or hold this very world.
+        images: how many, at least two for each action.
+        seed: the world, at least 0.
+        size: width and height of each picture in pixels.
+        progress: called with (pictures done, pictures in all).
+
+    Raises:
+        ValueError: numbers out of range, or a directory that holds something else.
+        OSError: the disk refused; nothing is left behind.
+    """
+    check_numbers(images, seed, size=size)
+    info = {
+        "description": DESCRIPTION,
+        "version": VERSION,
+        "style": "hico",
+        "seed": seed,
+        "images": images,
+        "size": size,
+    }
+
+    def fill(world: Path) -> None:
+        known = Annotations()
+        names: dict[str, list[str]] = {"train": [], "test": []}
+        columns: dict[str, list[Array]] = {"train": [], "test": []}
+        poses = []
+        for part in names:
+            (world / "images" / f"{part}2015").mkdir(parents=True)
+        for index in range(images):
+            plan, phases = compose_crowd(seed, index, size)
+            scene = draw(plan)
+            part = "test" if is_validation(index, TEST_FRACTION) else "train"
+            name = f"HICO_{part}2015_{len(names[part]) + 1:08d}"
+            scene.image.save(world / "images" / f"{part}2015" / f"{name}.jpg", quality=QUALITY)
+            poses.append(f"keypoints/{part}2015/{name}.json")
+            write_bodies(world / poses[-1], map(detections, scene.people))
+            names[part].append(f"{name}.jpg")
+            columns[part].append(labels(scene, phases))
+            known.add(f"images/{part}2015/{name}.jpg", scene, sorted(phases))
+            if progress is not None:
+                progress(index + 1, images)
+        _write_mat(world / "anno.mat", names, columns)
+        known.write(world, info, FILES + poses)
+
+    make_world(directory, info, images, fill, progress)
+
+
+def _write_mat(path: Path, names: dict[str, list[str]], columns: dict[str, list[Array]]) -> None:
+    from scipy.io import savemat
+
+    actions = np.zeros((len(INTERACTIONS), 1), [("nname", object), ("vname", object), ("vname_ing", object)])
+    for number, it in enumerate(INTERACTIONS):
+        actions[number, 0] = (it.object, it.verb, it.verb_ing)
+    content: dict[str, Any] = {"list_action": actions}
+    for part in names:
+        content[f"anno_{part}"] = np.stack(columns[part], axis=1)
+        cells = np.empty((len(names[part]), 1), object)
+        cells[:, 0] = names[part]
+        content[f"list_{part}"] = cells
+    savemat(path, content, do_compression=True, oned_as="column")

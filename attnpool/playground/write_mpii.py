@@ -1,0 +1,208 @@
+"""Writing a world in MPII Human Pose's format: pictures, `mpii_human_pose_v1_u12_1.mat` and the lists of the split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attnpool.playground.annotation import DESCRIPTION, VERSION, Annotations
+from attnpool.playground.compose import CLASSES, compose
+from attnpool.playground.raster import Array
+from attnpool.playground.scene import Figure, Scene, draw
+from attnpool.playground.staging import Progress, make_world
+from attnpool.playground.writer import QUALITY, check_numbers, is_validation
+from attnpool.pose.joints import MPII_JOINTS
+
+MAT = "mpii_human_pose_v1_u12_1.mat"
+PARTS = ("train", "val", "test")
+LISTS = {part: f"images_mpii_{part}.txt" for part in PARTS}
+VAL_FRACTION = 0.25
+# A stream of its own for what is left out of the annotations, apart from those of the pictures.
+OMISSIONS = 15_485_863
+
+# Categories as in MPII's list of activities. An action has one act_id in rooms and another outdoors: several act_id
+# share a name there, too.
+CATEGORIES = {
+    "drinking from a mug": "self care",
+    "drinking from a bottle": "self care",
+    "calling with a phone": "miscellaneous",
+    "texting on a phone": "miscellaneous",
+    "reading a book": "miscellaneous",
+    "carrying a book": "walking",
+    "throwing a ball": "sports",
+    "kicking a ball": "sports",
+    "catching a ball": "sports",
+    "playing a guitar": "music playing",
+    "carrying a guitar": "walking",
+    "swinging a racket": "sports",
+    "sweeping with a broom": "home activities",
+    "holding an umbrella": "walking",
+}
+
+
+def part_of(index: int) -> str:
+    """Part of picture `index`: a quarter is val, about a sixth test; whole blocks of K pictures, so all are balanced."""
+    if is_validation(index, VAL_FRACTION):
+        return "val"
+    return "test" if index // len(CLASSES) % 6 == 2 else "train"
+
+
+def write_mpii(
+    directory: Path, images: int, seed: int, *, size: int = 448, progress: Progress | None = None
+) -> None:
+    """Write a world in MPII's format below `directory`, all of it or nothing.
+
+    - `images/NNNNNNNNN.jpg`: the pictures of `render(seed, index, size=size)`, numbered in an order of its own.
+    - `mpii_human_pose_v1_u12_1.mat`: the struct RELEASE. Where the real file is irregular, so is this one: bystanders
+      without `annopoints`, pictures of test without people or with their positions only, act_id -1 and empty names
+      where labels are withheld, joints outside the picture missing, `is_visible` empty for neck and head.
+    - `images_mpii_train.txt`, `images_mpii_val.txt`, `images_mpii_test.txt`: stems, one a line.
+    - `annotations.json`: the same truth as in `write_folder`, of test as well.
+
+    Pixels are counted as everywhere here: the first reaches from 0 to 1.
+
+    Args:
+        directory: where to; must not exist, be empty, or hold this very world.
+        images: how many, at least three for each class.
+        seed: the world, at least 0.
+        size: width and height of each picture in pixels.
+        progress: called with (pictures done, pictures in all).
+
+    Raises:
+        ValueError: numbers out of range, or a directory that holds something else.
+        OSError: the disk refused; nothing is left behind.
+    """
+    check_numbers(images, seed, blocks=3, size=size)
+    info = {
+        "description": DESCRIPTION,
+        "version": VERSION,
+        "style": "mpii",
+        "seed": seed,
+        "images": images,
+        "size": size,
+    }
+
+    def fill(world: Path) -> None:
+        known = Annotations()
+        (world / "images").mkdir()
+        entries = []
+        for index in range(images):
+            plan = compose(seed, index, size)
+            scene, part = draw(plan), part_of(index)
+            stem = stem_of(seed, index)
+            scene.image.save(world / "images" / f"{stem}.jpg", quality=QUALITY)
+            known.add(f"images/{stem}.jpg", scene, scene.label)
+            rng = np.random.default_rng([seed, index, OMISSIONS])
+            entries.append((stem, part, _annorect(scene, part, rng), _act(scene.label, part, plan.place.indoor)))
+            if progress is not None:
+                progress(index + 1, images)
+        entries.sort(key=lambda entry: entry[0])
+        for part, name in LISTS.items():
+            text = "".join(f"{stem}\n" for stem, where, _, _ in entries if where == part)
+            (world / name).write_text(text, encoding="ascii")
+        _write_mat(world / MAT, entries)
+        known.write(world, info, [MAT, *LISTS.values()])
+
+    make_world(directory, info, images, fill, progress)
+
+
+def stem_of(seed: int, index: int) -> str:
+    """File name of a picture: nine digits as in MPII, whose order is not that of the pictures; no two are the same."""
+    assert index < 10**7
+    scattered = (index * 7_368_787 + label_key(seed)) % 10**7
+    return f"{scattered:07d}{index % 89 + 10}"
+
+
+def label_key(seed: int) -> int:
+    """Where the numbers of a world's files start."""
+    return int(np.random.default_rng([seed, OMISSIONS]).integers(10**7))
+
+
+def _struct(entries: list[dict[str, Any]]) -> Array:
+    """(1, n) struct array; all entries have the same fields."""
+    made = np.zeros((1, len(entries)), [(name, object) for name in entries[0]])
+    for number, entry in enumerate(entries):
+        made[0, number] = tuple(entry.values())
+    return made
+
+
+EMPTY = np.zeros((0, 0))
+
+
+def _annorect(scene: Scene, part: str, rng: np.random.Generator) -> Array:
+    """The people of a picture. In test positions only, of a tenth of the pictures not even those."""
+    people = sorted(scene.people, key=lambda person: not person.actor)
+    if part == "test":
+        if rng.random() < 0.1:
+            return EMPTY
+        return _struct([_position(person) for person in people])
+    entries = []
+    for person in people:
+        left_out = not person.actor and rng.random() < 0.4
+        points = EMPTY if left_out else _annopoints(person)
+        entries.append(_head(person) | {"annopoints": points} | _position(person))
+    return _struct(entries)
+
+
+def _position(person: Figure) -> dict[str, Any]:
+    """Scale, in 200 px of the person's height, and the rough middle of the body."""
+    middle = (person.joints[MPII_JOINTS.index("pelvis")] + person.joints[MPII_JOINTS.index("thorax")]) / 2
+    x, y = np.round(middle)
+    return {"scale": round(person.scale / 200, 4), "objpos": _struct([{"x": x, "y": y}])}
+
+
+def _head(person: Figure) -> dict[str, Any]:
+    """MPII's rectangle of the head."""
+    neck, top = person.joints[MPII_JOINTS.index("upper_neck")], person.joints[MPII_JOINTS.index("head_top")]
+    middle, half = (neck + top) / 2, float(np.hypot(*(top - neck))) / 2
+    x1, y1, x2, y2 = np.round([*(middle - (0.75 * half, half)), *(middle + (0.75 * half, half))])
+    return {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
+
+
+def _annopoints(person: Figure) -> Array:
+    points = []
+    for joint, ((x, y), v) in enumerate(zip(person.joints, person.visible, strict=True)):
+        if v:
+            seen: Any = EMPTY if MPII_JOINTS[joint] in ("upper_neck", "head_top") else float(v == 2)
+            points.append(
+                {"x": round(float(x), 2), "y": round(float(y), 2), "id": float(joint), "is_visible": seen}
+            )
+    return _struct([{"point": _struct(points)}]) if points else EMPTY
+
+
+def _act(label: str, part: str, indoor: bool) -> dict[str, Any]:
+    if part == "test":
+        return {"cat_name": EMPTY, "act_name": EMPTY, "act_id": -1.0}
+    number = 2 * CLASSES.index(label) + (1 if indoor else 2)
+    return {"cat_name": CATEGORIES[label], "act_name": label, "act_id": float(number)}
+
+
+def _write_mat(path: Path, entries: list[tuple[str, str, Array, dict[str, Any]]]) -> None:
+    from scipy.io import savemat
+
+    videos = np.empty((1, 1), object)
+    videos[0, 0] = ""
+    single = np.empty((len(entries), 1), object)
+    for number, (_, _, annorect, _) in enumerate(entries):
+        alone = annorect.shape[1] == 1
+        single[number, 0] = np.ones((1, 1)) if alone else EMPTY
+    annolist = [
+        {
+            "image": _struct([{"name": f"{stem}.jpg"}]),
+            "annorect": annorect,
+            "frame_sec": EMPTY,
+            "vididx": EMPTY,
+        }
+        for stem, _, annorect, _ in entries
+    ]
+    release = {
+        "annolist": _struct(annolist),
+        "img_train": np.array([[float(part != "test") for _, part, _, _ in entries]]),
+        "version": "12",
+        "single_person": single,
+        "act": _struct([act for _, _, _, act in entries]).T,
+        "video_list": videos,
+    }
+    savemat(path, {"RELEASE": _struct([release])}, do_compression=True)
