@@ -131,11 +131,12 @@ def build(name: str, in_channels: int = 3) -> Any:
             f"unknown backbone {name!r}: use lite0 (needs no network), {', '.join(OWN)} or a timm name, such as "
             f"{', '.join(close)}"
         )
+    net: Any
     try:
         net = timm.create_model(known, num_classes=0, in_chans=in_channels, dynamic_img_size=True)
     except TypeError:  # not a ViT: takes any size as it is
         net = timm.create_model(known, num_classes=0, in_chans=in_channels)
-    if isinstance(net, timm.models.VGG):
+    if type(net).__name__ == "VGG":
         # Two layers with nine tenths of the weights come after the feature map; "classifier" is what torchvision's
         # files call them.
         net.pre_logits = nn.Identity()

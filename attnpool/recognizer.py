@@ -123,7 +123,8 @@ class Recognizer(nn.Module):
         Raises:
             ValueError: the third axis from the end is not as long as the backbone has channels.
         """
-        if pixels.ndim < 3 or pixels.shape[-3] != (channels := self.backbone.in_channels):
+        channels = self.backbone.in_channels
+        if pixels.ndim < 3 or pixels.shape[-3] != channels:
             kind = "RGB" if channels == 3 else "optical flow"
             raise ValueError(f"pixels must be (..., {channels}, H, W), {kind} 0..255, not {tuple(pixels.shape)}")
         mean = torch.tensor(self.backbone.mean, device=pixels.device)[:, None, None]
@@ -174,13 +175,13 @@ class Recognizer(nn.Module):
             "classes": list(self.classes),
             "task": self.task,
             "backbone": self.backbone.name,
-            "in_channels": self.backbone.in_channels,
             "freeze_backbone": self.backbone.frozen,
             "pooling": self.pooling,
             "head_options": self.head_options,
             "standardize": isinstance(self.standardize, Standardize),
             "view": self.view,
             "pixels": {"mean": list(self.backbone.mean), "std": list(self.backbone.std)},
+            **({} if self.backbone.in_channels == 3 else {"in_channels": self.backbone.in_channels}),
             **({} if self.instances == "none" else {"instances": self.instances, "context": self.context}),
         }
 

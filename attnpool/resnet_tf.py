@@ -29,7 +29,7 @@ def resnet101_tf(in_channels: int = 3) -> Any:
     import timm
     from timm.layers.pool2d_same import MaxPool2dSame
 
-    net = timm.create_model("resnet101", num_classes=0, in_chans=in_channels)
+    net: Any = timm.create_model("resnet101", num_classes=0, in_chans=in_channels)
     net.maxpool = MaxPool2dSame(3, stride=2)
     for layer in (net.layer2, net.layer3, net.layer4):
         first = layer[0]

@@ -4,18 +4,23 @@ from attnpool.pooling.attentional import AttentionalPooling
 from attnpool.pooling.base import Pooled, PoolingHead
 from attnpool.pooling.first_order import AveragePooling, MaxPooling
 from attnpool.pooling.pose import PoseRegularizedPooling
+from attnpool.pooling.second_order import BilinearPooling, CompactBilinearPooling
 
 POOLINGS: dict[str, type[PoolingHead]] = {
     "average": AveragePooling,
     "max": MaxPooling,
     "attentional": AttentionalPooling,
     "pose": PoseRegularizedPooling,
+    "bilinear": BilinearPooling,
+    "compact_bilinear": CompactBilinearPooling,
 }
 
 __all__ = [
     "POOLINGS",
     "AttentionalPooling",
     "AveragePooling",
+    "BilinearPooling",
+    "CompactBilinearPooling",
     "MaxPooling",
     "Pooled",
     "PoolingHead",

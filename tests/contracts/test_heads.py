@@ -29,6 +29,14 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "max": [{}, {"bias": False}],
     "attentional": ATTENTIONAL,
     "pose": [{"hidden": 8, "init": init} for init in ("average", "official")],
+    "bilinear": [{}, {"bias": False}],
+    "compact_bilinear": [
+        {"dim": 16},
+        {"dim": 7},
+        {"dim": 16, "signed_sqrt": True},
+        {"dim": 16, "l2": True},
+        {"dim": 32, "signed_sqrt": True, "l2": True},
+    ],
 }
 
 # One of each structure, for what is slow to check.
@@ -40,6 +48,9 @@ FEW: list[tuple[str, dict[str, Any]]] = [
     ("attentional", {"rank": 2, "per_class": True, "activation": "sigmoid"}),
     ("attentional", {"rank": 5, "activation": "relu", "dropout": 0.5, "dropout_on": "positions"}),
     ("pose", {"hidden": 8}),
+    ("bilinear", {}),
+    ("compact_bilinear", {"dim": 16}),
+    ("compact_bilinear", {"dim": 16, "signed_sqrt": True, "l2": True}),
 ]
 FEW += [(key, {}) for key in POOLINGS if key not in OPTIONS]
 ALL = [(key, options) for key in POOLINGS for options in OPTIONS.get(key, [{}])]
@@ -101,6 +112,11 @@ def test_layouts_shapes_and_sums(key: str, options: dict[str, Any], shape: tuple
         out = head(view, maps=True)
         assert isinstance(out, Pooled)
         assert out.logits.shape == (batch, 4)
+        torch.testing.assert_close(out.logits, reference.logits, rtol=0, atol=1e-10)
+        assert torch.equal(head(view).logits, out.logits)
+        if mapless(options):
+            assert out.top_down is out.bottom_up is out.combined is out.pose is None
+            continue
         rank = out.top_down.shape[1]
         assert rank == options.get("rank", 1)
         assert out.top_down.shape == (batch, rank, 4, *grid)
@@ -127,6 +143,11 @@ def test_layouts_shapes_and_sums(key: str, options: dict[str, Any], shape: tuple
         assert (short.pose is None) == (out.pose is None)
 
 
+def mapless(options: dict[str, Any]) -> bool:
+    """Whether the score is no sum over positions, so that there can be no maps."""
+    return bool(options.get("signed_sqrt") or options.get("l2"))
+
+
 REALISTIC = [
     ("average", {}),
     ("max", {}),
@@ -134,6 +155,7 @@ REALISTIC = [
     ("attentional", {"rank": 2, "activation": "softmax"}),
     ("attentional", {"per_class": True, "activation": "sigmoid"}),
     ("pose", {}),
+    ("compact_bilinear", {}),
 ]
 
 
@@ -292,7 +314,9 @@ def test_options_are_part_of_repr(key: str) -> None:
     assert "in_channels=6, num_classes=4, dropout=0.25" in repr(POOLINGS[key](6, 4, dropout=0.25))
 
 
-STARTS = [(key, options) for key, options in ALL if key != "max" and options.get("init", "average") == "average"]
+# The others have no term that is linear in the features.
+BASE = ("average", "attentional", "pose")
+STARTS = [(key, options) for key, options in ALL if key in BASE and options.get("init", "average") == "average"]
 
 
 @pytest.mark.parametrize(("key", "options"), STARTS, ids=name)
