@@ -8,7 +8,7 @@ import types
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def add_fields(parser: Any, options: type) -> None:
 
 def plain_type(hint: Any) -> Any:
     """`int | None` -> `int`."""
-    if get_origin(hint) is types.UnionType:
+    if get_origin(hint) in (types.UnionType, Union):  # of a Literal and None, Python makes the older kind
         (hint,) = (argument for argument in get_args(hint) if argument is not types.NoneType)
     return hint
 
@@ -70,24 +70,15 @@ def read_recipe(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ValueError: the file cannot be read, or has an unknown option or a value of the wrong kind.
     """
-    import yaml
+    from attnpool import recipe
 
-    try:
-        recipe = yaml.safe_load(args.recipe.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or getattr(error, "strerror", None) or str(error).splitlines()[0]
-        where = f"{args.recipe}, line {mark.line + 1}" if mark else f"{args.recipe}"
-        raise ValueError(f"{where}: cannot be read as a recipe ({reason}); write lines such as 'rank: 2'") from error
-    if not isinstance(recipe, dict):
-        raise ValueError(f"{args.recipe}: not a recipe; write lines such as 'rank: 2'")
+    options = recipe.read_recipe(args.recipe).options
     actions = {action.dest: action for action in args.parser._actions if action.option_strings}
     values = {}
-    for key, value in recipe.items():
-        name = str(key).replace("-", "_")
+    for name, value in options.items():
         action = actions.get(name)
         if action is None or name in ("help", "recipe", "json", "out"):
-            raise ValueError(f"{args.recipe}: unknown option {key!r}; see attnpool {args.verb} --help")
+            raise ValueError(f"{args.recipe}: unknown option {name!r}; see attnpool {args.verb} --help")
         values[name] = checked(args.recipe, name, action, value)
     return values
 

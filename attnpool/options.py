@@ -1,10 +1,47 @@
-"""What a user can set about a training; the command line and recipes are made from these fields."""
+"""What a user can set about a model and its training; the command line and recipes are made from these fields."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
 from typing import Literal
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which network, which pooling; the fields are arguments of `Recognizer`, which checks them."""
+
+    backbone: str = field(
+        default="lite0", metadata={"help": "lite0 (needs no network), another of ours or a timm name"}
+    )
+    weights: str = field(
+        default="pretrained", metadata={"help": "pretrained, random or a .safetensors, .pth or .pt file"}
+    )
+    pooling: str = field(
+        default="attentional", metadata={"help": "a key of attnpool.POOLINGS, such as average or pose"}
+    )
+    rank: int | None = field(default=None, metadata={"help": "terms of attentional pooling (default: 1)"})
+    per_class: bool | None = field(default=None, metadata={"help": "a bottom-up map for every class"})
+    activation: Literal["relu", "sigmoid", "softmax"] | None = field(
+        default=None, metadata={"help": "of the bottom-up map (default: none)"}
+    )
+    dropout: float | None = field(default=None, metadata={"help": "rate of dropout in the head (default: 0)"})
+    dropout_on: Literal["pooled", "positions"] | None = field(
+        default=None, metadata={"help": "what is dropped (default: pooled)"}
+    )
+    init: Literal["average", "official"] | None = field(
+        default=None, metadata={"help": "start as average pooling, or as the released code (default: average)"}
+    )
+    dim: int | None = field(default=None, metadata={"help": "length of the sketch of compact_bilinear (default: 2048)"})
+    signed_sqrt: bool | None = field(default=None, metadata={"help": "signed square root of the sketch"})
+    l2: bool | None = field(default=None, metadata={"help": "sketch divided by its norm"})
+    instances: Literal["none", "boxes"] = field(
+        default="none", metadata={"help": "boxes: the best of the picture and of its persons' boxes counts"}
+    )
+    context: float = field(default=1.5, metadata={"help": "with instances: times its size a box is enlarged to"})
+    freeze_backbone: bool = field(
+        default=True, metadata={"help": "train the head alone, on features that are computed once (default: yes)"}
+    )
 
 
 @dataclass(frozen=True)
@@ -46,6 +83,10 @@ class TrainOptions:
         },
     )
     tune_fraction: float = field(default=0.15, metadata={"help": "with patience: the part of train held out"})
+    trainval: bool = field(
+        default=False,
+        metadata={"help": "train on val too, as for a benchmark's test server; scores on val then say nothing"},
+    )
     seed: int = field(default=0, metadata={"help": "of the head's start, the order, augmentation and dropout"})
     workers: int = field(default=0, metadata={"help": "processes that decode pictures"})
     use_cache: bool = field(default=True, metadata={"help": "keep the features of a frozen backbone on disk"})

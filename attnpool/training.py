@@ -12,6 +12,7 @@ from attnpool.checkpoint import Run, load_state, remove_state, require_same
 from attnpool.data import Index, ViewOptions, hold_out
 from attnpool.examples import CachedFeatures, Pictures, Source
 from attnpool.features import extract, standardize
+from attnpool.losses import resolve_loss
 from attnpool.optimization import resolve, start_at_priors
 from attnpool.options import OptimizerOptions, TrainOptions
 from attnpool.recognizer import Recognizer, Standardize
@@ -86,7 +87,12 @@ def train(
     session.fit(progress)
     if session.main:
         skipped = [{"file": path, "reason": reason} for path, reason in sorted(session.at.failed.items())]
-        model.save(folder, recipe=recipe, split=split, results={"history": session.at.history, "skipped": skipped})
+        results = {
+            "weights": str(model.backbone.report or "random"),
+            "history": session.at.history,
+            "skipped": skipped,
+        }
+        model.save(folder, recipe=recipe, split=split, results=results)
         remove_state(folder)
     session.accelerator.wait_for_everyone()
     return Run.load(folder)
@@ -110,6 +116,11 @@ def check(model: Recognizer, train: Index, val: Index, options: TrainOptions) ->
         raise ValueError(
             f"{train.name}: {len(train)} pictures to train on and {len(val)} to validate; give both parts some"
         )
+    resolve_loss(options.loss, model.task, options.positive_weight)
+    if model.instances == "boxes" and not any(sample.people or sample.keypoints for sample in train):
+        raise ValueError(f"{train.name}: no person's box or keypoints are known in train; leave out --instances")
+    if model.instances == "boxes" and train.media == "clips":
+        raise ValueError(f"{train.name}: has clips, and boxes are known in pictures alone; leave out --instances")
     if options.precision == "fp16" and not torch.cuda.is_available():
         raise ValueError("precision fp16 needs a GPU; use bf16 or fp32")
 
@@ -143,6 +154,7 @@ def prepare(
                 f"see attnpool check {part.name}"
             )
     standardize(model, chosen[0])
-    if model.pooling == "average":  # the mean of standardised features is the standardised mean: same scores, sooner
+    if model.pooling == "average" and model.instances == "none":
+        # the mean of standardised features is the standardised mean: same scores, sooner
         chosen = [part.averaged() for part in chosen]
     return CachedFeatures(chosen[0], view.segments), CachedFeatures(chosen[1])

@@ -94,7 +94,7 @@ def test_a_recipe(tmp_path: Path) -> None:
         ("speed: 3", "unknown option 'speed'"),
         ("out: elsewhere", "unknown option 'out'"),
         ("source: folder:x", "unknown option 'source'"),
-        ("3: 4", "unknown option 3"),
+        ("3: 4", "unknown option '3'"),
         ("epochs: many", "epochs is 'many'; it takes int"),
         ("epochs: 1.5", "epochs is 1.5; it takes int"),
         ("epochs: [1, 2]", "epochs is [1, 2]; it takes int"),

@@ -1,0 +1,176 @@
+"""Recipes: the options of a training as a YAML file, and the training that follows from options.
+
+base: mpii.yaml        options of another file, of which these are changes
+about: {...}           what the training is for; not options
+small: {...}           changes at `attnpool reproduce --scale small`
+pooling: attentional   options, as the flags of `attnpool train` without their dashes
+rank: 2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from attnpool.backbone import Backbone
+from attnpool.checkpoint import Run
+from attnpool.data import Index, ViewOptions
+from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions
+from attnpool.recognizer import Recognizer
+from attnpool.training import train
+
+RECIPES = Path(__file__).parent / "recipes"
+RESERVED = ("about", "base", "small")
+
+
+@dataclass(frozen=True)
+class Options:
+    """All that a training depends on besides the data."""
+
+    model: ModelOptions = field(default_factory=ModelOptions)
+    train: TrainOptions = field(default_factory=TrainOptions)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    view: ViewOptions = field(default_factory=ViewOptions)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], where: str = "options") -> Options:
+        """From a flat mapping of names to values.
+
+        Raises:
+            ValueError: an unknown name, or a value that its class refuses; `where` is named.
+        """
+        left = dict(values)
+        parts = {}
+        for part, kind in KINDS.items():
+            chosen = {item.name: left.pop(item.name) for item in fields(kind) if item.name in left}
+            try:
+                parts[part] = kind(**chosen)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{where}: {error}") from error
+        if left:
+            raise ValueError(f"{where}: unknown option {next(iter(left))!r}; see attnpool train --help")
+        return cls(**parts)
+
+    def flat(self) -> dict[str, Any]:
+        """The mapping that `of` takes."""
+        return {name: value for part in KINDS for name, value in asdict(getattr(self, part)).items()}
+
+    def change(self, values: Mapping[str, Any], where: str = "options") -> Options:
+        """These options with some of them changed; errors are those of `of`."""
+        return Options.of(self.flat() | dict(values), where)
+
+
+KINDS: dict[str, Any] = {
+    "model": ModelOptions,
+    "train": TrainOptions,
+    "optimizer": OptimizerOptions,
+    "view": ViewOptions,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe file, with its bases read: `options` and `small` are flat, `about` is what the file says of itself."""
+
+    name: str
+    options: dict[str, Any]
+    small: dict[str, Any]
+    about: dict[str, Any]
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Reads a recipe and what it is based on.
+
+    Raises:
+        ValueError: a file cannot be read or is no mapping, bases go round in circles, or an option stands there twice.
+    """
+    return _read(path, ())
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> Recipe:
+    import yaml
+
+    if path in above:
+        raise ValueError(f"{path}: is its own base; take the line 'base' away")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or getattr(error, "strerror", None) or str(error).splitlines()[0]
+        where = f"{path}, line {mark.line + 1}" if mark else f"{path}"
+        raise ValueError(f"{where}: cannot be read as a recipe ({reason}); write lines such as 'rank: 2'") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not a recipe; write lines such as 'rank: 2'")
+    for key in ("about", "small"):
+        if not isinstance(content.get(key, {}), dict):
+            raise ValueError(f"{path}: {key} is {content[key]!r}; write a mapping, such as {key}: {{rank: 2}}")
+    base = _read(path.parent / str(content["base"]), (*above, path)) if "base" in content else None
+    own = _plain({key: value for key, value in content.items() if key not in RESERVED}, path)
+    return Recipe(
+        path.stem,
+        (base.options if base else {}) | own,
+        (base.small if base else {}) | _plain(content.get("small", {}), path),
+        (base.about if base else {}) | content.get("about", {}),
+    )
+
+
+def _plain(options: Mapping[Any, Any], path: Path) -> dict[str, Any]:
+    """Options by the names of their fields: `image-size` is `image_size`."""
+    plain: dict[str, Any] = {}
+    for key, value in options.items():
+        name = str(key).replace("-", "_")
+        if name in plain:
+            raise ValueError(f"{path}: {name} stands there twice")
+        plain[name] = value
+    return plain
+
+
+def fit(
+    options: Options,
+    data: tuple[Index, Index],
+    out: str | Path,
+    *,
+    backbone: Backbone | None = None,
+    cache: Path | None = None,
+    split_seed: int = 0,
+    progress: bool = True,
+) -> Run:
+    """Builds the model of some options and trains it; arguments and errors are those of `Recognizer` and `train`.
+
+    Args:
+        options: all of them.
+        data: the parts to train on and to validate, from `data.read`. With `trainval`, both are trained on.
+        out: the run folder.
+        backbone: used in place of the one that the options name, where several heads share it.
+        cache: folder of features.
+        split_seed: with which the data was split.
+        progress: show progress bars.
+    """
+    train_part, val = data
+    model_options = asdict(options.model)
+    name, frozen = model_options.pop("backbone"), options.model.freeze_backbone
+    assert backbone is None or (backbone.name, backbone.frozen) == (name, frozen)
+    model = Recognizer(
+        backbone or name,
+        classes=train_part.classes,
+        task=train_part.task,
+        view=options.view.of_model(),
+        seed=options.train.seed,
+        **model_options,
+    )
+    if options.train.trainval:
+        train_part = replace(train_part, samples=train_part.samples + val.samples, split="trainval")
+    return train(
+        model,
+        train_part,
+        val,
+        out=out,
+        options=options.train,
+        optimizer=options.optimizer,
+        view=options.view,
+        cache=cache,
+        split_seed=split_seed,
+        progress=progress,
+    )
