@@ -110,8 +110,11 @@ def evaluate(args: argparse.Namespace) -> Result:
         flip=args.flip,
         frames=args.frames,
         fuse=[weighted_run(word) for word in args.fuse],
+        submission=args.submission,
         progress=True,
     )
+    if not found.scores.images:  # without labels there is nothing to draw
+        return found.to_json() | {"plot": None}, str(found)
     plot = args.plot or args.run_folder / f"evaluation-{args.split}.png"
     evaluation_figure(plot, found.scores, found.confusion, found.classes)
     return found.to_json() | {"plot": str(plot)}, f"{found}\n\nplot: {plot}"

@@ -17,11 +17,23 @@ from attnpool.features import extract
 from attnpool.metrics import Scores, confusion, score
 from attnpool.recognizer import Recognizer
 from attnpool.scoring import Outputs, as_probabilities, score_source
+from attnpool.submission import picture_numbers, write_submission
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found; `str()` is a summary, `to_json()` what the command line prints."""
+    """What `evaluate` found; `str()` is a summary, `to_json()` what the command line prints.
+
+    Attributes:
+        scores: of the pictures whose labels are known.
+        confusion: counts, for a single label.
+        classes, split: what was scored.
+        pointing: pointing accuracy.
+        skipped: `(path, reason)` of pictures that cannot be read.
+        known_object: the scores in HICO's Known-Object setting, where it is known which negatives were looked for.
+        unlabelled: how many pictures could be read and have no label, as in MPII's test part.
+        submission: the file for a benchmark's server that was written.
+    """
 
     scores: Scores
     confusion: np.ndarray | None
@@ -29,34 +41,74 @@ class Evaluation:
     split: str
     pointing: float | None
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    known_object: Scores | None = None
+    unlabelled: int = 0
+    submission: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         skipped = [{"file": path, "reason": reason} for path, reason in self.skipped]
-        return self.scores.to_json() | {"pointing": self.pointing, "split": self.split, "skipped": skipped}
+        return self.scores.to_json() | {
+            "known_object": None if self.known_object is None else self.known_object.to_json(),
+            "pointing": self.pointing,
+            "split": self.split,
+            "skipped": skipped,
+            "unlabelled": self.unlabelled,
+            "submission": None if self.submission is None else str(self.submission),
+        }
 
     def __str__(self) -> str:
-        s = self.scores
-        lines = [
-            f"{self.split}: {s.images} images, {len(self.skipped)} skipped",
+        s, known = self.scores, self.known_object
+        lines = [f"{self.split}: {s.images} images, {len(self.skipped)} skipped"]
+        if self.unlabelled:
+            lines.append(f"{self.unlabelled} images have no label that is known here: they are not in the scores")
+        if self.submission:
+            lines.append(f"submission: {self.submission}")
+        if not s.images:
+            return "\n".join(lines)
+        lines += [
             f"mAP       {100 * s.mAP:6.2f} %  mean over the {s.classes_scored} classes with positives (VOC2010)",
             f"          {100 * s.mAP_voc07:6.2f} %  VOC2007, 11 points; {100 * s.mAP_sklearn:.2f} % as in scikit-learn",
         ]
+        if known is not None:
+            lines.append(
+                f"          {100 * known.mAP_voc07:6.2f} %  VOC2007, Known-Object: mean over {known.classes_scored} "
+                "classes, each on the images that show its object"
+            )
         if s.accuracy is not None:
             lines.append(f"accuracy  {100 * s.accuracy:6.2f} %  of {s.images} images")
         if self.pointing is not None:
             lines.append(f"pointing  {100 * self.pointing:6.2f} %  the map of the true class peaks in the evidence")
         width = max(len(name) for name in self.classes)
         lines.append("")
-        lines.append(f"{'class':{width}}      AP  positives")
-        for row in s.per_class:
-            ap = "     -" if row["AP"] is None else f"{100 * row['AP']:6.2f}"
-            lines.append(f"{row['class']:{width}}  {ap}  {row['positives']:9d}")
+        columns = [("AP", s, "AP")]
+        if known is not None:
+            columns += [("VOC2007", s, "AP_voc07"), ("Known-Object", known, "AP_voc07")]
+        lines.append("  ".join([f"{'class':{width}}", *(f"{title:>6}" for title, _, _ in columns), "positives"]))
+        for k, row in enumerate(s.per_class):
+            cells = [
+                f"{'-' if (ap := found.per_class[k][key]) is None else format(100 * ap, '.2f'):>{max(len(title), 6)}}"
+                for title, found, key in columns
+            ]
+            lines.append("  ".join([f"{row['class']:{width}}", *cells, f"{row['positives']:9d}"]))
         lines += [f"skipped {path}: {reason}" for path, reason in self.skipped]
         return "\n".join(lines)
 
 
-def summarize(outputs: Outputs, model: Recognizer, split: str) -> Evaluation:
+def summarize(
+    outputs: Outputs,
+    model: Recognizer,
+    split: str,
+    looked_for: np.ndarray | None = None,
+    submission: Path | None = None,
+) -> Evaluation:
     """The scores of some outputs.
+
+    Args:
+        outputs: from `score_source`.
+        model: whose they are.
+        split: name of the part.
+        looked_for: `(n, K)` bool, the negatives that were looked for (HICO's -1): there is a Known-Object setting.
+        submission: the file that was written.
 
     Raises:
         ValueError: not a single picture could be read.
@@ -64,14 +116,36 @@ def summarize(outputs: Outputs, model: Recognizer, split: str) -> Evaluation:
     if not outputs.paths:
         raise ValueError(f"{split}: none of its {len(outputs.failed)} pictures can be read; see attnpool check")
     probabilities = as_probabilities(torch.from_numpy(outputs.logits), model.task)
-    scores = score(probabilities, outputs.targets, model.classes, model.task)
-    counts = None
-    if model.task == "single":
-        counts = confusion(probabilities, outputs.targets.argmax(1), len(model.classes))
+    # With several labels, none at all is an answer; with one, it is a label that is not public.
+    rows = outputs.targets.any(1) if model.task == "single" else np.ones(len(outputs.paths), bool)
+    given, targets, known = probabilities[rows], outputs.targets[rows], outputs.known[rows]
+    shown = None
+    if looked_for is not None:
+        shown = score(given, targets, model.classes, model.task, known & (targets | looked_for[rows]))
     answered = outputs.pointed[~np.isnan(outputs.pointed)]
     return Evaluation(
-        scores, counts, model.classes, split, float(answered.mean()) if len(answered) else None, outputs.failed
+        score(given, targets, model.classes, model.task, known),
+        confusion(given, targets.argmax(1), len(model.classes)) if model.task == "single" else None,
+        model.classes,
+        split,
+        float(answered.mean()) if len(answered) else None,
+        outputs.failed,
+        shown,
+        int((~rows).sum()),
+        submission,
     )
+
+
+def negatives(index: Index, paths: Sequence[str]) -> np.ndarray | None:
+    """`(n, K)` bool: the negatives of these samples that were looked for; `None` if the dataset does not say which."""
+    samples = {sample.path: sample for sample in index}
+    listed = [samples[path].negatives for path in paths]
+    if all(classes is None for classes in listed):
+        return None
+    table = np.zeros((len(paths), len(index.classes)), bool)
+    for row, classes in enumerate(listed):
+        table[row, slice(None) if classes is None else list(classes)] = True
+    return table
 
 
 def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "test"] = "val") -> Index:
@@ -93,13 +167,7 @@ def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "t
             raise ValueError(f"{source}: has no test part; use --split val, train or all")
         return splits["test"]
     every = {sample.path: sample for part in ("train", "val") for sample in splits[part]}
-    index = Index(
-        splits["train"].name,
-        splits["train"].root,
-        splits["train"].classes,
-        tuple(every[path] for path in sorted(every)),
-        splits["train"].task,
-    )
+    index = replace(splits["train"], samples=tuple(every[path] for path in sorted(every)), split="all")
     if split == "all":
         return index
     used = [*saved.get("train", ()), *saved.get("val", ())]
@@ -145,6 +213,7 @@ def evaluate(
     flip: bool = False,
     frames: int | None = None,
     fuse: Sequence[tuple[Run | str | Path, float]] = (),
+    submission: Path | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Scores a run on a dataset: mAP in three definitions, accuracy, every class, pointing where boxes are known.
@@ -160,6 +229,7 @@ def evaluate(
         frames: of every clip; the run's own number by default.
         fuse: other runs of the same classes, such as one on optical flow, and their weights; this run's is 1. The
             logits are added (late fusion).
+        submission: the .mat file for MPII's server to write, see `submission.write_submission`.
         progress: show a progress bar.
 
     Raises:
@@ -171,6 +241,7 @@ def evaluate(
         index, split_name = data, data.split
     else:
         index, split_name = choose_split(loaded, data, split), split
+    numbers = {} if submission is None else picture_numbers(submission, index)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def outputs(stream: Run) -> Outputs:
@@ -193,4 +264,9 @@ def evaluate(
 
         weights = [1.0, *(weight for _, weight in fuse)]
         found = replace(found, logits=fused([stream.logits for stream in (found, *others)], weights))
-    return summarize(found, loaded.model, split_name)
+    if submission is not None:
+        if found.failed:
+            raise ValueError(f"{split_name}: {len(found.failed)} pictures cannot be read; a submission needs them all")
+        probabilities = as_probabilities(torch.from_numpy(found.logits), loaded.model.task)
+        write_submission(submission, [numbers[path] for path in found.paths], index.classes, probabilities)
+    return summarize(found, loaded.model, split_name, negatives(index, found.paths), submission)

@@ -8,7 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
+from attnpool.data import Index, annolist_ids
 from attnpool.storage import write_bytes
+
+
+def picture_numbers(path: Path, index: Index) -> dict[str, int]:
+    """What a submission needs, before the long work: the number of every picture of an index.
+
+    Raises:
+        ValueError: the data is not MPII's, or the file's name does not end in .mat.
+    """
+    if path.suffix != ".mat":
+        raise ValueError(f"{path}: a submission is a MATLAB file; let its name end in .mat")
+    if not index.name.startswith("mpii:"):
+        raise ValueError(f"{index.name}: only MPII has a server; leave out --submission, or use mpii:ROOT")
+    return annolist_ids(index.root)
 
 
 def write_submission(path: Path, sample_ids: Sequence[int], classes: Sequence[str], scores: np.ndarray) -> None:
@@ -18,21 +32,19 @@ def write_submission(path: Path, sample_ids: Sequence[int], classes: Sequence[st
     (N x K double) what each picture was given for each class, rows and columns in that order.
 
     Args:
-        path: ends in .mat; missing folders are made.
+        path: checked by `picture_numbers`; missing folders are made.
         sample_ids: N positions in `RELEASE.annolist`, counted from 1, from `data.annolist_ids`.
         classes: K names; 393 for MPII.
         scores: `(N, K)`, higher is more certain.
 
     Raises:
-        ValueError: another suffix, shapes that do not fit, an id that is not positive or stands there twice, or scores
+        ValueError: shapes that do not fit, an id that is not positive or stands there twice, or scores
             that are not finite.
         OSError: the file cannot be written.
     """
     from scipy.io import savemat
 
     ids, table = np.asarray(sample_ids, dtype=np.int64), np.asarray(scores, dtype=np.float64)
-    if path.suffix != ".mat":
-        raise ValueError(f"{path}: a submission is a MATLAB file; let its name end in .mat")
     if ids.ndim != 1 or not len(ids) or table.shape != (len(ids), len(classes)):
         raise ValueError(f"scores {table.shape} must be (pictures, classes), here ({len(ids)}, {len(classes)})")
     if (ids < 1).any() or len(np.unique(ids)) < len(ids):

@@ -111,6 +111,12 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
         metavar="PNG",
         help="where to draw per-class AP and confusion (default: evaluation-SPLIT.png in the run)",
     )
+    made.add_argument(
+        "--submission",
+        type=Path,
+        metavar="MAT",
+        help="also write the scores as MPII's server takes them; with --split test, whose labels are not public",
+    )
     made.add_argument("--frames", type=int, metavar="N", help="frames of a clip (default: the run's)")
     made.add_argument(
         "--crops", type=int, choices=(1, 10), default=1, help="10: corners and middle, and their mirror images"

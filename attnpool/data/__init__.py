@@ -7,14 +7,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from attnpool.data.check import Check, check_splits
+from attnpool.data.check import check_splits
+from attnpool.data.findings import Check
 from attnpool.data.folder import read_folder
 from attnpool.data.hico import read_hico
 from attnpool.data.hmdb51 import read_hmdb51
 from attnpool.data.index import Box, Index, Person, Sample
 from attnpool.data.loader import Batch, batches, label_tensors, load
 from attnpool.data.media import read_image
-from attnpool.data.mpii import read_mpii
+from attnpool.data.mpii import annolist_ids, read_mpii
 from attnpool.data.split import hold_out
 from attnpool.data.transforms import View, ViewOptions, eval_view, train_view
 
@@ -28,6 +29,7 @@ __all__ = [
     "Sample",
     "View",
     "ViewOptions",
+    "annolist_ids",
     "batches",
     "check",
     "eval_view",

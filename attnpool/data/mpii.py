@@ -60,12 +60,7 @@ def read_mpii(
             overlap, val has a class that train does not have, or there are no pictures at all. One line.
     """
     need_folder(root, f"{MAT}, {LIST.format('{train,val}')} and images/")
-    path = find(root, MAT_FOLDERS, [MAT])
-    if path is None:
-        raise ValueError(
-            f"{root}: there is no {MAT} (looked in {places(MAT_FOLDERS)}); "
-            "get mpii_human_pose_v1_u12_2.zip from MPII's page and unpack it there"
-        )
+    path = _find_mat(root)
     lists = {split: _find_list(root, split) for split in ("train", "val")}
     if test and (optional := find(root, LIST_FOLDERS, _list_names("test"))):
         lists["test"] = optional
@@ -85,6 +80,40 @@ def read_mpii(
     get = "get mpii_human_pose_v1.tar.gz from MPII's page and unpack it there"
     need_some([indices["train"], indices["val"]], "images", get)
     return indices
+
+
+def annolist_ids(root: Path) -> dict[str, int]:
+    """The position of every picture in `RELEASE.annolist`, counted from 1, by `Sample.path`.
+
+    Raises:
+        ValueError: the annotations are missing or malformed; one line.
+    """
+    path = _find_mat(root)
+    try:
+        release = record(read_mat(path, ["RELEASE"]).tree.get("RELEASE"), "RELEASE")
+        names = _names(records(release.get("annolist"), "annolist"))
+    except Malformed as error:
+        raise ValueError(f"{path}: {error}; get the file again") from None
+    return {f"images/{name}": i for i, name in enumerate(names, start=1)}
+
+
+def _find_mat(root: Path) -> Path:
+    path = find(root, MAT_FOLDERS, [MAT])
+    if path is None:
+        raise ValueError(
+            f"{root}: there is no {MAT} (looked in {places(MAT_FOLDERS)}); "
+            "get mpii_human_pose_v1_u12_2.zip from MPII's page and unpack it there"
+        )
+    return path
+
+
+def _names(pictures: list[dict[str, Any]]) -> list[str]:
+    names = [
+        file_name(text(record(picture.get("image"), f"annolist({i}).image").get("name"), f"annolist({i})"), "picture")
+        for i, picture in enumerate(pictures, start=1)
+    ]
+    no_repeats(names, "annolist")
+    return names
 
 
 def _list_names(split: str) -> list[str]:
@@ -121,11 +150,7 @@ def _samples(
     pictures, activities = records(release.get("annolist"), "annolist"), records(release.get("act"), "act")
     if not pictures or len(pictures) != len(activities):
         raise Malformed(f"RELEASE has {len(pictures)} pictures in annolist and {len(activities)} in act")
-    names = [
-        file_name(text(record(picture.get("image"), f"annolist({i}).image").get("name"), f"annolist({i})"), "picture")
-        for i, picture in enumerate(pictures, start=1)
-    ]
-    no_repeats(names, "annolist")
+    names = _names(pictures)
     splits: dict[str, str] = {}
     for split, wanted in stems.items():
         if both := sorted(splits.keys() & wanted.keys()):
