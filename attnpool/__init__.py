@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Pooled,
         PoseRegularizedPooling,
     )
+    from attnpool.posing import label_pose
     from attnpool.prediction import predict
     from attnpool.recognizer import Recognizer
     from attnpool.tf_checkpoint import convert_tf
@@ -52,6 +53,7 @@ __all__ = [
     "evaluate",
     "explain_files",
     "extract",
+    "label_pose",
     "predict",
     "read",
     "train",
@@ -75,6 +77,7 @@ _HOME = {
         "Pooled",
         "PoseRegularizedPooling",
     ),
+    "attnpool.posing": ("label_pose",),
     "attnpool.prediction": ("predict",),
     "attnpool.recognizer": ("Recognizer",),
     "attnpool.tf_checkpoint": ("convert_tf",),

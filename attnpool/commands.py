@@ -120,6 +120,25 @@ def evaluate(args: argparse.Namespace) -> Result:
     return found.to_json() | {"plot": str(plot)}, f"{found}\n\nplot: {plot}"
 
 
+def pose(args: argparse.Namespace) -> Result:
+    from attnpool.posing import label_pose
+
+    done = label_pose(
+        args.source,
+        args.estimator,
+        weights=args.weights,
+        python=args.python,
+        min_score=args.min_score,
+        short_side=args.short_side,
+        out=args.out,
+        split=args.split,
+        every=args.every,
+        overwrite=args.overwrite,
+        progress=True,
+    )
+    return done.to_json(), done.text()
+
+
 def predict(args: argparse.Namespace) -> Result:
     from attnpool.checkpoint import Run
     from attnpool.prediction import predict as run_prediction

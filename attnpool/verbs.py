@@ -135,6 +135,14 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     made.add_argument("--no-cache", dest="use_cache", action="store_false", help="compute features anew")
     folder(made, "--cache", "folder of features (default: $ATTNPOOL_CACHE or the user's cache)")
 
+    made = verb(
+        "pose",
+        commands.pose,
+        "label a dataset with the joints that an estimator finds; the same command goes on where it was stopped",
+        "attnpool pose folder:photos --estimator mediapipe",
+    )
+    add_pose(made)
+
     made = verb("predict", commands.predict, "name the actions in pictures", "attnpool predict runs/a photo.jpg")
     folder(made, "run_folder", "the run")
     made.add_argument("files", nargs="+", metavar="FILE", help="pictures, or folders of them")
@@ -167,3 +175,29 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     made.add_argument("--python", metavar="FILE", help="interpreter that has TensorFlow (default: this one)")
     return parser
+
+
+def add_pose(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `label_pose`."""
+    add = parser.add_argument
+    add("source", help="the dataset, such as folder:DIR")
+    add(
+        "--estimator",
+        choices=("keypointrcnn", "mediapipe"),
+        default="keypointrcnn",
+        help="keypointrcnn: everybody in a picture; mediapipe: one person, and quick (default: %(default)s)",
+    )
+    add("--weights", metavar="W", help="keypointrcnn: pretrained or a .pth or .safetensors file (default: pretrained)")
+    add("--python", metavar="FILE", help="mediapipe: interpreter of an environment that has it (default: this one)")
+    add("--out", type=Path, metavar="DIR", help="folder to write to (default: the dataset's own)")
+    add("--split", choices=("all", "train", "val", "test"), default="all", help="part (default: %(default)s)")
+    add(
+        "--min-score",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="least score, 0 to 1, of a person and of a joint (default: %(default)s)",
+    )
+    add("--short-side", type=int, metavar="PX", help="keypointrcnn: pictures are resized to this (default: 800)")
+    add("--every", type=int, default=1, metavar="N", help="clips: label every Nth frame (default: %(default)s)")
+    add("--overwrite", action="store_true", help="label again what has labels")

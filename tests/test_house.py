@@ -26,7 +26,7 @@ LAYERS = [
     {"recognizer", "folding"},
     {"losses", "metrics", "explain", "features", "fusion", "submission"},
     {"checkpoint", "examples", "optimization"},
-    {"training", "session", "step", "evaluation", "prediction", "scoring", "tf_checkpoint"},
+    {"training", "session", "step", "evaluation", "prediction", "posing", "scoring", "tf_checkpoint"},
     {"report", "plots", "explaining", "quickstart", "arguments", "recipe", "reproduce"},
     {"cli", "verbs", "commands", "__main__"},
 ]

@@ -1,0 +1,165 @@
+"""Where the joints that an estimator found are kept, so that the readers find them again.
+
+A dataset of the format `folder:` has them in its `annotations.json`, beside what a person labelled; every other one as
+OpenPose's JSON in `keypoints/`, a file a picture or frame.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from attnpool.data.annotations import FILE_NAME, read_annotations
+from attnpool.data.index import Index, Sample
+from attnpool.data.merging import Labelled, known_names, merge
+from attnpool.pose.estimate import Estimate
+from attnpool.pose.openpose import write_openpose
+from attnpool.storage import write_text
+
+KEYPOINTS = "keypoints"
+FRAME_FILE = "image_{:05d}.json"  # frames are counted from 1 here
+
+
+class Store(Protocol):
+    """Keeps labels of pictures (frame `None`) and of frames of clips, counted from 0."""
+
+    def begin(self, samples: Sequence[Sample]) -> None:
+        """Before the first picture: what all of them need."""
+
+    def missing(self, sample: Sample, frames: Sequence[int | None]) -> list[int | None]:
+        """Those of the frames that are to be labelled: nothing is known of them yet."""
+
+    def add(self, sample: Sample, frame: int | None, size: tuple[int, int], people: list[Estimate]) -> None:
+        """Keeps what was found, whole or not at all; `size` is the picture's (width, height)."""
+
+    def finish(self) -> None:
+        """After the last picture: everything is where the readers look."""
+
+
+class OpenPoseFiles:
+    """A file `{"bodies": [...]}` for every picture or frame; see `pose.openpose` for the format.
+
+    Args:
+        index: the dataset.
+        base: the folder that paths are relative to, the dataset's root or another.
+        overwrite: label again what has a file. Pictures with joints in the dataset's own annotations never get one.
+    """
+
+    def __init__(self, index: Index, base: Path, *, overwrite: bool = False) -> None:
+        self.index, self.base, self.overwrite = index, base, overwrite
+        self.begun: set[Path] = set()  # with `overwrite`: what was labelled in this call
+
+    def begin(self, samples: Sequence[Sample]) -> None:
+        # Readers look where a folder is: half of the folders would mislead them.
+        for folder in {self.file(sample, None).parent for sample in samples}:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def missing(self, sample: Sample, frames: Sequence[int | None]) -> list[int | None]:
+        if any(person.joints for person in sample.people):
+            return []
+        files = [self.file(sample, frame) for frame in frames]
+        return [
+            frame
+            for frame, file in zip(frames, files, strict=True)
+            if file not in self.begun and (self.overwrite or not file.exists())
+        ]
+
+    def add(self, sample: Sample, frame: int | None, size: tuple[int, int], people: list[Estimate]) -> None:
+        file = self.file(sample, frame)
+        write_openpose(file, [person.joints for person in people], [person.scores for person in people])
+        self.begun.add(file)
+
+    def finish(self) -> None:
+        pass
+
+    def file(self, sample: Sample, frame: int | None) -> Path:
+        """`keypoints/train2015/a.json` for a picture, `keypoints/CLASS/a/image_00001.json` for the first frame of a
+        clip; of a clip without a frame, its folder. The reader's own place, if it names one, goes first."""
+        clip = self.index.media == "clips"
+        place = sample.keypoints
+        if not place and clip:
+            name = sample.path.rpartition("/")[2]
+            class_name = self.index.classes[sample.labels[0]]
+            place = f"{KEYPOINTS}/{class_name}/{name[:-4] if name.lower().endswith('.avi') else name}"
+        elif not place:
+            place = f"{KEYPOINTS}/{sample.path.removeprefix('images/').rpartition('.')[0]}.json"
+        return self.base / place / FRAME_FILE.format(frame + 1) if frame is not None else self.base / place
+
+
+class AnnotationFile:
+    """`annotations.json` of a folder of pictures, written once at the end; until then, a journal beside it.
+
+    The journal has a line a picture, so that an interrupted labelling goes on where it was. What the file holds
+    already stays: other pictures, boxes, `actor` and `in_use`, and the joints of pictures that have some.
+
+    Args:
+        index: the dataset.
+        base: the folder to write to, the dataset's root or another.
+        by: the estimator and its settings; the journal of another is not taken up.
+        overwrite: label pictures again that have joints, and take away the joints they had.
+
+    Raises:
+        ValueError: the dataset's annotation file is malformed.
+    """
+
+    def __init__(self, index: Index, base: Path, *, by: str, overwrite: bool = False) -> None:
+        self.source, self.target = index.root / FILE_NAME, base / FILE_NAME
+        self.journal = base / f".{FILE_NAME}.partial.jsonl"
+        self.by, self.overwrite = by, overwrite
+        # A target apart from the dataset may hold what an earlier call labelled.
+        self.before = next((path for path in (self.target, self.source) if path.exists()), None)
+        marks = read_annotations(self.before) if self.before else {}
+        self.labelled = {name for name, known in marks.items() if any(person.joints for person in known.people)}
+        if self.before:
+            self.labelled |= known_names(json.loads(self.before.read_bytes()))
+        self.header = json.dumps({"by": by, "overwrite": overwrite}) + "\n"
+        self.lines = self._read_journal()
+
+    def begin(self, samples: Sequence[Sample]) -> None:
+        self.journal.parent.mkdir(parents=True, exist_ok=True)
+
+    def missing(self, sample: Sample, frames: Sequence[int | None]) -> list[int | None]:
+        done = sample.path in self.lines or (sample.path in self.labelled and not self.overwrite)
+        return [] if done else list(frames)
+
+    def add(self, sample: Sample, frame: int | None, size: tuple[int, int], people: list[Estimate]) -> None:
+        entry = Labelled(sample.path, size, people)
+        with self.journal.open("a", encoding="utf-8") as file:
+            if file.tell() == 0:
+                file.write(self.header)
+            file.write(json.dumps(entry.to_json()) + "\n")
+        self.lines[sample.path] = entry
+
+    def finish(self) -> None:
+        if not self.lines:
+            return
+        content = json.loads(self.before.read_bytes()) if self.before else None
+        merged = merge(content, self.lines.values(), self.by)
+        write_text(self.target, json.dumps(merged, ensure_ascii=False) + "\n")
+        self.journal.unlink(missing_ok=True)
+
+    def _read_journal(self) -> dict[str, Labelled]:
+        """What an interrupted call has found; a line that was cut off is taken away, and so is another's journal."""
+        if not self.journal.exists():
+            return {}
+        whole = self.journal.read_bytes().rpartition(b"\n")[0]
+        header, *lines = whole.decode("utf-8", errors="replace").split("\n")
+        entries: dict[str, Labelled] = {}
+        if header + "\n" == self.header:
+            try:
+                found = [Labelled.from_json(json.loads(line)) for line in lines]
+                entries = {entry.file: entry for entry in found}
+            except (ValueError, KeyError, TypeError):  # not written by us: begin again
+                entries = {}
+        kept = self.header + "".join(json.dumps(entry.to_json()) + "\n" for entry in entries.values())
+        self.journal.write_text(kept, encoding="utf-8")
+        return entries
+
+
+def open_store(index: Index, base: Path, *, by: str, overwrite: bool) -> Store:
+    """The store of a dataset's format."""
+    if index.name.startswith("folder:"):
+        return AnnotationFile(index, base, by=by, overwrite=overwrite)
+    return OpenPoseFiles(index, base, overwrite=overwrite)

@@ -1,0 +1,79 @@
+"""One person as an estimator finds it, and what all estimators share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+
+from attnpool.pose.joints import joint_mapping
+
+Joint = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One person found in a picture.
+
+    Attributes:
+        joints: 16 entries `(x, y)` in the order of `MPII_JOINTS`, in pixels of the picture; `None` where a joint was
+            not found, or found outside of the picture.
+        scores: 16 numbers 0..1, how certain each joint is; 0 where there is none.
+        score: 0..1, how certain the person is.
+        box: `(x1, y1, x2, y2)`, or `None` if the estimator gives none.
+    """
+
+    joints: tuple[Joint, ...]
+    scores: tuple[float, ...]
+    score: float
+    box: tuple[float, float, float, float] | None = None
+
+
+class Estimator(Protocol):
+    """Finds people; `name` says what did so, with its version. `close()` gives back what it holds."""
+
+    name: str
+
+    def __call__(self, image: Image.Image) -> list[Estimate]: ...
+
+    def close(self) -> None: ...
+
+
+def estimate(
+    names: Sequence[str],
+    found: Sequence[Sequence[float]],
+    size: tuple[int, int],
+    min_score: float,
+    score: float | None = None,
+    box: tuple[float, float, float, float] | None = None,
+) -> Estimate | None:
+    """A person of MPII's joints from `(x, y, score)` of joints with these names; `None` if no joint is left.
+
+    Without a score of its own, the person has the mean of its joints'.
+    """
+    width, height = size
+    joints: list[Joint] = []
+    scores: list[float] = []
+    for position in joint_mapping(names):
+        x, y, certainty = (0.0, 0.0, 0.0) if position is None else found[position]
+        usable = certainty >= min_score and certainty > 0 and 0 <= x < width and 0 <= y < height
+        joints.append((x, y) if position is not None and usable else None)
+        scores.append(certainty if joints[-1] else 0.0)
+    certain = [value for value in scores if value > 0]
+    if not certain:
+        return None
+    return Estimate(tuple(joints), tuple(scores), sum(certain) / len(certain) if score is None else score, box)
+
+
+def check_score(min_score: float) -> None:
+    """Raises ValueError if the number is not from 0 to 1."""
+    if not 0 <= min_score <= 1:
+        raise ValueError(f"min_score is {min_score}; give a number from 0 to 1, such as 0.5")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, shortened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:200]

@@ -1,0 +1,40 @@
+"""The estimators by name: who is in a picture and where their joints are, by networks of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attnpool.pose.blazepose import MediaPipe
+from attnpool.pose.estimate import Estimator
+from attnpool.pose.keypoint_rcnn import KeypointRCNN
+
+ESTIMATORS = ("keypointrcnn", "mediapipe")
+
+
+def build_estimator(
+    kind: str,
+    *,
+    weights: str | Path | None = None,
+    python: str | Path | None = None,
+    min_score: float = 0.5,
+    short_side: int | None = None,
+) -> Estimator:
+    """The estimator of this name, "keypointrcnn" or "mediapipe"; what is `None` is left to it.
+
+    Raises:
+        ValueError: no such estimator, an option that it has not, or as the classes say.
+    """
+    if kind == "keypointrcnn":
+        if python is not None:
+            raise ValueError("keypointrcnn runs in this environment; leave --python out")
+        return KeypointRCNN(
+            "pretrained" if weights is None else weights,
+            min_score=min_score,
+            short_side=800 if short_side is None else short_side,
+        )
+    if kind == "mediapipe":
+        if weights is not None or short_side is not None:
+            given = "--weights" if weights is not None else "--short-side"
+            raise ValueError(f"mediapipe comes with its model and its input size; leave {given} out")
+        return MediaPipe(python, min_score=min_score)
+    raise ValueError(f"unknown estimator {kind!r}: use {' or '.join(ESTIMATORS)}")

@@ -1,0 +1,128 @@
+"""torchvision's Keypoint R-CNN as an estimator."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from attnpool.pose.estimate import Estimate, check_score, estimate, first_line
+from attnpool.pose.joints import COCO_JOINTS
+
+
+class KeypointRCNN:
+    """torchvision's `keypointrcnn_resnet50_fpn`: everybody in a picture, with COCO's 17 joints and a box.
+
+    A person is kept if the box's score, and a joint if the logistic function of its heatmap's peak, is at least
+    `min_score`. (The published network gives the peak as a logit.)
+
+    Args:
+        weights: "pretrained", which torchvision downloads once (COCO; 226 MB), or a .pth or .safetensors file with a
+            state dict of the network, such as the published `keypointrcnn_resnet50_fpn_coco-fc266e95.pth`.
+        min_score: 0..1.
+        short_side: to which pictures are resized for the network; half of it takes a quarter of the time.
+        device: where it runs; a GPU if there is one.
+
+    Raises:
+        ValueError: a number out of range, a file that is not such a network, or a download that failed.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path = "pretrained",
+        *,
+        min_score: float = 0.5,
+        short_side: int = 800,
+        device: str | None = None,
+    ) -> None:
+        import torch
+        from torchvision.models.detection import keypointrcnn_resnet50_fpn
+
+        check_score(min_score)
+        if short_side < 32:
+            raise ValueError(f"short_side is {short_side}; give at least 32 pixels, such as 800")
+        self.min_score = min_score
+        # Never left at its random start: all of its weights are loaded below.
+        with torch.random.fork_rng([]):  # its random start draws numbers
+            self.model = keypointrcnn_resnet50_fpn(
+                weights=None,
+                weights_backbone=None,
+                min_size=short_side,
+                max_size=round(short_side * 1333 / 800),
+                box_score_thresh=min_score,
+            )
+        file = _published() if str(weights) == "pretrained" else Path(weights)
+        state = _read_state(file)
+        try:
+            self.model.load_state_dict(state)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{file}: not the weights of keypointrcnn_resnet50_fpn ({first_line(error)}); give another file"
+            ) from error
+        self.name = f"keypointrcnn_resnet50_fpn {file.name}, torchvision {version('torchvision')}"
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model.to(self.device).eval()
+
+    def __call__(self, image: Image.Image) -> list[Estimate]:
+        import torch
+
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float().div(255)
+        with torch.inference_mode():
+            (found,) = self.model([pixels.to(self.device)])
+        points = torch.cat([found["keypoints"][..., :2], found["keypoints_scores"].sigmoid().unsqueeze(-1)], dim=-1)
+        # (people, 17, 3): x, y and score
+        return [
+            person
+            for joints, score, box in zip(
+                points.tolist(), found["scores"].tolist(), found["boxes"].tolist(), strict=True
+            )
+            if (person := estimate(COCO_JOINTS, joints, image.size, self.min_score, score, tuple(box)))
+        ]
+
+    def close(self) -> None:
+        pass
+
+
+def _published() -> Path:
+    """The published weights, where torch's hub keeps them; downloaded if they are not there yet."""
+    import torch
+    from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights
+
+    url = KeypointRCNN_ResNet50_FPN_Weights.DEFAULT.url
+    name = url.rpartition("/")[2]
+    file = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not file.exists():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(file), hash_prefix=name.removesuffix(".pth").rpartition("-")[2])
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"the weights of Keypoint R-CNN cannot be downloaded ({first_line(error)}); get {name} "
+                "from torchvision's model hub elsewhere and give it with --weights FILE"
+            ) from error
+    return file
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """A state dict from a file; nothing of the file is run."""
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ValueError(
+            f"{path}: {(error.strerror or str(error)).lower()}; give a .pth or .safetensors file"
+        ) from error
+    except Exception as error:  # of any kind, with a file that is something else
+        raise ValueError(f"{path}: cannot be read as weights ({first_line(error)}); give another file") from error
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):  # how torchvision's training saves
+        state = state["model"]
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: holds no state dict; give a .pth or .safetensors file of one")
+    return state

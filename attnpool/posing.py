@@ -1,0 +1,167 @@
+"""Labelling a dataset with the joints that an estimator finds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from attnpool.data import Index, Sample, read_splits
+from attnpool.data.media import Unreadable, read_image
+from attnpool.data.pose_labels import Store, open_store
+from attnpool.data.video import read_clip
+from attnpool.pose.estimate import Estimator
+from attnpool.pose.estimators import build_estimator
+from attnpool.progress import bar
+
+SPLITS = ("all", "train", "val", "test")
+LISTED = 10  # files that cannot be read, in the text
+AT_ONCE = 256  # frames of a clip in memory
+
+
+@dataclass
+class PoseLabels:
+    """What `label_pose` did.
+
+    Attributes:
+        source: the dataset.
+        estimator: what found the people.
+        out: the folder that was written to.
+        labelled: pictures, or frames of clips, in which people were looked for.
+        known: pictures or clips that had all of their labels already.
+        people: persons found.
+        joints: joints found, of all persons.
+        empty: pictures or frames in which nobody was found.
+        failed: `(path, reason)` of the pictures or clips that cannot be read.
+    """
+
+    source: str
+    estimator: str
+    out: str
+    labelled: int = 0
+    known: int = 0
+    people: int = 0
+    joints: int = 0
+    empty: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        failed = [{"file": path, "reason": reason} for path, reason in self.failed]
+        return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"failed": failed}
+
+    def text(self) -> str:
+        lines = [f"cannot be read: {path} ({reason})" for path, reason in self.failed[:LISTED]]
+        if len(self.failed) > LISTED:
+            lines.append(f"and {len(self.failed) - LISTED} more, see --json")
+        lines += [
+            f"{self.out}: {self.labelled} labelled by {self.estimator}",
+            f"{self.people} people with {self.joints} joints; nobody in {self.empty}",
+            f"{self.known} had labels already, {len(self.failed)} cannot be read",
+        ]
+        return "\n".join(lines)
+
+
+def label_pose(
+    source: str | Path,
+    estimator: str = "keypointrcnn",
+    *,
+    weights: str | Path | None = None,
+    python: str | Path | None = None,
+    min_score: float = 0.5,
+    short_side: int | None = None,
+    out: str | Path | None = None,
+    split: str = "all",
+    every: int = 1,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> PoseLabels:
+    """Find people and their joints in every picture or clip of a dataset, and write them where its reader looks.
+
+    For `folder:DIR` that is `DIR/annotations.json`; for other formats OpenPose's JSON in `ROOT/keypoints/`. What is
+    labelled already is left as it is, so the same call goes on where it was interrupted.
+
+    Args:
+        source: the dataset, as in `attnpool.read`.
+        estimator: "keypointrcnn" (everybody in a picture) or "mediapipe" (one person); see `attnpool.pose.estimators`.
+        weights: keypointrcnn: "pretrained" or a file.
+        python: mediapipe: the interpreter of an environment that has it.
+        min_score: the least score, 0..1, of a person and of a joint.
+        short_side: keypointrcnn: to which pictures are resized for the network.
+        out: a folder to write to instead of the dataset's own, in the same layout.
+        split: the part of the dataset, or "all".
+        every: clips: label frame 0 and every so many frames after it.
+        overwrite: label again what has labels. Joints in the annotation files of MPII are always kept.
+        progress: show a bar with the time that is left.
+
+    Raises:
+        ValueError: the dataset or an option is at fault, or the estimator cannot be set up; one line with the fix.
+        OSError: a file cannot be written, or the estimator's process died. What was done is kept.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
+    if every < 1:
+        raise ValueError(f"every is {every}; give at least 1")
+    splits = read_splits(source, test=True)
+    if split not in ("all", *splits):
+        raise ValueError(f"{source} has no split {split!r}: use one of all, {', '.join(splits)}")
+    parts = splits.values() if split == "all" else [splits[split]]
+    samples = list({sample.path: sample for part in parts for sample in part}.values())  # val may be test, too
+    index = next(iter(parts))
+    base = index.root if out is None else Path(out)
+    finder = build_estimator(estimator, weights=weights, python=python, min_score=min_score, short_side=short_side)
+    with contextlib.closing(finder):
+        by = f"{finder.name}, min_score {min_score:g}" + (f", short_side {short_side}" if short_side else "")
+        store = open_store(index, base, by=by, overwrite=overwrite)
+        store.begin(samples)
+        done = PoseLabels(str(source), by, str(base))
+        _label(index, samples, store, finder, every, done, progress)
+        store.finish()
+    return done
+
+
+def _label(
+    index: Index, samples: Sequence[Sample], store: Store, finder: Estimator, every: int, done: PoseLabels, show: bool
+) -> None:
+    clips = index.media == "clips"
+    # Which frames a clip lacks shows only when it is read.
+    todo = [sample for sample in samples if clips or store.missing(sample, [None])]
+    done.known = len(samples) - len(todo)
+    with bar(len(samples), "pose", "clips" if clips else "images", done=done.known, hidden=not show) as shown:
+        for sample in todo:
+            try:
+                if clips:
+                    _label_clip(index, sample, store, finder, every, done)
+                else:
+                    _find(sample, None, read_image(index.file(sample)), store, finder, done)
+            except Unreadable as error:
+                done.failed.append((sample.path, error.reason))
+            shown.update(1)
+
+
+def _label_clip(index: Index, sample: Sample, store: Store, finder: Estimator, every: int, done: PoseLabels) -> None:
+    def missing(count: int) -> list[int]:
+        return [frame for frame in store.missing(sample, range(0, count, every)) if frame is not None]
+
+    before, left = done.labelled, AT_ONCE + 1
+    while left > AT_ONCE:
+        count, images = read_clip(index.file(sample), lambda count: missing(count)[:AT_ONCE])
+        frames = missing(count)
+        left = len(frames)
+        for frame, image in zip(frames[:AT_ONCE], images, strict=True):
+            _find(sample, frame, image, store, finder, done)
+    done.known += done.labelled == before
+
+
+def _find(
+    sample: Sample, frame: int | None, image: Image.Image, store: Store, finder: Estimator, done: PoseLabels
+) -> None:
+    people = finder(image)
+    store.add(sample, frame, image.size, people)
+    done.labelled += 1
+    done.people += len(people)
+    done.joints += sum(joint is not None for person in people for joint in person.joints)
+    done.empty += not people
