@@ -16,8 +16,9 @@ from attnpool.data.index import Box, Index, Person, Sample
 from attnpool.data.loader import Batch, batches, label_tensors, load
 from attnpool.data.media import read_image
 from attnpool.data.mpii import annolist_ids, read_mpii
+from attnpool.data.sampling import segment_positions
 from attnpool.data.split import hold_out
-from attnpool.data.transforms import View, ViewOptions, eval_view, train_view
+from attnpool.data.transforms import View, ViewOptions, eval_view, eval_views, train_view
 
 __all__ = [
     "READERS",
@@ -33,6 +34,7 @@ __all__ = [
     "batches",
     "check",
     "eval_view",
+    "eval_views",
     "hold_out",
     "label_tensors",
     "load",
@@ -40,6 +42,7 @@ __all__ = [
     "read_all",
     "read_image",
     "read_splits",
+    "segment_positions",
     "train_view",
 ]
 
