@@ -9,6 +9,10 @@ TF_PYTHON ?= $(PYTHON)
 TF_VENV := .venv-tf
 TF_READY := $(TF_VENV)/.ready
 EXTRA_TF := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["tf"])
+# So has mediapipe, whose protobuf is older than others want; without PyTorch, and with a Python before 3.13 as well.
+POSE_PYTHON ?= $(PYTHON)
+POSE_VENV := .venv-pose
+POSE_READY := $(POSE_VENV)/.ready
 
 .PHONY: setup demo test check bench clean
 
@@ -25,10 +29,16 @@ $(TF_READY): pyproject.toml | $(READY)
 	$(TF_VENV)/bin/python -m pip install --quiet --progress-bar off "$$($(BIN)/python -c '$(EXTRA_TF)')"
 	touch $(TF_READY)
 
+$(POSE_READY): requirements-mediapipe.txt
+	$(POSE_PYTHON) -m venv $(POSE_VENV)
+	$(POSE_VENV)/bin/python -m pip install --quiet --progress-bar off --requirement requirements-mediapipe.txt
+	$(POSE_VENV)/bin/python -m pip install --quiet --progress-bar off --no-deps mediapipe==0.10.14
+	touch $(POSE_READY)
+
 demo: $(READY)
 	$(BIN)/attnpool quickstart --out runs/quickstart
 
-test: $(READY) $(TF_READY)
+test: $(READY) $(TF_READY) $(POSE_READY)
 	$(BIN)/python -m pytest
 
 check: $(READY)
@@ -40,4 +50,4 @@ bench: $(READY)
 	$(BIN)/python benchmarks/pooling.py
 
 clean:
-	rm -rf $(VENV) $(TF_VENV) runs
+	rm -rf $(VENV) $(TF_VENV) $(POSE_VENV) runs
