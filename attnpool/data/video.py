@@ -116,7 +116,7 @@ def read_clip(path: str | Path, choose: Callable[[int], Sequence[int]]) -> tuple
         path: a video file, or a folder of frames (see `frame_files`).
         choose: from the number of frames to the numbers of those which are wanted. It may be called twice, first with
             what the container claims, and must give the same for the same number: a random choice makes its generator
-            inside. The frames are always those it gives for the true number.
+            inside. The frames are always those it gives for the true number; a false claim costs a second pass.
 
     Returns:
         `(frames, images)`: the number of frames, and images of mode "RGB" in the order of `choose(frames)`.
@@ -129,7 +129,8 @@ def read_clip(path: str | Path, choose: Callable[[int], Sequence[int]]) -> tuple
         files = frame_files(path)
         return len(files), _pictures(path, files, choose(len(files)))
     with _Video(path) as video:
-        wanted = set(choose(video.claimed) if video.claimed else ())
+        guess = video.claimed or video.expected
+        wanted = set(choose(guess) if guess else ())
         kept = {i: frame for i, frame in enumerate(video.frames()) if i in wanted}
         count = video.count
     if count == 0:
@@ -240,6 +241,7 @@ class _Video:
 
     path: Path
     claimed: int = 0  # by the container; 0: it does not say
+    expected: int = 0  # from the length that the container claims
     fps: float = 0.0
     packets: int = 0
     errors: int = 0
@@ -274,6 +276,7 @@ class _Video:
             context.thread_count, context.thread_type = 1, "NONE"
             context.options = {"max_pixels": str(MAX_PIXELS)}
             self.claimed, self.fps = max(0, stream.frames), float(stream.average_rate or 0)
+            self.expected = max(0, round((self._container.duration or 0) / av.time_base * self.fps))
         except Exception as error:
             self._container.close()
             raise UnreadableVideo(self.path, _reason(error)) from error
@@ -310,4 +313,6 @@ class _Video:
 
 def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return "no video in a known format" if text.startswith("Invalid data found") else " ".join(text.split()).lower()
+    if text.startswith(("Invalid data found", "Invalid argument")):  # the second for formats that are not in _FORMATS
+        return "no video in a known format"
+    return " ".join(text.split()).lower()
