@@ -26,21 +26,26 @@ def quickstart(args: argparse.Namespace) -> Result:
 
 
 def playground(args: argparse.Namespace) -> Result:
-    from attnpool.playground import write_folder
+    from attnpool.playground import STYLES, write_style
     from attnpool.progress import bar
 
-    with bar(args.images, "playground", "images") as shown:
-        write_folder(
+    unit, usual = STYLES[args.style]
+    count = usual if args.images is None else args.images
+    with bar(count, "playground", unit) as shown:
+        write_style(
             args.directory,
-            args.images,
+            args.style,
+            count,
             args.seed,
             size=args.size,
+            frames=args.frames,
             progress=lambda done, _: shown.update(done - shown.n),
         )
-    value = {"directory": str(args.directory), "images": args.images, "seed": args.seed, "size": args.size}
+    value = {"directory": str(args.directory), "style": args.style, unit: count, "seed": args.seed}
+    value |= {"frames": args.frames or 40} if unit == "clips" else {"size": args.size or 448}
     return (
         value,
-        f"{args.directory}: {args.images} images; next: attnpool train folder:{args.directory} --out runs/play",
+        f"{args.directory}: {count} {unit}; next: attnpool train {args.style}:{args.directory} --out runs/play",
     )
 
 

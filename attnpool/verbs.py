@@ -60,9 +60,18 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
         "attnpool playground data/play --images 600 --seed 1",
     )
     folder(made, "directory", "folder to make; it must not hold anything yet")
-    made.add_argument("--images", type=int, default=600, metavar="N", help="pictures (default: %(default)s)")
+    made.add_argument(
+        "--style",
+        choices=("folder", "mpii", "hico", "hmdb51"),
+        default="folder",
+        help="format: class folders or that of a benchmark (default: %(default)s)",
+    )
+    made.add_argument(
+        "--images", type=int, metavar="N", help="pictures, or clips with hmdb51 (default: 600 pictures, 140 clips)"
+    )
     made.add_argument("--seed", type=int, default=0, metavar="S", help="of the world (default: %(default)s)")
-    made.add_argument("--size", type=int, default=448, metavar="PX", help="side of the pictures (default: %(default)s)")
+    made.add_argument("--size", type=int, metavar="PX", help="side of the pictures (default: 448; clips: 320 x 240)")
+    made.add_argument("--frames", type=int, metavar="N", help="of each clip, with hmdb51 (default: 40)")
 
     made = verb(
         "check",

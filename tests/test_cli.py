@@ -64,7 +64,7 @@ def test_help_has_an_example(verb: str) -> None:
 
 def test_playground(tmp_path: Path, world: Path) -> None:
     value = attnpool("playground", tmp_path / "a", "--images", 28, "--size", 64, "--seed", 3, "--json").value()
-    assert value == {"directory": str(tmp_path / "a"), "images": 28, "seed": 3, "size": 64}
+    assert value == {"directory": str(tmp_path / "a"), "style": "folder", "images": 28, "seed": 3, "size": 64}
     assert len(list((tmp_path / "a").rglob("*.jpg"))) == 28
     text = attnpool("playground", world, "--images", 42, "--seed", 1, "--size", 96).text()  # there already
     assert f"attnpool train folder:{world}" in text

@@ -49,6 +49,14 @@ class Clip:
         """Seconds from the middle of the clip."""
         return (frame - (self.frames - 1) / 2) / RATE
 
+    def window(self, frame: int) -> tuple[slice, slice]:
+        """Rows and columns of the stage that a frame shows some part of."""
+        matrix = self.camera.matrix(self.time(frame), STAGE)
+        corners = np.array([[0, 0, 1], [WIDTH, 0, 1], [0, HEIGHT, 1], [WIDTH, HEIGHT, 1]]) @ matrix.T
+        x1, y1 = np.floor(corners.min(axis=0)).astype(int)
+        x2, y2 = np.ceil(corners.max(axis=0)).astype(int)
+        return slice(y1, y2), slice(x1, x2)
+
     def at(self, frame: int) -> Plan:
         """Everything that moves, as it is in a frame; owners count on from the things that lie about."""
         place = self.plan.place
@@ -98,7 +106,7 @@ def compose_clip(seed: int, index: int, frames: int) -> Clip:
     for number in range(int(rng.choice([0, 1, 2], p=[0.35, 0.4, 0.25]))):
         performers += _bystander(plan, performers, (seed, index, CLIP, 2 + number), rng)
     seconds = frames / RATE
-    camera = random_camera(WIDTH, HEIGHT, middle[0], middle[1], 0.35 if walks else 0.55, seconds, rng)
+    camera = random_camera((WIDTH, HEIGHT), middle, STAGE, 0.35 if walks else 0.6, seconds, rng)
     clip = Clip(label, frames, plan, performers, camera, float(rng.choice([0.8, 2.0, 5.0], p=[0.4, 0.4, 0.2])))
     tops = add_furniture(plan, actor.start, rng)
     moments = [clip.at(frame).people for frame in sorted({0, frames // 2, frames - 1})]
@@ -123,7 +131,7 @@ def _put(actor: Performer, rng: np.random.Generator) -> tuple[Performer, tuple[f
     shrink = min(1.0, 200 / (high - low))
     scale = start.scale * shrink
     low, high, up = low * shrink, high * shrink, float(chest[1]) * shrink
-    x = float(rng.uniform(0.3, 0.7)) * STAGE
+    x = float(rng.uniform(0.36, 0.64)) * STAGE
     y = max(float(rng.uniform(0.72, 0.95)) * STAGE, 24 - low)
     # The window's top: the thing in it with a margin and, if that leaves a choice, the chest not far from the middle.
     least, most = y + high + 12 - HEIGHT, y + low - 12
@@ -170,11 +178,12 @@ def render_clip(clip: Clip) -> Iterator[Frame]:
             base.paint_layer(layer)
     before = [layer for layer in fixed if layer.order >= behind]
     finish = _Finish(clip, clip.plan.rng)
-    image, top = np.empty_like(base.image), np.empty_like(base.top)
+    image, top = base.image.copy(), base.top.copy()
     for frame in range(clip.frames):
         canvas = copy.copy(base)
-        np.copyto(image, base.image)
-        np.copyto(top, base.top)
+        window = clip.window(frame)
+        image[:, *window] = base.image[:, *window]
+        top[window] = base.top[window]
         canvas.image, canvas.top, canvas.shapes = image, top, list(base.shapes)
         plan = clip.at(frame)
         for layer in sorted(before + plan.layers, key=lambda layer: layer.order):
@@ -203,20 +212,18 @@ class _Finish:
 def _seen(clip: Clip, frame: int, plan: Plan, canvas: Canvas, finish: _Finish) -> Frame:
     """The window that the camera sees, and who is in it."""
     matrix = clip.camera.matrix(clip.time(frame), STAGE)
-    corners = np.array([[0, 0, 1], [WIDTH, 0, 1], [0, HEIGHT, 1], [WIDTH, HEIGHT, 1]]) @ matrix.T
-    x1, y1 = np.floor(corners.min(axis=0)).astype(int)
-    x2, y2 = np.ceil(corners.max(axis=0)).astype(int)
+    window = clip.window(frame)
     inner = matrix.copy()
-    inner[:, 2] -= (x1, y1)
+    inner[:, 2] -= (window[1].start, window[0].start)
     coefficients, size = tuple(inner.ravel().tolist()), (WIDTH, HEIGHT)
     planes = [
-        Image.fromarray((plane[y1:y2, x1:x2] * np.float32(255) + np.float32(0.5)).clip(0, 255).astype(np.uint8))
+        Image.fromarray((plane[window] * np.float32(255) + np.float32(0.5)).clip(0, 255).astype(np.uint8))
         for plane in canvas.image
     ]
     picture = Image.merge("RGB", planes).transform(
         size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR
     )
-    numbers = np.array([owner + 1 for owner, _ in canvas.shapes], np.uint8).take(canvas.top[y1:y2, x1:x2])
+    numbers = np.array([owner + 1 for owner, _ in canvas.shapes], np.uint8).take(canvas.top[window])
     owners = np.asarray(
         Image.fromarray(numbers).transform(size, Image.Transform.AFFINE, coefficients, Image.Resampling.NEAREST)
     )

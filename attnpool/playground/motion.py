@@ -120,13 +120,23 @@ class Camera:
 
 
 def random_camera(
-    width: int, height: int, x: float, y: float, moving: float, seconds: float, rng: np.random.Generator
+    frame: tuple[int, int],
+    middle: tuple[float, float],
+    size: int,
+    moving: float,
+    seconds: float,
+    rng: np.random.Generator,
 ) -> Camera:
-    """A camera whose window has its middle at (x, y) in the middle of the clip; it pans with probability `moving`."""
+    """A camera with frames of (width, height) whose window has this middle in the middle of the clip.
+
+    It pans with probability `moving`, to the side where a stage `size` wide has more room.
+    """
     kind = str(rng.choice(["still", "hand", "pan"], p=[0.4 * (1 - moving), 0.6 * (1 - moving), moving]))
     shake = {"still": 0.0, "hand": float(rng.uniform(1.5, 5)), "pan": float(rng.uniform(0.5, 3))}[kind]
-    distance = np.array([rng.uniform(60, 180) * rng.choice([-1.0, 1.0]), rng.uniform(-15, 15)])
+    distance = np.array([rng.uniform(60, 180) * (1.0 if middle[0] < size / 2 else -1.0), rng.uniform(-15, 15)])
     pan = distance / seconds if kind == "pan" else np.zeros(2)
     zoom = float(rng.uniform(-0.03, 0.06)) / seconds if kind != "still" else 0.0
     waves = np.stack([rng.uniform(0.3, 3.5, (3, 3)), rng.random((3, 3))], axis=2)
-    return Camera(width, height, x, y, (float(pan[0]), float(pan[1])), shake, zoom, waves)
+    # As near to the middle as the stage's border allows, or a pan would begin late.
+    x, y = (float(np.clip(at, side / 2 + 6, size - side / 2 - 6)) for at, side in zip(middle, frame, strict=True))
+    return Camera(*frame, x, y, (float(pan[0]), float(pan[1])), shake, zoom, waves)

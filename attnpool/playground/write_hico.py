@@ -1,4 +1,4 @@
-"""Writing a world in HICO's format: pictures that show several verb-object pairs, `anno.mat` and OpenPose's keypoints."""
+"""Writing a world in HICO's format: pictures that show several verb-object pairs, `anno.mat`, OpenPose's keypoints."""
 
 from __future__ import annotations
 
@@ -103,9 +103,7 @@ def labels(scene: Scene, phases: dict[str, float]) -> Array:
     return found
 
 
-def write_hico(
-    directory: Path, images: int, seed: int, *, size: int = 448, progress: Progress | None = None
-) -> None:
+def write_hico(directory: Path, images: int, seed: int, *, size: int = 448, progress: Progress | None = None) -> None:
     """Write a world in HICO's format below `directory`, all of it or nothing.
 
     - `images/train2015/HICO_train2015_00000001.jpg` ..., `images/test2015/...`: one actor or two, who do different

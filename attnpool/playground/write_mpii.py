@@ -43,15 +43,13 @@ CATEGORIES = {
 
 
 def part_of(index: int) -> str:
-    """Part of picture `index`: a quarter is val, about a sixth test; whole blocks of K pictures, so all are balanced."""
+    """Part of picture `index`: a quarter is val, about a sixth test, in whole blocks of K pictures."""
     if is_validation(index, VAL_FRACTION):
         return "val"
     return "test" if index // len(CLASSES) % 6 == 2 else "train"
 
 
-def write_mpii(
-    directory: Path, images: int, seed: int, *, size: int = 448, progress: Progress | None = None
-) -> None:
+def write_mpii(directory: Path, images: int, seed: int, *, size: int = 448, progress: Progress | None = None) -> None:
     """Write a world in MPII's format below `directory`, all of it or nothing.
 
     - `images/NNNNNNNNN.jpg`: the pictures of `render(seed, index, size=size)`, numbered in an order of its own.
@@ -156,8 +154,9 @@ def _position(person: Figure) -> dict[str, Any]:
 def _head(person: Figure) -> dict[str, Any]:
     """MPII's rectangle of the head."""
     neck, top = person.joints[MPII_JOINTS.index("upper_neck")], person.joints[MPII_JOINTS.index("head_top")]
-    middle, half = (neck + top) / 2, float(np.hypot(*(top - neck))) / 2
-    x1, y1, x2, y2 = np.round([*(middle - (0.75 * half, half)), *(middle + (0.75 * half, half))])
+    half = float(np.hypot(*(top - neck))) / 2
+    corner = np.array([0.75 * half, half])
+    (x1, y1), (x2, y2) = np.round((neck + top) / 2 - corner), np.round((neck + top) / 2 + corner)
     return {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
 
 
@@ -166,9 +165,7 @@ def _annopoints(person: Figure) -> Array:
     for joint, ((x, y), v) in enumerate(zip(person.joints, person.visible, strict=True)):
         if v:
             seen: Any = EMPTY if MPII_JOINTS[joint] in ("upper_neck", "head_top") else float(v == 2)
-            points.append(
-                {"x": round(float(x), 2), "y": round(float(y), 2), "id": float(joint), "is_visible": seen}
-            )
+            points.append({"x": round(float(x), 2), "y": round(float(y), 2), "id": float(joint), "is_visible": seen})
     return _struct([{"point": _struct(points)}]) if points else EMPTY
 
 
