@@ -300,3 +300,72 @@ def test_digest_follows_from_name_and_weights(small: Backbone, tmp_path: Path) -
     twin.load_state_dict(small.state_dict())
     twin.name = "another"
     assert twin.digest() != small.digest()
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"), [("vgg16", 512), ("resnet50", 2048), ("resnet101", 2048), ("resnet152", 2048)]
+)
+def test_networks_of_the_paper(name: str, channels: int) -> None:
+    """Shapes alone: on the meta device nothing is computed. A stride of 32 comes out at odd sizes, too."""
+    with torch.device("meta"):
+        net = build(name)
+        out = net.forward_features(torch.empty(1, 3, 225, 161))
+    assert net.num_features == channels
+    assert out.shape == ((1, 512, 7, 5) if name == "vgg16" else (1, 2048, 8, 6))
+
+
+def test_vgg_ends_with_its_feature_map() -> None:
+    """The 7x7 and 1x1 layers of its classifier, 120 of 130 million weights, are neither kept nor asked of a file."""
+    backbone = Backbone("vgg11", "random").eval()
+    assert sum(p.numel() for p in backbone.parameters()) == 9_220_480
+    x = noise(1, 3, 64, 96)
+    with torch.no_grad():
+        out = backbone(x)
+        torch.testing.assert_close(out, backbone.net.features(x))
+    assert out.shape == (1, backbone.out_channels, 2, 3) == (1, 512, 2, 3)
+    state = backbone.net.state_dict()
+    for extra in ("pre_logits.fc1.weight", "head.fc.bias", "classifier.6.weight"):  # timm's files and torchvision's
+        report = module.assign(backbone.net, state | {extra: torch.zeros(3)}, "file")
+        assert report.ignored == (extra,)
+
+
+FLOW = ["resnet10t", SMALL, "vit_tiny_patch16_224"]
+
+
+@pytest.mark.parametrize("name", FLOW)
+def test_first_convolution_for_flow(name: str, tmp_path: Path) -> None:
+    """TSN: the mean over R, G and B in every channel. So ten equal channels count as three of 10/3 the size."""
+    rgb = Backbone(name, "random").eval()
+    path = resave(rgb.net.state_dict(), tmp_path / "weights.safetensors")
+    flow = Backbone(name, path, in_channels=10).eval()
+    assert (flow.in_channels, rgb.in_channels) == (10, 3)
+    x = noise(2, 1, 64, 64)
+    with torch.no_grad():
+        ours, theirs = flow(x.expand(-1, 10, -1, -1)), rgb(10 / 3 * x.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    assert flow.mean == (128.0,) * 10
+    assert flow.std == pytest.approx([sum(rgb.std) / 3] * 10)
+
+
+def test_bundled_weights_for_flow(lite0: Backbone) -> None:
+    flow = Backbone("lite0", in_channels=4)
+    kernels = lite0.net.conv_stem.weight
+    for channel in range(4):
+        torch.testing.assert_close(flow.net.conv_stem.weight[:, channel], kernels.mean(1))
+    assert flow.report is not None
+    assert flow.report.matched == 294
+    assert (flow.mean, flow.std) == ((128.0,) * 4, (128.0,) * 4)
+
+
+def test_weights_of_flow_networks(tmp_path: Path) -> None:
+    """A file for as many channels is loaded as it is, and one for others is refused."""
+    flow = Backbone(SMALL, "random", in_channels=10).eval()
+    path = resave(flow.net.state_dict(), tmp_path / "flow.pth")
+    x = noise(1, 10, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(Backbone(SMALL, path, in_channels=10).eval()(x), flow(x))
+    for channels in (3, 20):
+        with pytest.raises(ValueError, match="1 of another shape"):
+            Backbone(SMALL, path, in_channels=channels)
+    with pytest.raises(ValueError, match="in_channels is 0; give 3"):
+        Backbone(SMALL, "random", in_channels=0)

@@ -96,6 +96,21 @@ def test_wrong_inputs(lite0: Backbone) -> None:
             model.normalize(torch.zeros(shape))
 
 
+def test_flow_stacks(tmp_path: Path) -> None:
+    """Ten channels in which 128 is no motion; a run folder brings the network back as it was."""
+    model = Recognizer(Backbone("mobilenetv3_small_050", "random", in_channels=10), classes=CLASSES).eval()
+    pixels = torch.full((1, 2, 10, 64, 64), 128, dtype=torch.uint8)
+    x = model.normalize(pixels)
+    assert torch.equal(x, torch.zeros(pixels.shape))
+    assert float(model.normalize(pixels + 1).max()) == pytest.approx(3 / (255 * (0.229 + 0.224 + 0.225)))
+    with pytest.raises(ValueError, match=r"pixels must be \(\.\.\., 10, H, W\), optical flow"):
+        model.normalize(pixels[:, :, :3])
+    model.save(tmp_path)
+    loaded = Recognizer.load(tmp_path)
+    assert (loaded.backbone.in_channels, loaded.backbone.mean) == (10, (128.0,) * 10)
+    assert torch.equal(loaded(x).logits, model(x).logits)
+
+
 @pytest.mark.parametrize("shape", [(3, 5, 7), (2, 3, 5, 7), (2, 4, 3, 5, 7)], ids=str)
 def test_normalize(shape: tuple[int, ...], lite0: Backbone) -> None:
     model = Recognizer(lite0, classes=CLASSES)
@@ -153,6 +168,8 @@ def equal(ours: Pooled, theirs: Pooled) -> bool:
         {"rank": 2, "activation": "softmax", "init": "official", "dropout_on": "positions", "task": "multi"},
         {"per_class": True, "view": {"image_size": 64, "short_side": 70, "max_width": 512}},
         {"pooling": "pose", "standardize": True},
+        {"pooling": "bilinear"},
+        {"pooling": "compact_bilinear", "dim": 64, "signed_sqrt": True, "l2": True},
     ],
     ids=str,
 )
