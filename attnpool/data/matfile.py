@@ -101,6 +101,8 @@ class MatReader:
 
     def _convert(self, path: Path, variables: Sequence[str], out: Path) -> str:
         """Lets the child write a file's content to `out`; says what went wrong."""
+        if self._worker is not None and not self._worker.lives:
+            self._stop()
         if self._worker is None:
             self._worker = _Worker()
         request = {"file": str(path.absolute()), "out": str(out), "variables": list(variables), "seconds": self.seconds}
@@ -146,6 +148,10 @@ class _Worker:
         except BaseException:
             self.stop()
             raise
+
+    @property
+    def lives(self) -> bool:
+        return self._process.poll() is None
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         """One request and its answer.
@@ -236,7 +242,8 @@ def _load(path: Path, folder: Path) -> MatFile | None:
     """What the child wrote, if it is there and whole."""
     try:
         content = json.loads((folder / "tree.json").read_bytes())
-        with np.load(folder / "matrices.npz", allow_pickle=False) as arrays:
+        # Opened here, as np.load leaves a damaged file open.
+        with (folder / "matrices.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             matrices = {name: arrays[name] for name in content["matrices"]}
         tree = content["tree"]
     except Exception:  # whatever is wrong with it, the file itself is still there
