@@ -14,6 +14,7 @@ from attnpool.checkpoint import Run
 from attnpool.data import Index, ViewOptions, read_splits
 from attnpool.examples import CachedFeatures, Pictures, Source
 from attnpool.features import extract
+from attnpool.fusion import fuse as fused
 from attnpool.metrics import Scores, confusion, score
 from attnpool.recognizer import Recognizer
 from attnpool.scoring import Outputs, as_probabilities, score_source
@@ -260,8 +261,6 @@ def evaluate(
         for other in others:  # what one stream cannot read is none of this one's affair: both see the same samples
             if other.paths != found.paths:
                 raise ValueError(f"{split_name}: the streams could not read the same samples; see attnpool check")
-        from attnpool.fusion import fuse as fused
-
         weights = [1.0, *(weight for _, weight in fuse)]
         found = replace(found, logits=fused([stream.logits for stream in (found, *others)], weights))
     if submission is not None:

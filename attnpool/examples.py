@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from attnpool.data import Box, Index, ViewOptions, label_tensors, load
+from attnpool.data import Box, Index, ViewOptions, label_tensors, load, segment_positions
 from attnpool.features import Features
 
 _FRAMES = 3  # apart from the streams of `data.loader`
@@ -130,6 +130,4 @@ class CachedFeatures:
         kept = self.features.frames
         if not kept or not self.segments or self.segments >= kept:
             return None
-        from attnpool.data.sampling import segment_positions
-
         return segment_positions(kept, self.segments, rng=np.random.default_rng([_FRAMES, seed, epoch, position]))

@@ -24,10 +24,11 @@ from attnpool.storage import write_json
 
 @dataclass(frozen=True)
 class Row:
-    """Where a picture's features are, and `matrix` (2, 3) from the picture's pixels to the network's input."""
+    """Where a picture's features are, `matrix` (2, 3) from its pixels to the network's input, and a clip's frames."""
 
     number: int
     matrix: list[list[float]]
+    frames: int
 
 
 class FeatureStore:
@@ -51,7 +52,7 @@ class FeatureStore:
             return {}
         complete = self.lines.read_text(encoding="utf-8").split("\n")[:-1]
         entries = [json.loads(line) for line in complete]
-        return {entry["digest"]: Row(number, entry["matrix"]) for number, entry in enumerate(entries)}
+        return {entry["digest"]: Row(number, entry["matrix"], entry["frames"]) for number, entry in enumerate(entries)}
 
     def array(self) -> np.ndarray:
         """All rows, `(R, *shape)` float16, memory-mapped."""
@@ -85,10 +86,10 @@ class Appender:
         if shape:
             check_space(store.folder, 2 * int(np.prod(shape)) * expected)
 
-    def write(self, features: np.ndarray, digests: Sequence[str], matrices: np.ndarray) -> None:
-        """Adds features `(n, ...)` float16 of n pictures."""
+    def write(self, features: np.ndarray, digests: Sequence[str], matrices: np.ndarray, frames: Sequence[int]) -> None:
+        """Adds features `(n, ...)` float16 of n pictures or clips."""
         assert features.dtype == np.float16
-        assert len(features) == len(digests) == len(matrices)
+        assert len(features) == len(digests) == len(matrices) == len(frames)
         if self.shape is None:
             self.shape = list(features.shape[1:])
             check_space(self.store.folder, 2 * int(np.prod(self.shape)) * self.expected)
@@ -96,8 +97,9 @@ class Appender:
         try:
             self.data.write(np.ascontiguousarray(features).tobytes())
             self.data.flush()
-            for digest, matrix in zip(digests, matrices, strict=True):
-                self.lines.write(json.dumps({"digest": digest, "matrix": matrix.tolist()}) + "\n")
+            for digest, matrix, count in zip(digests, matrices, frames, strict=True):
+                entry = {"digest": digest, "matrix": matrix.tolist(), "frames": count}
+                self.lines.write(json.dumps(entry) + "\n")
             self.lines.flush()
         except OSError as error:  # an open file does not say its name
             raise OSError(error.errno, error.strerror, str(self.store.folder)) from error

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnpool.data import Box, Index, View, ViewOptions, load
+from attnpool.data import Box, Index, View, ViewOptions, load, segment_positions
+from attnpool.data.flow import FLOW_LENGTH
 from attnpool.data.people import Joints, people_of, person_boxes
 from attnpool.feature_store import FeatureStore
 from attnpool.folding import folded
@@ -26,7 +27,7 @@ from attnpool.progress import bar
 from attnpool.recognizer import Recognizer, Standardize
 from attnpool.storage import cache_folder, versions
 
-FORMAT = 1
+FORMAT = 2
 BATCH = 8  # larger ones leave the processor's caches and are slower on a CPU
 # Versions that can change a pixel or a feature in the last digits.
 RELEVANT = ("torch", "timm", "pillow")
@@ -42,7 +43,9 @@ class Features:
             clips `(R, T, h, w, C)`.
         rows: `(n,)` the row of every sample.
         matrices: `(n, 2, 3)` from `(x, y, 1)` in a picture to `(x, y)` in the network's input.
+        counts: `(n,)` how many frames each clip has, 0 for pictures.
         image_size: side of the network's input in pixels.
+        length: consecutive frames that each frame of `store` was made of: 1, or those of a stack of optical flow.
         failed: `(path, reason)` of the pictures that could not be read.
     """
 
@@ -50,7 +53,9 @@ class Features:
     store: np.ndarray
     rows: np.ndarray
     matrices: np.ndarray
+    counts: np.ndarray
     image_size: int
+    length: int = 1
     failed: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
@@ -89,12 +94,8 @@ class Features:
         shown: Sequence[int | None] = [None]
         if self.frames:
             shown = range(self.frames) if frames is None else frames
-            if sample.keypoints:  # which of the clip's frames were kept depends on how many it has
-                from attnpool.data.sampling import segment_positions
-                from attnpool.data.video import count_frames
-
-                kept = segment_positions(count_frames(self.index.file(sample)), self.frames)
-                shown = [kept[t] for t in shown if t is not None]
+            kept = segment_positions(int(self.counts[position]), self.frames, length=self.length)
+            shown = [kept[t] for t in shown if t is not None]
         return [[view.points(joints) for joints in people_of(self.index, sample, frame)] for frame in shown]
 
     def boxes(self, position: int) -> list[Box]:
@@ -118,7 +119,8 @@ class Features:
         keep = [i for i, sample in enumerate(self.index.samples) if sample.path in wanted]
         failed = tuple(item for item in self.failed if item[0] in wanted)
         index = replace(self.index, samples=tuple(self.index.samples[i] for i in keep), split=split)
-        return replace(self, index=index, rows=self.rows[keep], matrices=self.matrices[keep], failed=failed)
+        rows, matrices, counts = self.rows[keep], self.matrices[keep], self.counts[keep]
+        return replace(self, index=index, rows=rows, matrices=matrices, counts=counts, failed=failed)
 
     def averaged(self) -> Features:
         """The same with every map replaced by its mean: all that average pooling needs, in a small part of the time.
@@ -179,7 +181,9 @@ def extract(
         store.array(),
         np.array([known[digests[i]].number for i in good]),
         np.array([known[digests[i]].matrix for i in good], dtype=np.float64),
+        np.array([known[digests[i]].frames for i in good]),
         model.view["image_size"],
+        FLOW_LENGTH + 1 if model.view.get("modality") == "flow" else 1,
         with_copies(failed, index, digests),
     )
 
@@ -188,7 +192,7 @@ def store_key(model: Recognizer, media: str) -> str:
     """Name of the store: a hash of everything that changes features."""
     view = ViewOptions(**model.view).of_model()
     if media == "pictures":
-        del view["frames"]
+        del view["frames"], view["modality"]
     used = {name: version for name, version in versions().items() if name in RELEVANT}
     backbone = model.backbone
     parts = [FORMAT, media, backbone.digest(), backbone.mean, backbone.std, sorted(view.items()), used]
@@ -261,7 +265,7 @@ def compute(
                     raise ValueError(
                         f"{model.backbone.name}: has features beyond half precision; train it with --no-use-cache"
                     )
-                rows.write(features.numpy(), [digests[i] for i in batch.indices.tolist()], batch.matrices)
+                rows.write(features.numpy(), [digests[i] for i in batch.indices.tolist()], batch.matrices, batch.frames)
             shown.update(len(batch.indices) + len(batch.failed))
     return failed
 

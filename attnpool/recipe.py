@@ -17,6 +17,7 @@ from typing import Any
 from attnpool.backbone import Backbone
 from attnpool.checkpoint import Run
 from attnpool.data import Index, ViewOptions
+from attnpool.data.flow import FLOW_LENGTH
 from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions
 from attnpool.recognizer import Recognizer
 from attnpool.training import train
@@ -152,6 +153,9 @@ def fit(
     model_options = asdict(options.model)
     name, frozen = model_options.pop("backbone"), options.model.freeze_backbone
     assert backbone is None or (backbone.name, backbone.frozen) == (name, frozen)
+    if backbone is None and options.view.modality == "flow":
+        channels, seed = 2 * FLOW_LENGTH, options.train.seed
+        backbone = Backbone(name, model_options["weights"], frozen=frozen, seed=seed, in_channels=channels)
     model = Recognizer(
         backbone or name,
         classes=train_part.classes,

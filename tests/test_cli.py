@@ -15,7 +15,7 @@ from command_line import Outcome, Process, attnpool, failed, refused, small_disk
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from attnpool import backbone
+from attnpool import weights
 
 
 def real(*arguments: Any) -> Outcome:
@@ -185,8 +185,8 @@ def test_weights_that_do_not_fit(tmp_path: Path, photos: Path, run: Path) -> Non
 
 def test_no_network(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(backbone, "reachable", lambda host: False)
-    monkeypatch.setattr(backbone, "cached_file", lambda repository: None)
+    monkeypatch.setattr(weights, "reachable", lambda host: False)
+    monkeypatch.setattr(weights, "cached_file", lambda repository: None)
     outcome = attnpool("train", f"folder:{photos}", "--out", tmp_path / "out", "--backbone", "resnet18")
     refused(outcome, "resnet18", "cannot be reached", "lite0", "random")
     assert not (tmp_path / "out").exists()

@@ -13,15 +13,17 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from attnpool.data.flow import FLOW_LENGTH, flow_stacks, flow_views
 from attnpool.data.index import Box, Index, Sample
-from attnpool.data.media import UnreadableImage as Unreadable
-from attnpool.data.media import read_image
+from attnpool.data.media import Unreadable, read_image
 from attnpool.data.people import Joints, people_of, person_boxes
-from attnpool.data.transforms import View, ViewOptions, eval_view, train_view
+from attnpool.data.sampling import segment_frames
+from attnpool.data.transforms import View, ViewOptions, eval_views, train_views
+from attnpool.data.video import read_clip
 
 # The first word of every generator's seed, so that the order and the views of one (seed, epoch) are unrelated:
 # NumPy's seeds [s, e] and [s, e, 0] are the same.
-_ORDER, _VIEW = 1, 2
+_ORDER, _VIEW, _FRAMES = 1, 2, 4
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Batch:
         known: bool (B, K), false where the label is ambiguous.
         indices: int64 (B,), positions in the index.
         matrices: float64 (B, 2, 3), from `(x, y, 1)` in each picture to `(x, y)` in the (first) network's input.
+        frames: how many frames each clip has in all; 0 for pictures.
         people: for every picture, or for every frame of every clip (B * T in all), its persons with keypoints, each of
             them 16 entries `(x, y)` or `None`.
         boxes: for every picture the boxes of its persons, cut at the border; none for clips.
@@ -48,6 +51,7 @@ class Batch:
     known: Tensor
     indices: Tensor
     matrices: np.ndarray
+    frames: list[int]
     people: list[list[Joints]]
     boxes: list[list[Box]]
     evidence: list[list[Box]]
@@ -94,7 +98,7 @@ def load(
     The view of sample i follows from (seed, epoch, i) alone, whatever the number of workers and the batches. A
     picture that cannot be read is left out of its batch and recorded in `Batch.failed`. Worker processes end with the
     iterator, also when it is left early. Of a clip, `options.segments` frames are drawn in training and
-    `options.frames` taken in testing, see `sampling.segment_positions`.
+    `options.frames` taken in testing, see `sampling.segment_frames`.
 
     Args:
         index: the dataset.
@@ -102,15 +106,17 @@ def load(
         batches: positions in the index, such as `batches()` gives them.
         seed: not negative.
         epoch: not negative.
-        train: random views (`train_views`) or those of testing (`test_views`).
+        train: random views (`train_views`) or those of testing (`eval_views`).
         workers: processes that read ahead; 0 reads in this one.
-        crops, flip: in testing, see `test_views`.
+        crops, flip: in testing, see `eval_views`.
 
     Raises:
         ValueError: a negative seed, epoch or number of workers, or a number of crops that is not 1 or 10.
     """
     if min(seed, epoch, workers) < 0:
         raise ValueError(f"seed {seed}, epoch {epoch} and workers {workers} must not be negative")
+    if options.modality == "flow" and index.media != "clips":
+        raise ValueError(f"{index.name}: holds pictures, which have no optical flow; use modality rgb")
     if crops not in (1, 10):
         raise ValueError(f"crops is {crops}; use 1 (the middle) or 10 (corners and middle, and their mirror images)")
     return _load(_Views(index, options, seed, epoch, train, crops, flip), batches, workers)
@@ -146,6 +152,7 @@ class _Item:
     i: int
     pixels: np.ndarray | None = None  # None: could not be read
     matrix: np.ndarray = field(default_factory=lambda: np.zeros((2, 3)))
+    frames: int = 0
     people: list[list[Joints]] = field(default_factory=list)  # for every view
     boxes: list[Box] = field(default_factory=list)
     evidence: list[Box] = field(default_factory=list)
@@ -162,47 +169,57 @@ class _Views(Dataset[_Item]):
 
     def __getitem__(self, i: int) -> _Item:
         sample = self.index.samples[i]
-        rng = np.random.default_rng([_VIEW, self.seed, self.epoch, i]) if self.train else None
         try:
-            return self.clip(i, sample, rng) if self.index.media == "clips" else self.picture(i, sample, rng)
+            return self.clip(i, sample) if self.index.media == "clips" else self.picture(i, sample)
         except Unreadable as error:
             return _Item(i, reason=error.reason)
 
-    def picture(self, i: int, sample: Sample, rng: np.random.Generator | None) -> _Item:
-        image = read_image(self.index.file(sample))
-        views = self.views([image], rng)
+    def generator(self, i: int, stream: int = _VIEW) -> np.random.Generator | None:
+        """Where the random numbers of a sample's view come from; none in testing."""
+        return np.random.default_rng([stream, self.seed, self.epoch, i]) if self.train else None
+
+    def picture(self, i: int, sample: Sample) -> _Item:
+        views = self.views([read_image(self.index.file(sample))], self.generator(i))
         joints = people_of(self.index, sample)
         first = views[0]
         return _Item(
             i,
             first.pixels.numpy() if len(views) == 1 else np.stack([view.pixels.numpy() for view in views]),
             first.matrix,
+            0,
             [[view.points(person) for person in joints] for view in views],
             first.boxes(person_boxes(sample, joints)),
             first.boxes(sample.evidence),
             first.boxes(sample.objects),
         )
 
-    def clip(self, i: int, sample: Sample, rng: np.random.Generator | None) -> _Item:
-        from attnpool.data.sampling import segment_positions
-        from attnpool.data.video import count_frames, read_frames
-
-        file, options = self.index.file(sample), self.options
+    def clip(self, i: int, sample: Sample) -> _Item:
+        options, flow = self.options, self.options.modality == "flow"
+        length = FLOW_LENGTH + 1 if flow else 1
         segments = options.segments if self.train else options.frames
-        positions = segment_positions(count_frames(file), segments, rng=rng)
-        views = self.views(read_frames(file, positions), rng)
-        crops = len(views) // len(positions)
+
+        def choose(count: int) -> list[int]:
+            return segment_frames(count, segments, rng=self.generator(i, _FRAMES), length=length)
+
+        count, frames = read_clip(self.index.file(sample), choose)
+        rng = self.generator(i)
+        if flow:
+            views = flow_views(flow_stacks(frames), options, rng, self.crops, self.flip)
+        else:
+            views = self.views(frames, rng)
+        shown = choose(count)[::length]  # the first frame of every stack
+        crops = len(views) // len(shown)
         people = [
-            [view.points(person) for person in people_of(self.index, sample, positions[v // crops])]
+            [view.points(person) for person in people_of(self.index, sample, shown[v // crops])]
             for v, view in enumerate(views)
         ]
-        return _Item(i, np.stack([view.pixels.numpy() for view in views]), views[0].matrix, people)
+        return _Item(i, np.stack([view.pixels.numpy() for view in views]), views[0].matrix, count, people)
 
     def views(self, frames: list[Image.Image], rng: np.random.Generator | None) -> list[View]:
         """The views of a picture or of a clip's frames, all with one geometry; for every frame its crops."""
         if rng is not None:
-            return [train_view(frame, self.options, rng) for frame in frames]
-        return [eval_view(frame, self.options) for frame in frames]
+            return train_views(frames, self.options, rng)
+        return eval_views(frames, self.options, self.crops, self.flip)
 
 
 def _collate(items: Sequence[_Item], index: Index, size: int) -> Batch:
@@ -217,6 +234,7 @@ def _collate(items: Sequence[_Item], index: Index, size: int) -> Batch:
         known,
         torch.tensor([item.i for item in good], dtype=torch.long),
         np.array([item.matrix for item in good]).reshape(-1, 2, 3),
+        [item.frames for item in good],
         [people for item in good for people in item.people],
         [item.boxes for item in good],
         [item.evidence for item in good],

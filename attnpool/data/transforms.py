@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -46,6 +46,9 @@ class ViewOptions:
         metadata={"help": "training: strength 0..1 of random brightness, contrast, saturation and (a tenth of it) hue"},
     )
     segments: int = field(default=3, metadata={"help": "clips, training: frames drawn from a clip, one a segment"})
+    modality: Literal["rgb", "flow"] = field(
+        default="rgb", metadata={"help": "clips: frames, or stacks of optical flow (needs the extra flow)"}
+    )
     frames: int = field(default=25, metadata={"help": "clips, testing: frames taken from a clip"})
     random_resized_crop: bool = field(
         default=False,
@@ -56,6 +59,8 @@ class ViewOptions:
         for name in ("segments", "frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give at least 1")
+        if self.modality not in ("rgb", "flow"):
+            raise ValueError(f"unknown modality {self.modality!r}: use rgb or flow")
         if self.image_size < 1:
             raise ValueError(f"image_size is {self.image_size}; give a positive number of pixels, such as 448")
         if self.short_side is not None and self.short_side < self.image_size:
@@ -74,7 +79,7 @@ class ViewOptions:
         return {name: getattr(self, name) for name in OF_MODEL}
 
 
-OF_MODEL = ("image_size", "short_side", "max_width", "squash", "frames")
+OF_MODEL = ("image_size", "short_side", "max_width", "squash", "frames", "modality")
 
 
 @dataclass(frozen=True, eq=False)
