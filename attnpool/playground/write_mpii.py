@@ -19,6 +19,8 @@ MAT = "mpii_human_pose_v1_u12_1.mat"
 PARTS = ("train", "val", "test")
 LISTS = {part: f"images_mpii_{part}.txt" for part in PARTS}
 VAL_FRACTION = 0.25
+# What is at x here is at x + MATLAB there, where the middle of the first pixel is 1.
+MATLAB = 0.5
 # A stream of its own for what is left out of the annotations, apart from those of the pictures.
 OMISSIONS = 15_485_863
 
@@ -59,7 +61,7 @@ def write_mpii(directory: Path, images: int, seed: int, *, size: int = 448, prog
     - `images_mpii_train.txt`, `images_mpii_val.txt`, `images_mpii_test.txt`: stems, one a line.
     - `annotations.json`: the same truth as in `write_folder`, of test as well.
 
-    Pixels are counted as everywhere here: the first reaches from 0 to 1.
+    As in MATLAB, the middle of the first pixel is at (1, 1) in the .mat; in `annotations.json` it is at (0.5, 0.5).
 
     Args:
         directory: where to; must not exist, be empty, or hold this very world.
@@ -147,16 +149,16 @@ def _annorect(scene: Scene, part: str, rng: np.random.Generator) -> Array:
 def _position(person: Figure) -> dict[str, Any]:
     """Scale, in 200 px of the person's height, and the rough middle of the body."""
     middle = (person.joints[MPII_JOINTS.index("pelvis")] + person.joints[MPII_JOINTS.index("thorax")]) / 2
-    x, y = np.round(middle)
+    x, y = np.round(middle + MATLAB)
     return {"scale": round(person.scale / 200, 4), "objpos": _struct([{"x": x, "y": y}])}
 
 
 def _head(person: Figure) -> dict[str, Any]:
     """MPII's rectangle of the head."""
     neck, top = person.joints[MPII_JOINTS.index("upper_neck")], person.joints[MPII_JOINTS.index("head_top")]
-    half = float(np.hypot(*(top - neck))) / 2
+    middle, half = (neck + top) / 2 + MATLAB, float(np.hypot(*(top - neck))) / 2
     corner = np.array([0.75 * half, half])
-    (x1, y1), (x2, y2) = np.round((neck + top) / 2 - corner), np.round((neck + top) / 2 + corner)
+    (x1, y1), (x2, y2) = np.round(middle - corner), np.round(middle + corner)
     return {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
 
 
@@ -165,7 +167,14 @@ def _annopoints(person: Figure) -> Array:
     for joint, ((x, y), v) in enumerate(zip(person.joints, person.visible, strict=True)):
         if v:
             seen: Any = EMPTY if MPII_JOINTS[joint] in ("upper_neck", "head_top") else float(v == 2)
-            points.append({"x": round(float(x), 2), "y": round(float(y), 2), "id": float(joint), "is_visible": seen})
+            points.append(
+                {
+                    "x": round(float(x) + MATLAB, 2),
+                    "y": round(float(y) + MATLAB, 2),
+                    "id": float(joint),
+                    "is_visible": seen,
+                }
+            )
     return _struct([{"point": _struct(points)}]) if points else EMPTY
 
 
