@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from attnpool.checkpoint import Run
     from attnpool.data import Index, ViewOptions, check, read
     from attnpool.evaluation import evaluate
+    from attnpool.explain import feature_similarity
     from attnpool.explaining import explain_files
     from attnpool.features import extract
     from attnpool.options import OptimizerOptions, TrainOptions
@@ -53,6 +54,7 @@ __all__ = [
     "evaluate",
     "explain_files",
     "extract",
+    "feature_similarity",
     "label_pose",
     "predict",
     "read",
@@ -64,6 +66,7 @@ _HOME = {
     "attnpool.checkpoint": ("Run",),
     "attnpool.data": ("Index", "ViewOptions", "check", "read"),
     "attnpool.evaluation": ("evaluate",),
+    "attnpool.explain": ("feature_similarity",),
     "attnpool.explaining": ("explain_files",),
     "attnpool.features": ("extract",),
     "attnpool.options": ("OptimizerOptions", "TrainOptions"),
