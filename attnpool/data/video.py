@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from attnpool.data.media import IMAGE_SUFFIXES, MAX_PIXELS, Unreadable, UnreadableImage, decode, quiet
+from attnpool.data.media import IMAGE_SUFFIXES, Unreadable, UnreadableImage, decode, quiet
 
 if TYPE_CHECKING:
     import av
@@ -30,6 +30,8 @@ VIDEO_SUFFIXES: tuple[str, ...] = (
 
 # What libav would open otherwise includes playlists, which name other files and addresses, and single pictures.
 _FORMATS = "avi,mov,mp4,matroska,webm,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,asf,ogg,nut,mjpeg,ivf"
+
+_MAX_PIXELS = 8192 * 4352  # of a frame: a damaged header may say anything, and several frames are held at a time
 
 _UPRIGHT = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
@@ -130,7 +132,8 @@ def read_clip(path: str | Path, choose: Callable[[int], Sequence[int]]) -> tuple
         return len(files), _pictures(path, files, choose(len(files)))
     with _Video(path) as video:
         guess = video.claimed or video.expected
-        wanted = set(choose(guess) if guess else ())
+        # A claim of billions must not fill the memory, and a frame takes a few bytes at the least.
+        wanted = set(choose(guess)) if 0 < guess < path.stat().st_size // 4 else set()
         kept = {i: frame for i, frame in enumerate(video.frames()) if i in wanted}
         count = video.count
     if count == 0:
@@ -159,7 +162,7 @@ def probe(path: str | Path) -> VideoInfo:
         if first is None:
             raise UnreadableVideo(path, "no frame can be decoded")
         broken = int(first.is_corrupt) + sum(frame.is_corrupt for frame in frames)
-        width, height = _image(first).size
+        width, height = _image(path, first).size
         problem = ""
         if video.packets < video.claimed:
             problem = f"truncated: {video.count} of {video.claimed} frames"
@@ -220,7 +223,7 @@ def _images(path: Path, kept: dict[int, Any], indices: Sequence[int], count: int
     for i in indices:
         if i not in kept:
             raise _beyond(path, i, count)
-    images = {i: _image(kept[i]) for i in set(indices)}
+    images = {i: _image(path, kept[i]) for i in set(indices)}
     return [images[i] for i in indices]
 
 
@@ -228,8 +231,11 @@ def _beyond(path: Path, i: int, count: int) -> UnreadableVideo:
     return UnreadableVideo(path, f"it has {count} frames and frame {i}, counted from 0, is wanted")
 
 
-def _image(frame: av.VideoFrame) -> Image.Image:
-    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+def _image(path: Path, frame: av.VideoFrame) -> Image.Image:
+    try:
+        image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+    except Exception as error:  # what a damaged header says of the colours may make no sense
+        raise UnreadableVideo(path, f"its colours cannot be converted: {_reason(error)}") from error
     # Telephones store a turn instead of turning. Older PyAV does not say.
     turn = _UPRIGHT.get(round(getattr(frame, "rotation", 0)) % 360)
     return image if turn is None else image.transpose(turn)
@@ -269,12 +275,14 @@ class _Video:
             if not isinstance(stream, av.VideoStream):
                 raise ValueError("no video in it")
             self._stream, context = stream, stream.codec_context
-            if context.width * context.height > MAX_PIXELS:
-                raise ValueError(f"{context.width} x {context.height} pixels are more than {MAX_PIXELS}")
+            if context is None:
+                raise ValueError("there is no decoder for its kind of video")
+            if context.width * context.height > _MAX_PIXELS:
+                raise ValueError(f"{context.width} x {context.height} pixels are more than {_MAX_PIXELS}")
             # One thread: clips are read by several processes, and how a damaged frame is patched up must not depend
             # on which thread came first.
             context.thread_count, context.thread_type = 1, "NONE"
-            context.options = {"max_pixels": str(MAX_PIXELS)}
+            context.options = {"max_pixels": str(_MAX_PIXELS)}
             self.claimed, self.fps = max(0, stream.frames), float(stream.average_rate or 0)
             self.expected = max(0, round((self._container.duration or 0) / av.time_base * self.fps))
         except Exception as error:
@@ -313,6 +321,6 @@ class _Video:
 
 def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    if text.startswith(("Invalid data found", "Invalid argument")):  # the second for formats that are not in _FORMATS
+    if text.startswith(("Invalid data found", "Invalid argument", "End of file")):  # the second: none of _FORMATS
         return "no video in a known format"
     return " ".join(text.split()).lower()
