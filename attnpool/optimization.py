@@ -14,9 +14,25 @@ from attnpool.recognizer import Recognizer
 
 # Peak rates of heads on a frozen, standardised backbone, from docs/study.md.
 HEAD_LR = {
-    "adamw": {"average": 3e-2, "max": 1e-2, "attentional": 3e-3, "pose": 3e-3},
-    "sgd": {"average": 1e-2, "max": 1e-2, "attentional": 1e-2, "pose": 1e-2},
+    "adamw": {
+        "average": 3e-2,
+        "max": 1e-2,
+        "attentional": 3e-3,
+        "pose": 3e-3,
+        "bilinear": 3e-5,
+        "compact_bilinear": 3e-4,
+    },
+    "sgd": {
+        "average": 1e-2,
+        "max": 1e-2,
+        "attentional": 1e-2,
+        "pose": 1e-2,
+        "bilinear": 1e-4,
+        "compact_bilinear": 1e-4,
+    },
 }
+# Of a sketch that is divided by its norm: what a classifier sees is smaller by that norm, which is some hundred.
+NORMALIZED_LR = {"adamw": 0.3, "sgd": 10.0}
 # With a backbone that is trained too; 1e-3 is the paper's rate for SGD.
 FINE_TUNING_LR = {"adamw": 3e-4, "sgd": 1e-3}
 
@@ -45,11 +61,18 @@ def resolve(model: Recognizer, options: OptimizerOptions, images: int) -> Optimi
     name = options.optimizer
     if name == "auto":
         name = "sgd" if convex else "adamw"
-    rate = options.lr or (HEAD_LR[name][model.pooling] if model.backbone.frozen else FINE_TUNING_LR[name])
+    rate = options.lr or (head_rate(model, name) if model.backbone.frozen else FINE_TUNING_LR[name])
     decay = options.weight_decay
     if decay is None:
         decay = 10 / max(images, 1) if convex and name == "sgd" else 5e-4
     return replace(options, optimizer=name, lr=rate, weight_decay=decay)
+
+
+def head_rate(model: Recognizer, optimizer: str) -> float:
+    """The peak rate for a head on a frozen, standardised backbone."""
+    if getattr(model.head, "l2", False):
+        return NORMALIZED_LR[optimizer]
+    return HEAD_LR[optimizer][model.pooling]
 
 
 @torch.no_grad()

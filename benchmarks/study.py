@@ -37,12 +37,19 @@ HEADS: dict[str, dict[str, Any]] = {
     "pose": {"pooling": "pose"},
     "pose, pose loss off": {"pooling": "pose"},
     "pose, pose loss x 100": {"pooling": "pose"},
+    "bilinear": {"pooling": "bilinear"},
+    "compact bilinear": {"pooling": "compact_bilinear"},
+    "compact bilinear, root and norm": {"pooling": "compact_bilinear", "signed_sqrt": True, "l2": True},
 }
 POSE_WEIGHT = {"pose, pose loss off": 0.0, "pose, pose loss x 100": 100.0}
 RATES = dict.fromkeys(HEADS, (0.001, 0.003, 0.01, 0.03, 0.1))
 # A pose head takes ten times as long as the others.
 RATES["average"] = (1e-3, 3e-3, 1e-2, 3e-2)  # SGD
 RATES["pose"] = (1e-3, 3e-3, 1e-2)
+# A score is a sum over all pairs of channels, or over bins with many pairs each.
+RATES["bilinear"] = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
+RATES["compact bilinear"] = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+RATES["compact bilinear, root and norm"] = (0.003, 0.01, 0.03, 0.1, 0.3)
 # What differs from "pose" is the loss alone.
 RATES |= dict.fromkeys(POSE_WEIGHT, ())
 CHOOSING_SEEDS = (10,)
@@ -124,6 +131,10 @@ def measure(model: ap.Recognizer, val: Index) -> dict[str, float]:
             out = model.pool(features.batch(positions), maps=True)
         true = torch.tensor([features.index.samples[i].labels[0] for i in positions])
         logits.append(out.logits.double().softmax(1).numpy())
+        if out.combined is None:
+            combined.append(np.full((len(true), 2), np.nan))
+            bottom_up.append(np.full((len(true), 2), np.nan))
+            continue
         combined.append(peak(out.combined[torch.arange(len(true)), true], (size, size)))
         bottom_up.append(peak(out.bottom_up[:, 0, 0], (size, size)))
     scores = rate(np.concatenate(logits), features)

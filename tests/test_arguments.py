@@ -152,6 +152,15 @@ def test_a_recipe_trains_and_flags_win(tmp_path: Path, photos: Path) -> None:
     assert not (tmp_path / "c").exists()
 
 
+def test_options_of_second_order_pooling(tmp_path: Path, photos: Path) -> None:
+    words = ["train", f"folder:{photos}", "--image-size", "64", "--epochs", "1", "--pooling", "compact_bilinear"]
+    attnpool(*words, "--dim", 32, "--signed-sqrt", "--l2", "--out", tmp_path / "a").text()
+    about = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert about["model"]["head_options"] == {"dim": 32, "signed_sqrt": True, "l2": True}
+    refused(attnpool(*words, "--dim", 0, "--out", tmp_path / "b"), "dim must be at least 1")
+    refused(attnpool(*words, "--rank", 2, "--out", tmp_path / "b"), "compact_bilinear pooling has no option rank")
+
+
 def test_recipe_names_every_flag_but_its_own() -> None:
     parser = build_parser(["train"])
     args = parser.parse_args(["train", "folder:x", "--out", "y"])

@@ -35,6 +35,21 @@ def test_every_pooling_has_a_rate() -> None:
     assert all(rates.keys() == POOLINGS.keys() for rates in HEAD_LR.values())
 
 
+def test_rates_of_a_normalised_sketch() -> None:
+    """Its entries are hundreds of times smaller, and so its gradients; flags and fine-tuning are as ever."""
+    backbone = Backbone("lite0", frozen=True)
+
+    def rate(lr: float | None = None, **options: bool) -> float:
+        model = ap.Recognizer(backbone, classes=["a", "b"], pooling="compact_bilinear", dim=8, **options)
+        found = resolve(model, OptimizerOptions(lr=lr), 100).lr
+        assert found is not None
+        return found
+
+    assert rate(l2=True) == rate(l2=True, signed_sqrt=True) > 100 * rate()
+    assert rate(signed_sqrt=True) == rate()
+    assert rate(lr=0.5, l2=True) == 0.5
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_groups(frozen: bool, name: str) -> None:
