@@ -116,7 +116,7 @@ def summarize(
     """
     if not outputs.paths:
         raise ValueError(f"{split}: none of its {len(outputs.failed)} pictures can be read; see attnpool check")
-    probabilities = as_probabilities(torch.from_numpy(outputs.logits), model.task)
+    probabilities = as_probabilities(torch.from_numpy(outputs.logits), model.scores)
     # With several labels, none at all is an answer; with one, it is a label that is not public.
     rows = outputs.targets.any(1) if model.task == "single" else np.ones(len(outputs.paths), bool)
     given, targets, known = probabilities[rows], outputs.targets[rows], outputs.known[rows]
@@ -266,6 +266,6 @@ def evaluate(
     if submission is not None:
         if found.failed:
             raise ValueError(f"{split_name}: {len(found.failed)} pictures cannot be read; a submission needs them all")
-        probabilities = as_probabilities(torch.from_numpy(found.logits), loaded.model.task)
+        probabilities = as_probabilities(torch.from_numpy(found.logits), loaded.model.scores)
         write_submission(submission, [numbers[path] for path in found.paths], index.classes, probabilities)
     return summarize(found, loaded.model, split_name, negatives(index, found.paths), submission)

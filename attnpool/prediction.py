@@ -48,7 +48,7 @@ def predict(model: Recognizer, files: Iterable[str | Path], *, top: int = 5, map
     for file in files:
         view = eval_view(read_image(Path(file)), options)
         out = model(model.normalize(view.pixels.unsqueeze(0)), maps=maps)
-        values = as_probabilities(out.logits, model.task)[0]
+        values = as_probabilities(out.logits, model.scores)[0]
         order = np.argsort(-values, kind="stable")[:top]
         predictions.append(Prediction(str(file), [(model.classes[k], float(values[k])) for k in order], view, out))
     return predictions

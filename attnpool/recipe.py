@@ -160,6 +160,7 @@ def fit(
         backbone or name,
         classes=train_part.classes,
         task=train_part.task,
+        scores="softmax" if options.train.loss in ("cross_entropy", "random_positive") else None,
         view=options.view.of_model(),
         seed=options.train.seed,
         **model_options,

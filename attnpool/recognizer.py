@@ -37,7 +37,9 @@ class Recognizer(nn.Module):
             its own default. An option that the pooling does not have is an error.
         instances: "boxes": a picture's score is the best of the whole and its persons (`instances.pool_instances`).
         context: with instances, how many times its size a person's box is enlarged to.
-        task: "single" (softmax over classes) or "multi" (a sigmoid each).
+        task: "single" (exactly one class a picture) or "multi" (any number).
+        scores: how logits become scores, "softmax" over the classes or a "sigmoid" of each; by default as the task
+            suggests. A model of several labels that is trained by a softmax loss has its scores from a softmax, too.
         weights: see `Backbone`.
         freeze_backbone: train the head alone, see `Backbone`. (A `Backbone` that is passed in keeps its own setting.)
         standardize: standardise the features with fixed statistics before pooling (see `Standardize`); by default
@@ -73,6 +75,7 @@ class Recognizer(nn.Module):
         instances: Literal["none", "boxes"] = "none",
         context: float = 1.5,
         task: Literal["single", "multi"] = "single",
+        scores: Literal["softmax", "sigmoid"] | None = None,
         weights: str | Path = "pretrained",
         freeze_backbone: bool = True,
         standardize: bool | None = None,
@@ -87,7 +90,10 @@ class Recognizer(nn.Module):
             raise ValueError(f"unknown task {task!r}: use single or multi")
         if instances not in ("none", "boxes") or not context > 0:
             raise ValueError(f"instances {instances!r}, context {context}: use none or boxes, and a positive number")
+        if scores not in (None, "softmax", "sigmoid"):
+            raise ValueError(f"unknown scores {scores!r}: use softmax or sigmoid")
         self.task = task
+        self.scores = scores or ("softmax" if task == "single" else "sigmoid")
         self.instances, self.context = instances, context
         self.pooling = pooling
         given = {
@@ -174,6 +180,7 @@ class Recognizer(nn.Module):
         return {
             "classes": list(self.classes),
             "task": self.task,
+            "scores": self.scores,
             "backbone": self.backbone.name,
             "freeze_backbone": self.backbone.frozen,
             "pooling": self.pooling,
@@ -240,6 +247,7 @@ class Recognizer(nn.Module):
                     classes=model["classes"],
                     pooling=model["pooling"],
                     task=model["task"],
+                    scores=model["scores"],
                     standardize=model["standardize"],
                     instances=model.get("instances", "none"),
                     context=model.get("context", 1.5),

@@ -124,10 +124,10 @@ def views_of(model: Recognizer, source: Source) -> int:
     return frames * source.crops * (2 if source.flip and source.crops == 1 else 1)
 
 
-def as_probabilities(logits: Tensor, task: str) -> np.ndarray:
-    """Softmax or sigmoids of logits `(B, K)` in float64."""
+def as_probabilities(logits: Tensor, scores: str) -> np.ndarray:
+    """Softmax or sigmoids of logits `(B, K)` in float64; `scores` is that of the recognizer."""
     exact = logits.detach().double().cpu()
-    return (exact.softmax(1) if task == "single" else exact.sigmoid()).numpy()
+    return (exact.softmax(1) if scores == "softmax" else exact.sigmoid()).numpy()
 
 
 def points(out: Pooled, targets: Tensor, evidence: Sequence[Sequence[Any]], size: int) -> np.ndarray:

@@ -13,11 +13,12 @@ import pytest
 import torch
 from command_line import attnpool
 from PIL import Image
+from scipy.io import loadmat
 from sklearn.metrics import accuracy_score, average_precision_score
 
 from attnpool.checkpoint import Run
 from attnpool.data import Index, ViewOptions, read, read_all
-from attnpool.evaluation import choose_split, evaluate, summarize
+from attnpool.evaluation import choose_split, evaluate, negatives, summarize
 from attnpool.examples import CachedFeatures, Pictures, Source
 from attnpool.features import extract
 from attnpool.pooling import Pooled
@@ -179,7 +180,7 @@ def test_cached_features_score_as_the_pictures_do(done: Run, world: Path, poolin
     cached, pictures = (score_source(model, source_of(model, index, cached=use)) for use in (True, False))
     assert model.training  # as it was
     assert cached.paths == pictures.paths == names(index)
-    chances = [as_probabilities(torch.from_numpy(found.logits), model.task) for found in (cached, pictures)]
+    chances = [as_probabilities(torch.from_numpy(found.logits), model.scores) for found in (cached, pictures)]
     assert np.abs(chances[0] - chances[1]).max() < 1e-3
     assert np.ptp(chances[1]) > 0.05
     assert np.array_equal(cached.targets, pictures.targets)
@@ -187,7 +188,7 @@ def test_cached_features_score_as_the_pictures_do(done: Run, world: Path, poolin
     some = score_source(model, source_of(model, index, cached=True), positions=[5, 3], maps=False)
     assert some.paths == [names(index)[5], names(index)[3]]
     assert np.isnan(some.pointed).all()
-    assert as_probabilities(torch.from_numpy(some.logits), model.task) == pytest.approx(chances[0][[5, 3]])
+    assert as_probabilities(torch.from_numpy(some.logits), model.scores) == pytest.approx(chances[0][[5, 3]])
 
 
 def test_best_weights(done: Run, run: Path, world: Path) -> None:
@@ -273,6 +274,119 @@ def test_several_labels_an_image(done: Run) -> None:
     assert "accuracy" not in str(found)
     expected = [average_precision_score(targets[:, k], chances[:, k]) for k in range(3)]
     assert found.scores.mAP_sklearn == pytest.approx(np.mean(expected))
+
+
+# benchmarks
+
+
+@pytest.fixture(scope="module")
+def hico(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A small world in HICO's format, and a run on it."""
+    root = tmp_path_factory.mktemp("hico")
+    attnpool("playground", root / "h", "--style", "hico", "--images", 56, "--seed", 1, "--size", 64).text()
+    options = ["--image-size", 64, "--epochs", 2, "--loss", "random_positive"]
+    attnpool("train", f"hico:{root / 'h'}", "--out", root / "run", *options).text()
+    return root / "h", root / "run"
+
+
+def test_both_settings_of_hico(hico: tuple[Path, Path]) -> None:
+    """Against scikit-learn and the labels in the .mat file itself."""
+    root, folder = hico
+    run = Run.load(folder)
+    source = f"hico:{root}"
+    value = attnpool("evaluate", folder, source, "--json").value()
+    anno = loadmat(root / "anno.mat")["anno_test"].T
+    assert {-1, 0, 1} < set(anno[~np.isnan(anno)].tolist()) | {-2}
+    assert np.isnan(anno).any()
+    _, val = read(source)
+    outputs = score_source(run.model, source_of(run.model, val, cached=True))
+    assert outputs.paths == names(val)
+    for scores, counted in ((value, anno != 0), (value["known_object"], np.abs(anno) == 1)):
+        found = []
+        for k, row in enumerate(scores["per_class"]):
+            use, positives = counted[:, k], anno[counted[:, k], k] == 1
+            assert (row["images"], row["positives"]) == (use.sum(), positives.sum())
+            if positives.any():
+                found.append(average_precision_score(positives, outputs.logits[use, k]))
+                assert row["AP_sklearn"] == pytest.approx(found[-1])
+        assert scores["classes_scored"] == len(found)
+        assert scores["mAP_sklearn"] == pytest.approx(np.mean(found))
+    text = attnpool("evaluate", folder, source).text()
+    assert f"{100 * value['known_object']['mAP_voc07']:.2f} %  VOC2007, Known-Object" in text
+    assert "Known-Object  positives" in text
+
+
+def test_only_hico_has_a_known_object_setting(done: Run, world: Path) -> None:
+    _, val = read(f"folder:{world}")
+    assert negatives(val, names(val)) is None
+    found = evaluate(done, val)
+    assert found.to_json()["known_object"] is None
+    assert "Known-Object" not in str(found)
+    mixed = replace(val, samples=(replace(val.samples[0], negatives=(3, 5)), *val.samples[1:]))
+    table = negatives(mixed, names(mixed)[::-1])
+    assert table is not None
+    assert np.flatnonzero(table[-1]).tolist() == [3, 5]
+    assert table[:-1].all()
+
+
+@pytest.fixture(scope="module")
+def mpii(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A small world in MPII's format, and a run on it."""
+    root = tmp_path_factory.mktemp("mpii")
+    attnpool("playground", root / "m", "--style", "mpii", "--images", 84, "--seed", 1, "--size", 64).text()
+    attnpool("train", f"mpii:{root / 'm'}", "--out", root / "run", "--image-size", 64, "--epochs", 2).text()
+    return root / "m", root / "run"
+
+
+def test_labels_that_are_not_public(mpii: tuple[Path, Path], tmp_path: Path) -> None:
+    root, folder = mpii
+    path = tmp_path / "scores.mat"
+    value = attnpool("evaluate", folder, f"mpii:{root}", "--split", "test", "--submission", path, "--json").value()
+    stems = (root / "images_mpii_test.txt").read_text().split()
+    assert [value[key] for key in ("mAP", "mAP_voc07", "accuracy", "pointing", "plot")] == [None] * 5
+    assert (value["images"], value["unlabelled"], value["classes_scored"]) == (0, len(stems), 0)
+    assert value["submission"] == str(path)
+    assert not (folder / "evaluation-test.png").exists()
+    text = attnpool("evaluate", folder, f"mpii:{root}", "--split", "test").text()
+    assert f"{len(stems)} images have no label that is known here" in text
+    assert "mAP" not in text
+
+
+@pytest.mark.parametrize("part", ["test", "val"])
+def test_the_submission_names_the_pictures(part: str, mpii: tuple[Path, Path], tmp_path: Path) -> None:
+    """Ids, read back, are where the list's pictures stand in annolist; scores are those of `predict`."""
+    root, folder = mpii
+    path = tmp_path / "scores.mat"
+    found = evaluate(folder, f"mpii:{root}", split=part, submission=path)
+    assert found.submission == path
+    assert found.scores.images == (0 if part == "test" else len(read(f"mpii:{root}")[1]))
+    release = loadmat(root / "mpii_human_pose_v1_u12_1.mat", squeeze_me=True, struct_as_record=False)["RELEASE"]
+    file = loadmat(path, squeeze_me=True)
+    named = [release.annolist[int(number) - 1].image.name for number in file["sample_ids"]]
+    stems = (root / f"images_mpii_{part}.txt").read_text().split()
+    assert sorted(named) == sorted(f"{stem}.jpg" for stem in stems)
+    model = Run.load(folder).model
+    assert file["class_ids"].tolist() == list(model.classes)
+    for row in (0, -1):
+        (prediction,) = predict(model, [root / "images" / named[row]], top=99)
+        expected = [dict(prediction.scores)[name] for name in file["class_ids"]]
+        np.testing.assert_allclose(file["scores"][row], expected, atol=2e-3)  # kept features have half precision
+
+
+def test_a_submission_that_cannot_be(mpii: tuple[Path, Path], run: Path, world: Path, tmp_path: Path) -> None:
+    root, folder = mpii
+    for source, of, name, message in (
+        (f"folder:{world}", run, "scores.mat", "only MPII has a server"),
+        (f"mpii:{root}", folder, "scores.csv", r"let its name end in \.mat"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate(of, source, submission=tmp_path / name)
+    shutil.copytree(root, tmp_path / "m")
+    stem = (root / "images_mpii_test.txt").read_text().split()[0]
+    (tmp_path / "m" / "images" / f"{stem}.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match="test: 1 pictures cannot be read; a submission needs them all"):
+        evaluate(folder, f"mpii:{tmp_path / 'm'}", split="test", submission=tmp_path / "scores.mat")
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
 # single pictures
