@@ -10,6 +10,7 @@ import numpy as np
 
 from attnpool.playground.annotation import DESCRIPTION, VERSION, Annotations
 from attnpool.playground.crowd import compose_crowd
+from attnpool.playground.mat import cells, save_mat, struct
 from attnpool.playground.objects import KINDS
 from attnpool.playground.openpose import detections, write_bodies
 from attnpool.playground.raster import Array
@@ -161,15 +162,9 @@ def write_hico(directory: Path, images: int, seed: int, *, size: int = 448, prog
 
 
 def _write_mat(path: Path, names: dict[str, list[str]], columns: dict[str, list[Array]]) -> None:
-    from scipy.io import savemat
-
-    actions = np.zeros((len(INTERACTIONS), 1), [("nname", object), ("vname", object), ("vname_ing", object)])
-    for number, it in enumerate(INTERACTIONS):
-        actions[number, 0] = (it.object, it.verb, it.verb_ing)
-    content: dict[str, Any] = {"list_action": actions}
+    actions = [{"nname": it.object, "vname": it.verb, "vname_ing": it.verb_ing} for it in INTERACTIONS]
+    content: dict[str, Any] = {"list_action": struct(actions).T}
     for part in names:
         content[f"anno_{part}"] = np.stack(columns[part], axis=1)
-        cells = np.empty((len(names[part]), 1), object)
-        cells[:, 0] = names[part]
-        content[f"list_{part}"] = cells
-    savemat(path, content, do_compression=True, oned_as="column")
+        content[f"list_{part}"] = cells(names[part])
+    save_mat(path, content)

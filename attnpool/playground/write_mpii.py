@@ -9,6 +9,7 @@ import numpy as np
 
 from attnpool.playground.annotation import DESCRIPTION, VERSION, Annotations
 from attnpool.playground.compose import CLASSES, compose
+from attnpool.playground.mat import EMPTY, cells, save_mat, struct
 from attnpool.playground.raster import Array
 from attnpool.playground.scene import Figure, Scene, draw
 from attnpool.playground.staging import Progress, make_world
@@ -120,37 +121,26 @@ def label_key(seed: int) -> int:
     return int(np.random.default_rng([seed, OMISSIONS]).integers(10**7))
 
 
-def _struct(entries: list[dict[str, Any]]) -> Array:
-    """(1, n) struct array; all entries have the same fields."""
-    made = np.zeros((1, len(entries)), [(name, object) for name in entries[0]])
-    for number, entry in enumerate(entries):
-        made[0, number] = tuple(entry.values())
-    return made
-
-
-EMPTY = np.zeros((0, 0))
-
-
 def _annorect(scene: Scene, part: str, rng: np.random.Generator) -> Array:
     """The people of a picture. In test positions only, of a tenth of the pictures not even those."""
     people = sorted(scene.people, key=lambda person: not person.actor)
     if part == "test":
         if rng.random() < 0.1:
             return EMPTY
-        return _struct([_position(person) for person in people])
+        return struct([_position(person) for person in people])
     entries = []
     for person in people:
         left_out = not person.actor and rng.random() < 0.4
         points = EMPTY if left_out else _annopoints(person)
         entries.append(_head(person) | {"annopoints": points} | _position(person))
-    return _struct(entries)
+    return struct(entries)
 
 
 def _position(person: Figure) -> dict[str, Any]:
     """Scale, in 200 px of the person's height, and the rough middle of the body."""
     middle = (person.joints[MPII_JOINTS.index("pelvis")] + person.joints[MPII_JOINTS.index("thorax")]) / 2
     x, y = np.round(middle + MATLAB)
-    return {"scale": round(person.scale / 200, 4), "objpos": _struct([{"x": x, "y": y}])}
+    return {"scale": round(person.scale / 200, 4), "objpos": struct([{"x": x, "y": y}])}
 
 
 def _head(person: Figure) -> dict[str, Any]:
@@ -175,7 +165,7 @@ def _annopoints(person: Figure) -> Array:
                     "is_visible": seen,
                 }
             )
-    return _struct([{"point": _struct(points)}]) if points else EMPTY
+    return struct([{"point": struct(points)}]) if points else EMPTY
 
 
 def _act(label: str, part: str, indoor: bool) -> dict[str, Any]:
@@ -186,29 +176,16 @@ def _act(label: str, part: str, indoor: bool) -> dict[str, Any]:
 
 
 def _write_mat(path: Path, entries: list[tuple[str, str, Array, dict[str, Any]]]) -> None:
-    from scipy.io import savemat
-
-    videos = np.empty((1, 1), object)
-    videos[0, 0] = ""
-    single = np.empty((len(entries), 1), object)
-    for number, (_, _, annorect, _) in enumerate(entries):
-        alone = annorect.shape[1] == 1
-        single[number, 0] = np.ones((1, 1)) if alone else EMPTY
     annolist = [
-        {
-            "image": _struct([{"name": f"{stem}.jpg"}]),
-            "annorect": annorect,
-            "frame_sec": EMPTY,
-            "vididx": EMPTY,
-        }
+        {"image": struct([{"name": f"{stem}.jpg"}]), "annorect": annorect, "frame_sec": EMPTY, "vididx": EMPTY}
         for stem, _, annorect, _ in entries
     ]
     release = {
-        "annolist": _struct(annolist),
+        "annolist": struct(annolist),
         "img_train": np.array([[float(part != "test") for _, part, _, _ in entries]]),
         "version": "12",
-        "single_person": single,
-        "act": _struct([act for _, _, _, act in entries]).T,
-        "video_list": videos,
+        "single_person": cells([np.ones((1, 1)) if rects.shape[1] == 1 else EMPTY for _, _, rects, _ in entries]),
+        "act": struct([act for _, _, _, act in entries]).T,
+        "video_list": cells([""]),
     }
-    savemat(path, {"RELEASE": _struct([release])}, do_compression=True)
+    save_mat(path, {"RELEASE": struct([release])})
