@@ -6,6 +6,7 @@ Imports of the library stand inside the functions, so that `attnpool --help` doe
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from attnpool.arguments import collect, expand, weighted_run
@@ -142,6 +143,28 @@ def pose(args: argparse.Namespace) -> Result:
         progress=True,
     )
     return done.to_json(), done.text()
+
+
+def reproduce(args: argparse.Namespace) -> Result:
+    from attnpool import reproduce as module
+
+    data = module.TABLES[args.table].data
+    given = [name for name in ("mpii", "hico", "hmdb51") if getattr(args, name) is not None]
+    if given and given != [data]:
+        raise ValueError(
+            f"{args.table} is about {data}; give --{data} ROOT, not --{next(n for n in given if n != data)}"
+        )
+    made = module.reproduce(
+        args.table,
+        out=args.out or Path("runs") / args.table,
+        root=getattr(args, data),
+        rows=args.rows,
+        seeds=args.seeds,
+        scale=args.scale,
+        workers=args.workers,
+        cache=args.cache,
+    )
+    return made.results, made.text()
 
 
 def predict(args: argparse.Namespace) -> Result:

@@ -152,6 +152,29 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     add_pose(made)
 
+    made = verb(
+        "reproduce",
+        commands.reproduce,
+        "train the rows of a table of the paper, and set its numbers beside ours",
+        "attnpool reproduce table1 --scale small --out runs/table1",
+    )
+    made.add_argument("table", choices=("table1", "table2", "table3"), help="MPII, HICO or HMDB51")
+    folder(made, "--out", "folder for the runs, TABLE.json and TABLE.md (default: runs/TABLE)")
+    for data in ("mpii", "hico", "hmdb51"):
+        folder(made, f"--{data}", f"root of {data.upper()}'s files, see docs/datasets.md")
+    made.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="recipes of the table (default: all)")
+    made.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="of the trainings (default: 0 1 2)"
+    )
+    made.add_argument(
+        "--scale",
+        choices=("full", "small"),
+        default="full",
+        help="small: on a laptop in minutes; without data, on a playground in the benchmark's format (default: full)",
+    )
+    made.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode (default: 0)")
+    folder(made, "--cache", "folder of features (default: $ATTNPOOL_CACHE or the user's cache)")
+
     made = verb("predict", commands.predict, "name the actions in pictures", "attnpool predict runs/a photo.jpg")
     folder(made, "run_folder", "the run")
     made.add_argument("files", nargs="+", metavar="FILE", help="pictures, or folders of them")

@@ -1,0 +1,259 @@
+"""`reproduce`: a table of the paper, a recipe a row, with several seeds; or the same path in small, on a laptop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from attnpool.backbone import Backbone
+from attnpool.checkpoint import Run
+from attnpool.data import Index, read_splits
+from attnpool.evaluation import Evaluation, evaluate
+from attnpool.explain import feature_similarity
+from attnpool.playground import write_style
+from attnpool.progress import bar
+from attnpool.recipe import RECIPES, Options, Recipe, fit, read_recipe
+from attnpool.storage import RUN_FILE, write_json, write_text
+from attnpool.tables import markdown, summary
+
+SEEDS = (0, 1, 2)
+SCORES_FILE = "scores.json"
+SIMILAR = 100  # pictures whose positions are compared
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper: which data, how large a world stands for it in small, and its rows in order."""
+
+    data: Literal["mpii", "hico", "hmdb51"]
+    world: int
+    title: str
+    rows: tuple[str, ...]
+
+
+TABLES: dict[str, Table] = {
+    "table1": Table(
+        "mpii",
+        700,
+        "Table 1: MPII, and the paper's ablations",
+        (
+            "bn-inception",
+            "resnet101",
+            "bn-inception-attention",
+            "resnet101-attention",
+            "resnet101-pose",
+            "rank2",
+            "rank5",
+            "per-class",
+            "dropout-average",
+            "dropout-attention",
+            "resnet101-attention-test",
+            "resnet101-pose-test",
+        ),
+    ),
+    "table2": Table("hico", 700, "Table 2: HICO", ("resnet101", "cbp", "attention", "pose")),
+    "table3": Table(
+        "hmdb51",
+        280,
+        "Table 3: HMDB51",
+        ("resnet101", "attention", "pose", "resnet101-224", "attention-224", "pose-224"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: a row of a table, on one split, with one seed."""
+
+    row: str
+    split: str
+    source: str
+    seed: int
+    options: Options
+
+    @property
+    def name(self) -> str:
+        return "-".join(part for part in (self.row, self.split, str(self.seed)) if part)
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What `reproduce` found: `results` is the content of the JSON file, `text()` the table to read."""
+
+    out: Path
+    results: dict[str, Any]
+
+    def text(self) -> str:
+        return summary(self.results) + f"\n\n{self.out / (self.results['table'] + '.md')}"
+
+
+def reproduce(
+    table: str,
+    *,
+    out: str | Path,
+    root: str | Path | None = None,
+    rows: Sequence[str] = (),
+    seeds: Sequence[int] = SEEDS,
+    scale: Literal["full", "small"] = "full",
+    workers: int = 0,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> Reproduced:
+    """Trains and scores the rows of a table that the paper's authors trained themselves, and sets both side by side.
+
+    What an earlier, interrupted call has done is not done again. Writes `TABLE.json`, `TABLE.md` and `runs/` in `out`.
+
+    Args:
+        table: a key of `TABLES`.
+        out: the folder.
+        root: of the benchmark's files; at scale small a playground in the benchmark's own format is made if there is
+            none.
+        rows: names of recipes in `recipes/TABLE`; by default all.
+        seeds: of the trainings. (The rows for MPII's test server are trained with the first.)
+        scale: "full" trains as the recipes say; "small" with the changes under their `small`: frozen EfficientNet-Lite0
+            features and few epochs.
+        workers: processes that decode pictures; changes nothing but the speed.
+        cache: folder of features.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: unknown names, or data that cannot be used.
+    """
+    chosen, skipped = plan(table, rows, scale)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds {' '.join(map(str, seeds))}: give one or more different numbers")
+    folder, about = Path(out), TABLES[table]
+    if root is None:
+        if scale != "small":
+            raise ValueError(f"{table} at full scale needs the data: give --{about.data} ROOT, or use --scale small")
+        root = folder / "data" / about.data
+        with bar(about.world, "world", "items", hidden=not progress) as shown:
+            write_style(root, about.data, about.world, 1, progress=lambda done, total: shown.update(done - shown.n))
+    jobs = [job for recipe in chosen for job in jobs_of(recipe, about.data, Path(root), seeds, scale, workers)]
+    backbones: dict[str, Backbone] = {}
+    entries: dict[str, list[dict[str, Any]]] = {recipe.name: [] for recipe in chosen}
+    with bar(len(jobs), table, "trainings", hidden=not progress) as shown:
+        for job in jobs:
+            entries[job.row].append(score_job(job, folder / "runs" / job.name, backbones, cache, progress))
+            shown.update(1)
+            # written after every training, so that there is something to see of a table that takes days
+            results = {
+                "table": table,
+                "title": about.title,
+                "scale": scale,
+                "seeds": list(seeds),
+                "data": str(root),
+                "metric": chosen[0].about["metric"],
+                "rows": [row_of(recipe, scale, entries[recipe.name]) for recipe in chosen if entries[recipe.name]],
+                "skipped": skipped,
+                "complete": shown.n == len(jobs),
+            }
+            write_json(folder / f"{table}.json", results)
+            write_text(folder / f"{table}.md", markdown(results))
+    return Reproduced(folder, results)
+
+
+def plan(table: str, rows: Sequence[str], scale: str) -> tuple[list[Recipe], dict[str, str]]:
+    """The recipes of the rows that are run, and why the others are not.
+
+    Raises:
+        ValueError: unknown names, or nothing is left to run.
+    """
+    if table not in TABLES:
+        raise ValueError(f"unknown table {table!r}: use one of {', '.join(TABLES)}")
+    if scale not in ("full", "small"):
+        raise ValueError(f"unknown scale {scale!r}: use full or small")
+    known = TABLES[table].rows
+    for row in rows:
+        if row not in known:
+            raise ValueError(f"{table} has no row {row!r}: use some of {', '.join(known)}")
+    recipes = [read_recipe(RECIPES / table / f"{row}.yaml") for row in known if not rows or row in rows]
+    skipped = {}
+    if scale == "small":
+        reason = "its backbone's weights are in no package, and another one's would be another experiment"
+        skipped = {recipe.name: reason for recipe in recipes if recipe.about.get("small") is False}
+    left = [recipe for recipe in recipes if recipe.name not in skipped]
+    if not left:
+        raise ValueError(f"{table}: none of these rows can be run at scale {scale} ({reason}); use --scale full")
+    return left, skipped
+
+
+def jobs_of(recipe: Recipe, data: str, root: Path, seeds: Sequence[int], scale: str, workers: int) -> list[Job]:
+    """The trainings of a row."""
+    values = recipe.options | (recipe.small if scale == "small" else {})
+    options = Options.of(values, f"recipe {recipe.name}")
+    names = ("hmdb51", "hmdb51-2", "hmdb51-3") if data == "hmdb51" else (data,)
+    used = seeds[:1] if options.train.trainval else seeds
+    return [
+        Job(
+            recipe.name,
+            f"split{number}" if len(names) > 1 else "",
+            f"{name}:{root}",
+            seed,
+            replace(options, train=replace(options.train, seed=seed, workers=workers)),
+        )
+        for number, name in enumerate(names, 1)
+        for seed in used
+    ]
+
+
+def score_job(
+    job: Job, folder: Path, backbones: dict[str, Backbone], cache: Path | None, progress: bool
+) -> dict[str, Any]:
+    """Trains and scores one run, or reads what an earlier call wrote down of it."""
+    known = folder / SCORES_FILE
+    if known.exists() and (folder / RUN_FILE).exists():
+        return json.loads(known.read_text(encoding="utf-8"))
+    splits = read_splits(job.source, test=job.options.train.trainval)
+    model, backbone = job.options.model, None
+    if model.freeze_backbone and job.options.view.modality == "rgb":
+        key = f"{model.backbone} {model.weights}"
+        backbone = backbones.setdefault(key, Backbone(model.backbone, model.weights, frozen=True))
+    run = fit(job.options, (splits["train"], splits["val"]), folder, backbone=backbone, cache=cache, progress=progress)
+    entry: dict[str, Any] = {"seed": job.seed, "split": job.split, "run": str(folder)}
+    entry["train_loss"] = run.about["results"]["history"][-1]["loss"]
+    workers = job.options.train.workers
+    if job.options.train.trainval:
+        file = folder / "submission.mat"
+        evaluate(run, splits["test"], cache=cache, workers=workers, submission=file, progress=progress)
+        entry["submission"] = str(file)
+    else:
+        entry |= scores_of(evaluate(run, splits["val"], cache=cache, workers=workers, progress=progress))
+        seen = evaluate(run, splits["train"], cache=cache, workers=workers, progress=progress)
+        entry["train"] = scores_of(seen)
+        entry["similarity"] = similarity_of(run, splits["val"], folder.parent, progress)
+    write_json(known, entry)
+    return entry
+
+
+def scores_of(found: Evaluation) -> dict[str, Any]:
+    scores = found.to_json()
+    known = scores["known_object"]
+    kept = {name: scores[name] for name in ("mAP", "mAP_voc07", "mAP_sklearn", "accuracy")}
+    return kept | {
+        "known_object": known and known["mAP_voc07"],
+        "pointing": scores["pointing"],
+        "skipped": len(scores["skipped"]),
+    }
+
+
+def similarity_of(run: Run, index: Index, folder: Path, progress: bool) -> float:
+    """Similarity between positions of the last features; of a frozen backbone it is measured once for each size."""
+    path = folder / f"similarity-{run.model.backbone.name.replace('/', '_')}-{run.model.view['image_size']}.json"
+    frozen = run.model.backbone.frozen
+    if frozen and path.exists():
+        return float(json.loads(path.read_text())["mean"])
+    found = feature_similarity(run.model, index, limit=SIMILAR, progress=progress)
+    if frozen:
+        write_json(path, {"mean": found.mean, "std": found.std, "pictures": found.pictures})
+    return found.mean
+
+
+def row_of(recipe: Recipe, scale: str, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A row of the table: what it is, the paper's numbers in percent, and our trainings."""
+    about = recipe.about
+    title = about.get("small-row", about["row"]) if scale == "small" else about["row"]
+    return {"row": recipe.name, "title": title, "paper": about["paper"], "trainings": list(entries)}

@@ -1,0 +1,164 @@
+"""Tables of the paper's numbers beside ours, with the spread over seeds; in text and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+# Column -> the paths of its values in a training, and how many percent one is.
+COLUMNS = {
+    "mAP": (("mAP",), 100.0),
+    "mAP_voc07": (("mAP_voc07",), 100.0),
+    "known_object": (("known_object",), 100.0),
+    "accuracy": (("accuracy",), 100.0),
+    "train mAP": (("train", "mAP"), 100.0),
+    "train loss": (("train_loss",), 1.0),
+    "similarity": (("similarity",), 1.0),
+}
+SHOWN = {
+    "mAP": ("mAP", "accuracy", "train mAP", "train loss", "similarity"),
+    "mAP_voc07": ("mAP_voc07", "known_object", "train mAP", "train loss", "similarity"),
+    "accuracy": ("train loss", "similarity"),
+}
+TITLES = {
+    "mAP": "mAP",
+    "mAP_voc07": "mAP (11 points)",
+    "known_object": "Known-Object",
+    "accuracy": "accuracy",
+    "train mAP": "mAP on train",
+    "train loss": "loss on train",
+    "similarity": "similarity",
+}
+# What is compared: a row, and the one that it is held against.
+PAIRS = (
+    ("attention", "resnet101"),
+    ("resnet101-attention", "resnet101"),
+    ("attention-224", "resnet101-224"),
+    ("pose", "attention"),
+    ("resnet101-pose", "resnet101-attention"),
+    ("pose-224", "attention-224"),
+)
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Mean ± standard deviation (n - 1); the mean alone of a single value, "-" of none."""
+    if not len(values):
+        return "-"
+    numbers = np.array(values, dtype=np.float64)
+    mean = f"{numbers.mean():.{digits}f}"
+    return f"{mean} ± {numbers.std(ddof=1):.{digits}f}" if len(numbers) > 1 else mean
+
+
+def values_of(trainings: Sequence[Mapping[str, Any]], column: str, split: str | None = None) -> list[float]:
+    """The values of a column in some trainings, in percent where it is a score; those there are."""
+    path, factor = COLUMNS[column]
+    found = []
+    for training in trainings:
+        if split is not None and training["split"] != split:
+            continue
+        value: Any = training
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is not None:
+            found.append(factor * float(value))
+    return found
+
+
+def averaged(trainings: Sequence[Mapping[str, Any]], column: str) -> dict[int, float]:
+    """Seed -> the mean of a column over the splits, so that a spread is one over seeds and not over splits."""
+    seeds = dict.fromkeys(training["seed"] for training in trainings)
+    means = {}
+    for seed in seeds:
+        values = values_of([training for training in trainings if training["seed"] == seed], column)
+        if values:
+            means[seed] = float(np.mean(values))
+    return means
+
+
+def table_of(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of cells."""
+    metric = results["metric"]
+    splits = sorted({training["split"] for row in results["rows"] for training in row["trainings"]} - {""})
+    paper_keys = splits or sorted({key for row in results["rows"] for key in row["paper"]}, reverse=True)
+    header = ["row", *(f"paper, {key}" for key in paper_keys)]
+    if splits:
+        header += ["paper, mean", *splits, "mean"]
+    header += [TITLES[column] for column in SHOWN[metric]]
+    rows = []
+    for row in results["rows"]:
+        trainings, paper = row["trainings"], row["paper"]
+        cells = [row["title"], *(f"{paper[key]:.1f}" if key in paper else "-" for key in paper_keys)]
+        if splits:
+            cells.append(f"{np.mean(list(paper.values())):.1f}" if paper else "-")
+            cells += [spread(values_of(trainings, metric, split)) for split in splits]
+            cells.append(spread(list(averaged(trainings, metric).values())))
+        for column in SHOWN[metric]:
+            digits = 1 if COLUMNS[column][1] == 100 else 3
+            cells.append(spread(list(averaged(trainings, column).values()), digits))
+        rows.append(cells)
+    return header, rows
+
+
+def comparisons(results: Mapping[str, Any]) -> list[str]:
+    """What attention adds to average pooling, and what pose adds to attention, seed by seed."""
+    rows = {row["row"]: row for row in results["rows"]}
+    lines = []
+    for better, worse in PAIRS:
+        if better not in rows or worse not in rows:
+            continue
+        ours, other = (averaged(rows[name]["trainings"], results["metric"]) for name in (better, worse))
+        gains = [ours[seed] - other[seed] for seed in ours if seed in other]
+        if gains:
+            first, second = (spread(list(values.values())) for values in (other, ours))
+            sign = "<" if np.mean(gains) > 0 else ">="
+            lines.append(
+                f"{rows[worse]['title']} {first} {sign} {second} {rows[better]['title']}: "
+                f"{'+' if np.mean(gains) >= 0 else ''}{spread(gains)}"
+            )
+    return lines
+
+
+def notes(results: Mapping[str, Any]) -> list[str]:
+    """What has to be known to read the table."""
+    seeds = results["seeds"]
+    lines = [
+        f"Scale {results['scale']}, data {results['data']}; percent, "
+        + (f"mean ± standard deviation over seeds {', '.join(map(str, seeds))}." if len(seeds) > 1 else "one seed.")
+    ]
+    if results["scale"] == "small":
+        lines.append(
+            "The playground in the benchmark's own format and frozen EfficientNet-Lite0 features: the paper's numbers "
+            "are of other data and another network, and stand here for the order of the rows alone."
+        )
+    lines.append("Similarity: mean cosine between the last features of different positions of a picture.")
+    files = [t["submission"] for row in results["rows"] for t in row["trainings"] if t.get("submission")]
+    lines += [f"For MPII's server (labels of the test part are not public): {file}" for file in files]
+    lines += [f"Row {name} is not here: {reason}." for name, reason in results["skipped"].items()]
+    if not results["complete"]:
+        lines.append("Not complete: the same command goes on.")
+    return lines
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """The table as text for a terminal."""
+    header, rows = table_of(results)
+    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
+    lines = [results["title"], ""]
+    for cells in [header, *rows]:
+        padded = [
+            cells[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)),
+        ]
+        lines.append("  ".join(padded))
+    return "\n".join([*lines, "", *comparisons(results), "", *notes(results)])
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The table as a page."""
+    header, rows = table_of(results)
+    lines = [f"# {results['title']}", "", f"| {' | '.join(header)} |", "|---|" + "---:|" * (len(header) - 1)]
+    lines += [f"| {' | '.join(cells)} |" for cells in rows]
+    lines += ["", *(f"- {line}" for line in comparisons(results)), "", *(f"{line}\n" for line in notes(results))]
+    return "\n".join(lines).rstrip() + "\n"
