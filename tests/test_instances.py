@@ -1,15 +1,29 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
+from command_line import attnpool
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from attnpool.backbone import Backbone
+from attnpool.checkpoint import Run
+from attnpool.data import ViewOptions, read
+from attnpool.evaluation import evaluate
+from attnpool.examples import CachedFeatures, Pictures
+from attnpool.features import extract
 from attnpool.instances import Box, pool_instances, regions
+from attnpool.options import TrainOptions
 from attnpool.pooling import AttentionalPooling, AveragePooling, PoseRegularizedPooling
+from attnpool.recognizer import Recognizer
+from attnpool.scoring import score_source
+from attnpool.step import Step
+from attnpool.training import train
 
 SIZE = 32  # of the network's input; the maps are 8 x 8
 
@@ -156,3 +170,111 @@ def test_who_acts_is_learned_from_the_label_of_the_picture() -> None:
     out = pool_instances(head, x, [places] * len(x), SIZE, context=1.0)
     assert (out.logits.argmax(1) == labels).float().mean() > 0.95
     assert (out.winners[torch.arange(60), labels] == actors + 1).float().mean() > 0.95
+
+
+# in a recognizer
+
+
+VIEW = {"image_size": 96, "short_side": None, "max_width": None}
+
+
+@pytest.fixture(scope="module")
+def frozen() -> Backbone:
+    return Backbone("lite0", frozen=True)
+
+
+@pytest.fixture(scope="module")
+def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("instances") / "run"
+    options = ["--image-size", 96, "--epochs", 3, "--instances", "boxes", "--context", 1.25]
+    attnpool("train", f"folder:{world}", "--out", out, *options).text()
+    return out
+
+
+def test_a_run_remembers_its_instances(trained: Path, world: Path, frozen: Backbone) -> None:
+    model = Run.load(trained).model
+    assert (model.instances, model.context) == ("boxes", 1.25)
+    plain = Recognizer(frozen, classes=["a", "b"])
+    assert not {"instances", "context"} & plain.describe().keys(), "older runs have neither"
+    value = attnpool("evaluate", trained, f"folder:{world}", "--json").value()
+    assert value["mAP"] == Run.load(trained).about["results"]["history"][-1]["mAP"]
+    assert value["pointing"] is None
+    predicted = attnpool("predict", trained, min((world / "val").rglob("*.jpg")), "--json").value()
+    assert len(predicted[0]["predictions"]) == 5
+
+
+def test_kept_features_and_pictures_give_the_same_scores(trained: Path, world: Path) -> None:
+    model = Run.load(trained).model
+    _, val = read(f"folder:{world}")
+    kept = score_source(model, CachedFeatures(extract(model, val, progress=False)))
+    fresh = score_source(model, Pictures(val, ViewOptions(**model.view)))
+    torch.testing.assert_close(torch.tensor(kept.logits), torch.tensor(fresh.logits), rtol=0, atol=0.02)
+    plain = score_source(model, CachedFeatures(extract(model, strip_people(val), progress=False)))
+    assert (kept.logits >= plain.logits - 1e-6).all(), "the whole picture is one of the instances"
+    assert (kept.logits > plain.logits + 1e-3).any()
+
+
+def strip_people(index):
+    return replace(index, samples=tuple(replace(sample, people=(), keypoints="") for sample in index))
+
+
+def test_boxes_are_those_of_the_persons_in_the_view(trained: Path, world: Path) -> None:
+    """The scores of one picture, from its boxes in the annotations themselves."""
+    model = Run.load(trained).model
+    _, val = read(f"folder:{world}")
+    features = extract(model, val, progress=False)
+    (batch,) = CachedFeatures(features).batches([[0, 1]], seed=0, epoch=0, train=False)
+    persons = [[person.box for person in sample.people] for sample in val.samples[:2]]
+    for own, expected in zip(batch.boxes, persons, strict=True):  # the pictures have the view's size: 96 px
+        torch.testing.assert_close(torch.tensor(own), torch.tensor(expected, dtype=torch.float32))
+    with torch.no_grad():
+        out = model.pool_instances(batch.inputs, batch.boxes)
+        pooled = model.pool(batch.inputs, boxes=batch.boxes, maps=True)
+    torch.testing.assert_close(out.logits, pooled.logits)
+    assert pooled.combined is None
+    assert out.winners.max() <= max(map(len, persons))
+
+
+@pytest.mark.parametrize("pooling", ["average", "pose"])
+@pytest.mark.parametrize("cached", [True, False])
+def test_steps_lower_the_loss_with_and_without_the_weighted_loss(
+    pooling: str, cached: bool, world: Path, frozen: Backbone
+) -> None:
+    train_part, _ = read(f"folder:{world}")
+    for options in (TrainOptions(), TrainOptions(loss="bce", positive_weight=10)):
+        model = Recognizer(frozen, classes=train_part.classes, pooling=pooling, instances="boxes", view=VIEW)
+        source = (
+            CachedFeatures(extract(model, train_part, progress=False))
+            if cached
+            else Pictures(train_part, ViewOptions(**VIEW))
+        )
+        (batch,) = source.batches([list(range(8))], seed=0, epoch=0, train=False)
+        step = Step(model, options, None)
+        optimizer = torch.optim.AdamW(model.head.parameters(), lr=3e-4)
+        losses = []
+        for _ in range(4):
+            loss = step(batch, cached, torch.device("cpu"))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert all(later < earlier for earlier, later in pairwise(losses))
+
+
+def test_what_cannot_be_trained(world: Path, frozen: Backbone, tmp_path: Path) -> None:
+    parts = read(f"folder:{world}")
+    model = Recognizer(frozen, classes=parts[0].classes, instances="boxes", view=VIEW)
+    nobody = [strip_people(part) for part in parts]
+    clips = [replace(part, media="clips") for part in parts]
+    for data, message in ((nobody, "no person's box"), (clips, "known in pictures alone")):
+        with pytest.raises(ValueError, match=message):
+            train(model, *data, out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+    for wrong in ({"instances": "people"}, {"instances": "boxes", "context": 0}):
+        with pytest.raises(ValueError, match="use none or boxes, and a positive number"):
+            Recognizer(frozen, classes=["a", "b"], **wrong)
+
+
+def test_several_views_are_refused(trained: Path, world: Path) -> None:
+    with pytest.raises(ValueError, match="not in clips or several crops"):
+        evaluate(trained, f"folder:{world}", flip=True)
