@@ -70,6 +70,18 @@ def test_playground(tmp_path: Path, world: Path) -> None:
     assert f"attnpool train folder:{world}" in text
 
 
+@pytest.mark.parametrize(("style", "count"), [("mpii", 42), ("hico", 28), ("hmdb51", 28)])
+def test_playground_in_a_format_of_a_benchmark(tmp_path: Path, style: str, count: int) -> None:
+    more = ("--frames", 2) if style == "hmdb51" else ("--size", 64)
+    words = ("playground", tmp_path / "a", "--style", style, "--images", count, *more)
+    value = attnpool(*words, "--json").value()
+    unit = "clips" if style == "hmdb51" else "images"
+    assert value == {"directory": str(tmp_path / "a"), "style": style, unit: count, "seed": 0, more[0][2:]: more[1]}
+    assert f"{count} {unit}; next: attnpool train {style}:{tmp_path / 'a'}" in attnpool(*words).text()
+    attnpool("check", f"{style}:{tmp_path / 'a'}").text()
+    refused(attnpool(*words[:4], "--images", 5, *more), f"5 {unit} are too few", "or more")
+
+
 def test_check(world: Path, photos: Path) -> None:
     value = attnpool("check", f"folder:{world}", "--json").value()
     assert sum(value["images"]["val"].values()) == 14
@@ -257,6 +269,10 @@ def test_pictures_that_cannot_be_used(run: Path, world: Path, tmp_path: Path) ->
         (["--size", "0"], ["size"]),
         (["--size", "-5"], ["size"]),
         (["--seed", "-1"], ["seed -1"]),
+        (["--style", "coco"], ["folder", "hmdb51"]),
+        (["--frames", "9"], ["folder", "no frames"]),
+        (["--style", "hmdb51", "--size", "64"], ["320 x 240"]),
+        (["--style", "hmdb51", "--frames", "1"], ["frames 1", "2 to 3000"]),
     ],
     ids=lambda value: " ".join(value[:2]),
 )
