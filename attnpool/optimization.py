@@ -12,7 +12,7 @@ from attnpool.data import Index
 from attnpool.options import OptimizerOptions
 from attnpool.recognizer import Recognizer
 
-# Peak rates of heads on a frozen, standardised backbone, from docs/study.md.
+# Peak rates of heads on a frozen, standardised backbone, from docs/study.md and docs/second-order.md.
 HEAD_LR = {
     "adamw": {
         "average": 3e-2,
