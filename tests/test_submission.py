@@ -31,7 +31,6 @@ def test_what_matlab_finds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"path": "scores.csv"}, "let its name end in .mat"),
         ({"sample_ids": IDS[:3]}, r"here \(3, 3\)"),
         ({"sample_ids": [], "scores": SCORES[:0]}, "pictures, classes"),
         ({"sample_ids": [0, 1, 2, 3]}, "counted from 1"),
@@ -40,9 +39,9 @@ def test_what_matlab_finds(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_leave_nothing(change: dict, message: str, tmp_path: Path) -> None:
-    given = {"path": "scores.mat", "sample_ids": IDS, "classes": CLASSES, "scores": SCORES} | change
+    given = {"sample_ids": IDS, "classes": CLASSES, "scores": SCORES} | change
     with pytest.raises(ValueError, match=message):
-        write_submission(tmp_path / given["path"], given["sample_ids"], given["classes"], given["scores"])
+        write_submission(tmp_path / "scores.mat", given["sample_ids"], given["classes"], given["scores"])
     assert not list(tmp_path.iterdir())
 
 
