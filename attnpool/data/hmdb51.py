@@ -119,9 +119,9 @@ def _entries(path: Path) -> dict[str, str]:
         clip, _, part = entry.rpartition(" ")
         clip = clip.rstrip()
         try:
-            file_name(clip, "the clip")
             if part not in _SPLITS or not clip.lower().endswith(_SUFFIX):
                 raise Malformed(f"{entry!r} is not a name.avi and 0, 1 or 2")
+            file_name(clip, "the clip")
             if clip in found:
                 raise Malformed(f"{clip!r} stands in an earlier line, too")
         except Malformed as error:
