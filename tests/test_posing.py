@@ -145,3 +145,12 @@ def test_mistakes(photos: Path, tmp_path: Path) -> None:
     refused(attnpool("pose", tmp_path, *MEDIAPIPE), "folder:")
     (photos / "annotations.json").write_text("{")
     refused(attnpool("pose", source, *MEDIAPIPE), "annotations.json")
+
+
+def test_training_sees_the_target_that_was_chosen(world: Path, tmp_path: Path) -> None:
+    options = ("--pooling", "pose", "--image-size", 96, "--epochs", 1, "--json")
+    losses = {
+        kind: attnpool("train", f"folder:{world}", "--out", tmp_path / kind, "--pose-target", kind, *options).value()
+        for kind in ("disc", "gaussian")
+    }
+    assert losses["disc"]["loss"] != losses["gaussian"]["loss"]
