@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from attnpool.data.transforms import View, ViewOptions, eval_view, train_view
+from attnpool.data.transforms import View, ViewOptions, eval_view, eval_views, train_view, train_views
 from attnpool.pose import MPII_FLIP, MPII_JOINTS
 
 
@@ -228,3 +228,83 @@ def test_inverse_undoes_the_matrix() -> None:
     point = view.matrix @ (3.0, 7.0, 1.0)
     assert view.inverse @ (*point, 1.0) == pytest.approx((3.0, 7.0))
     assert view.area == pytest.approx((10.0, 8.0, 15.0, 28.0))
+
+
+# Clips, several crops, squashing
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(60, 300), st.integers(60, 300), options_strategy, st.integers(0, 10**6), st.booleans())
+def test_all_frames_of_a_clip_have_one_view(
+    width: int, height: int, options: ViewOptions, seed: int, squash: bool
+) -> None:
+    options = dataclasses.replace(options, color_jitter=0.5, squash=squash)
+    noise = rng(seed, 1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    frames = [Image.fromarray(noise)] * 3
+    views = train_views(frames, options, rng(seed))
+    alone = train_view(frames[0], options, rng(seed))
+    for view in views:
+        np.testing.assert_array_equal(view.matrix, alone.matrix)
+        assert view.flipped == alone.flipped
+        assert torch.equal(view.pixels, alone.pixels)
+
+
+def test_frames_of_two_sizes_share_the_random_numbers() -> None:
+    options = ViewOptions(image_size=50, short_side=60, random_resized_crop=True, flip=1)
+    small, large = train_views([Image.new("RGB", (120, 90)), Image.new("RGB", (240, 180))], options, rng(3))
+    assert tuple(2 * v for v in small.area) == pytest.approx(large.area)
+    assert small.flipped
+    assert large.flipped
+
+
+def test_ten_crops_against_a_plain_computation() -> None:
+    noise = rng(4).integers(0, 256, (90, 160, 3), dtype=np.uint8)
+    views = eval_views([Image.fromarray(noise)] * 2, ViewOptions(image_size=60, short_side=90), crops=10)
+    assert len(views) == 20
+    places = [(50, 15), (0, 0), (100, 0), (0, 30), (100, 30)]
+    for first in (0, 10):
+        for n, (x, y) in enumerate(places):
+            plain, mirrored = views[first + n], views[first + n + 5]
+            expected = noise[y : y + 60, x : x + 60]
+            np.testing.assert_array_equal(plain.pixels.permute(1, 2, 0).numpy(), expected)
+            np.testing.assert_array_equal(mirrored.pixels.permute(1, 2, 0).numpy(), expected[:, ::-1])
+            assert (plain.flipped, mirrored.flipped) == (False, True)
+            assert plain.area == mirrored.area == (x, y, x + 60, y + 60)
+
+
+def test_the_mirror_image_at_test() -> None:
+    noise = Image.fromarray(rng(5).integers(0, 256, (70, 100, 3), dtype=np.uint8))
+    options = ViewOptions(image_size=48, short_side=64)
+    (middle,) = eval_views([noise], options)
+    plain, mirrored = eval_views([noise], options, flip=True)
+    assert torch.equal(plain.pixels, middle.pixels)
+    assert torch.equal(mirrored.pixels, middle.pixels.flip(-1))
+    assert [view.flipped for view in eval_views([noise], options, 10, flip=True)] == [False] * 5 + [True] * 5
+    with pytest.raises(ValueError, match="crops is 5; use 1"):
+        eval_views([noise], options, 5)
+
+
+def test_squashing_against_two_plain_resizes() -> None:
+    image = blob(500, 180, 260, 80, 20)
+    options = ViewOptions(image_size=120, short_side=160, squash=True)
+    squashed = image.resize((340, 256), Image.Resampling.BICUBIC)
+    expected = eval_view(squashed, ViewOptions(image_size=120, short_side=160))
+    view = eval_view(image, options)
+    assert torch.equal(view.pixels, expected.pixels)
+    scale = np.diag([340 / 500, 256 / 180, 1])
+    np.testing.assert_allclose(view.matrix, expected.matrix @ scale, atol=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(80, 400), st.integers(80, 400), options_strategy, st.integers(0, 10**6), st.booleans())
+def test_points_follow_the_squashing(width: int, height: int, options: ViewOptions, seed: int, train: bool) -> None:
+    options = dataclasses.replace(options, squash=True, max_width=None)
+
+    def look(image: Image.Image) -> View:
+        return train_view(image, options, rng(seed)) if train else eval_view(image, options)
+
+    where = look(Image.new("RGB", (width, height)))
+    inner = rng(seed, 1).uniform(0.4, 0.6, 2) * options.image_size
+    x, y = where.inverse @ (*inner, 1.0)
+    view = look(blob(width, height, x, y, sigma=0.04 * min(width, height)))
+    assert centroid(view.pixels) == pytest.approx(tuple(inner), abs=0.8)
