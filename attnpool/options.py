@@ -39,6 +39,10 @@ class ModelOptions:
         default="none", metadata={"help": "boxes: the best of the picture and of its persons' boxes counts"}
     )
     context: float = field(default=1.5, metadata={"help": "with instances: times its size a box is enlarged to"})
+    standardize: bool | None = field(
+        default=None,
+        metadata={"help": "standardise features with fixed statistics (default: if the backbone is frozen)"},
+    )
     freeze_backbone: bool = field(
         default=True, metadata={"help": "train the head alone, on features that are computed once (default: yes)"}
     )
