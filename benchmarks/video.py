@@ -53,7 +53,7 @@ def write_clip(path: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     ground = cv2.GaussianBlur(rng.integers(0, 256, (400, 500, 3)).astype(np.float32), (0, 0), 3)
     ground = cv2.normalize(ground, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
-    noise = rng.normal(0, 4, (4, 240, 320, 3)).astype(np.int16)
+    noise = rng.normal(0, 2, (4, 240, 320, 3)).astype(np.int16)
     discs = rng.uniform([20, 20, -2, -2, 10], [300, 220, 2, 2, 40], (4, 5))
     with av.open(path, "w") as container:
         stream = container.add_stream("mpeg4", rate=30, options={"qscale": "4", "flags": "+qscale"})
