@@ -13,12 +13,13 @@ COLUMNS = {
     "mAP_voc07": (("mAP_voc07",), 100.0),
     "known_object": (("known_object",), 100.0),
     "accuracy": (("accuracy",), 100.0),
+    "pointing": (("pointing",), 100.0),
     "train mAP": (("train", "mAP"), 100.0),
     "train loss": (("train_loss",), 1.0),
     "similarity": (("similarity",), 1.0),
 }
 SHOWN = {
-    "mAP": ("mAP", "accuracy", "train mAP", "train loss", "similarity"),
+    "mAP": ("mAP", "accuracy", "pointing", "train mAP", "train loss", "similarity"),
     "mAP_voc07": ("mAP_voc07", "known_object", "train mAP", "train loss", "similarity"),
     "accuracy": ("train loss", "similarity"),
 }
@@ -27,6 +28,7 @@ TITLES = {
     "mAP_voc07": "mAP (11 points)",
     "known_object": "Known-Object",
     "accuracy": "accuracy",
+    "pointing": "pointing",
     "train mAP": "mAP on train",
     "train loss": "loss on train",
     "similarity": "similarity",

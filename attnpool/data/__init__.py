@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from attnpool.data.annotations import with_evidence
 from attnpool.data.check import check_splits
 from attnpool.data.findings import Check
 from attnpool.data.folder import read_folder
@@ -78,7 +79,10 @@ def read_splits(
         hint = f"folder:{'DIR' if colon else given}"
         raise ValueError(f"{given!r} does not say which format to read ({', '.join(READERS)}); write {hint}")
     root = Path(path).expanduser()
-    return reader(root, name=str(source), split_seed=split_seed, val_fraction=val_fraction, test=test)
+    splits = reader(root, name=str(source), split_seed=split_seed, val_fraction=val_fraction, test=test)
+    if scheme == "mpii":  # the one benchmark with one actor a picture; `folder` has read the file itself
+        splits = {part: with_evidence(index) for part, index in splits.items()}
+    return splits
 
 
 def read(source: str | Path, *, split_seed: int = 0, val_fraction: float = 0.25) -> tuple[Index, Index]:

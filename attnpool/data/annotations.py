@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from attnpool.data.index import Box, Person
+from attnpool.data.index import Box, Index, Person
 from attnpool.pose.joints import joint_mapping
 
 FILE_NAME = "annotations.json"
@@ -51,6 +51,24 @@ def read_annotations(file: Path) -> dict[str, Marks]:
     except _Malformed as error:
         problem = str(error)
     raise ValueError(f"{file}: {problem}; correct the file or take it away")
+
+
+def with_evidence(index: Index) -> Index:
+    """An index whose own format does not say where the evidence is, with what `annotations.json` beside it says.
+
+    The playground writes that file in every format. Without it the index is returned as it is.
+
+    Raises:
+        ValueError: the file cannot be read or is malformed.
+    """
+    file = index.root / FILE_NAME
+    if not file.exists():
+        return index
+    marks = read_annotations(file)
+    nothing = Marks()
+    found = [(sample, marks.get(sample.path, nothing)) for sample in index]
+    samples = [replace(sample, evidence=tuple(m.evidence), objects=tuple(m.objects)) for sample, m in found]
+    return replace(index, samples=tuple(samples))
 
 
 class _Malformed(Exception):

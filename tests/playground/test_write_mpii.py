@@ -131,3 +131,14 @@ def test_the_same_pictures_as_in_folders(world: Path, tmp_path: Path) -> None:
 
 def test_stems_are_different() -> None:
     assert len({stem_of(3, index) for index in range(20_000)}) == 20_000
+
+
+def test_the_evidence_comes_along(world: Path) -> None:
+    """MPII's own files do not say where the evidence is; the annotations beside them do, for scores of pointing."""
+    train, val = read(f"mpii:{world}")
+    scenes = [render(SEED, i, size=SIZE) for i in range(IMAGES)]
+    truth = {f"images/{stem_of(SEED, i)}.jpg": scene for i, scene in enumerate(scenes)}
+    for sample in (*train, *val):
+        scene = truth[sample.path]
+        assert sample.evidence == (pytest.approx(scene.evidence),)
+        assert sorted(sample.objects) == sorted(pytest.approx(it.box) for it in scene.objects if it.in_use)
