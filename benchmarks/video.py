@@ -33,7 +33,7 @@ SEGMENTS = 3
 PAGE = """# Reading clips
 
 ```
-python benchmarks/video.py --out docs/benchmarks
+python benchmarks/video.py --clips {clips} --rounds {rounds} --out docs/benchmarks
 ```
 
 {clips} clips of 320 x 240 pixels, 80 to 100 frames, MPEG-4 in AVI, {kilobytes:.0f} KB each; three frames of each, in
