@@ -226,7 +226,7 @@ def evaluate(
         best: use the weights of the best epoch; they were chosen on the part that the training monitored.
         cache, use_cache: of features, for a frozen backbone and the single view that it keeps.
         workers: processes that decode pictures.
-        crops, flip: average the logits of several views, see `data.test_views`.
+        crops, flip: average the logits of several views, see `data.eval_views`.
         frames: of every clip; the run's own number by default.
         fuse: other runs of the same classes, such as one on optical flow, and their weights; this run's is 1. The
             logits are added (late fusion).

@@ -89,19 +89,23 @@ class Features:
         return View(pixels, self.matrices[position], False)
 
     def people(self, position: int, frames: Sequence[int] | None = None) -> list[list[Joints]]:
-        """Joints of everybody in the picture, or in each of a clip's frames, in pixels of the network's input."""
+        """Joints of everybody in the picture, or in each of a clip's frames, in pixels of the network's input.
+
+        Of clips whose frames were averaged nobody is known.
+        """
         sample, view = self.index.samples[position], self.view(position)
         shown: Sequence[int | None] = [None]
-        if self.frames:
-            shown = range(self.frames) if frames is None else frames
+        if self.index.media == "clips":
+            if not self.frames:
+                return [[]]
             kept = segment_positions(int(self.counts[position]), self.frames, length=self.length)
-            shown = [kept[t] for t in shown if t is not None]
+            shown = kept if frames is None else [kept[t] for t in frames]
         return [[view.points(joints) for joints in people_of(self.index, sample, frame)] for frame in shown]
 
     def boxes(self, position: int) -> list[Box]:
-        """Boxes of the persons in a picture, in pixels of the network's input."""
+        """Boxes of the persons in a picture, in pixels of the network's input; none for clips."""
         sample = self.index.samples[position]
-        if self.frames:
+        if self.index.media == "clips":
             return []
         return self.view(position).boxes(person_boxes(sample, people_of(self.index, sample)))
 
