@@ -1,8 +1,7 @@
 """Optical flow as the input of a network: stacks of flow pictures, as temporal segment networks take them.
 
 Source: Wang et al., "Temporal Segment Networks", ECCV 2016 (stacks of 5, values clipped to 20 pixels). The flow itself
-is OpenCV's DIS (Kroeger et al., ECCV 2016) in its medium setting: of what OpenCV offers, the most exact on known
-motions and twice as fast as Farneback's. The authors of TSN used TV-L1, which takes a graphics
+is OpenCV's DIS (Kroeger et al., ECCV 2016) in its medium setting. The authors of TSN used TV-L1, which takes a graphics
 card to be fast.
 """
 
