@@ -44,9 +44,9 @@ python benchmarks/video.py --clips {clips} --rounds {rounds} --out docs/benchmar
 {rows}
 
 Ours counts the frames by decoding all of them and takes the three on the way, so it is right whatever the container
-claims; decoding alone decodes the same frames and keeps none. Of the rate of decoding alone ours reaches {share:.0%}. OpenCV believes the
-container's count: in order it stops at the last frame that is wanted, and jumps start at the key frame before, of which
-these files have one in 12 frames.
+claims; decoding alone decodes the same frames and keeps none. Of the rate of decoding alone ours reaches {share:.0%}.
+OpenCV believes the container's count: in order it stops at the last frame that is wanted, and jumps start at the key
+frame before, of which these files have one in 12 frames.
 """
 
 
