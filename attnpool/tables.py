@@ -93,7 +93,7 @@ def table_of(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         trainings, paper = row["trainings"], row["paper"]
         cells = [row["title"], *(f"{paper[key]:.1f}" if key in paper else "-" for key in paper_keys)]
         if splits:
-            cells.append(f"{np.mean(list(paper.values())):.1f}" if paper else "-")
+            cells.append(f"{paper['mean']:.1f}" if "mean" in paper else "-")
             cells += [spread(values_of(trainings, metric, split)) for split in splits]
             cells.append(spread(list(averaged(trainings, metric).values())))
         for column in SHOWN[metric]:
