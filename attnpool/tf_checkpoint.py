@@ -113,6 +113,7 @@ def convert_tf(
         dropout_on=options.get("dropout_on"),
         init=options.get("init"),
         task=task,
+        scores="softmax",
         standardize=False,
         view=VIEW,
     )
@@ -185,6 +186,8 @@ def read_variables(
                 f"{python} cannot import TensorFlow ({first_line(said['missing'])}): pip install 'attnpool[tf]', or "
                 "give --python the interpreter of an environment with tensorflow-cpu"
             )
+        if "errno" in said:
+            raise OSError(said["errno"], said["problem"], folder)
         if "variables" not in said:
             reason = said.get("problem") or last_line(ended.stderr) or f"the reader ended with {ended.returncode}"
             raise ValueError(f"{prefix}: cannot be read as a TensorFlow checkpoint ({first_line(reason)[:200]})")

@@ -92,11 +92,10 @@ def ours(array: np.ndarray, like: Tensor) -> Tensor:
 
 def kind_of(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """The variant that the variables of a checkpoint tell, or None."""
-    if f"{NET}/conv1/weights" not in shapes:
-        return None
     weights = shapes.get(f"{BOTTOM_UP}/weights")
     if weights is None:
-        return "baseline"
+        attended = any(name.startswith(f"{ATTENTION}/") for name in shapes)
+        return "baseline" if f"{NET}/logits/weights" in shapes and not attended else None
     if len(weights) != 4 or f"{BOTTOM_UP}1/weights" in shapes:  # the released code's rank above 1
         return None
     if weights[2] == 768:

@@ -1,9 +1,9 @@
 """Variables of a TensorFlow checkpoint -> a .npz file: a program of its own, for any Python (>= 3.8) with TensorFlow.
 
 `python tf_reader.py PREFIX OUT.npz` reads the wanted names from standard input, a JSON list; writes those that are
-there and hold numbers; and prints a JSON object: `{"variables": {name: [shape, type]}}` of everything that the
-checkpoint holds, or `{"problem": text}`, or `{"missing": text}` where TensorFlow cannot be imported. It knows nothing
-of attnpool, so that TensorFlow and PyTorch need not share an environment. `tf_checkpoint` runs it.
+there and hold numbers; and prints one JSON object: `{"variables": {name: [shape, type]}}` of all that the checkpoint
+holds; or `{"problem": text}`, with "errno" where the file cannot be written; or `{"missing": text}` where TensorFlow
+cannot be imported. It knows nothing of attnpool, so TensorFlow and PyTorch need not share an environment.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ def main(prefix: str, out: str) -> dict[str, object]:
     """Copies the wanted variables of a checkpoint, and lists all of them."""
     wanted = set(json.load(sys.stdin))
     try:
-        import numpy
         import tensorflow
     except ImportError as error:
         return {"missing": str(error)}
+    import numpy  # which TensorFlow brings
+
     try:
         reader = tensorflow.train.load_checkpoint(prefix)
         types = reader.get_variable_to_dtype_map()
@@ -30,7 +31,7 @@ def main(prefix: str, out: str) -> dict[str, object]:
         arrays: dict[str, Any] = {name: numpy.asarray(reader.get_tensor(name)) for name in numbers}
         numpy.savez(out, **arrays)
     except OSError as error:  # of the file that is written
-        return {"problem": str(error)}
+        return {"problem": str(error), "errno": error.errno}
     except Exception as error:  # TensorFlow's own errors have no common parent that old and new versions share
         return {"problem": str(getattr(error, "message", error))}
     return {"variables": {name: [list(shape), types[name].name] for name, shape in shapes.items()}}

@@ -1,9 +1,10 @@
-"""The released code's network in TensorFlow, written from the facts about it, with seeded weights: a program of its own.
+"""The released code's network in TensorFlow, written from the facts about it, with seeded weights.
 
-`python tf_network.py FOLDER CLASSES HxW ...`, with an interpreter that has TensorFlow, writes a checkpoint for every
-variant, `FOLDER/VARIANT/model.ckpt-12000`, under the published names, and `FOLDER/HxW.npz` with a picture and what the
-network makes of it. The checkpoint of the pose variant has all that a training leaves, the momentum of every weight
-among it; the others only the model's variables and the step. Nothing here is shared with attnpool.
+A program of its own: `python tf_network.py FOLDER CLASSES HxW ...`, with an interpreter that has TensorFlow. It writes
+a checkpoint for every variant, `FOLDER/VARIANT/model.ckpt-12000`, under the published names, and `FOLDER/HxW.npz` with
+a picture and what the network makes of it. The checkpoint of the pose variant has all that a training leaves, the
+momentum of every weight among it; the others only the model's variables and the step. `FOLDER/foreign/` has a few
+variables, one under a wrong name and one of a wrong shape. Nothing here is shared with attnpool.
 """
 
 from __future__ import annotations
@@ -146,6 +147,14 @@ def main(folder: Path, classes: int, sizes: list[str]) -> None:
                 variables = [v for v in variables if not v.op.name.endswith("/Momentum")]
             saver = tf.train.Saver(published(variables, variant))
             saver.save(session, str(folder / variant / "model.ckpt"), STEP, write_meta_graph=False)
+        names = published(tf.global_variables(), "linear")
+        head, net = "PosePrelogitsBasedAttention/Conv2d_PrePose_Attn", "resnet_v1_101/conv1"
+        foreign = {
+            f"{net}/weights": names[f"{net}/weights"],
+            f"{net}/BatchNorm/gamma": names["resnet_v1_101/block1/unit_1/bottleneck_v1/shortcut/BatchNorm/gamma"],
+            f"{head}1/biases": names[f"{head}/biases"],
+        }
+        tf.train.Saver(foreign).save(session, str(folder / "foreign" / "model.ckpt"), STEP, write_meta_graph=False)
         for size in sizes:
             pixels = picture(*map(int, size.split("x")))
             results = session.run(made, {pictures: pixels[None].astype(np.float32)})
