@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import types
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+
+from attnpool.options import converted, plain_type
 
 T = TypeVar("T")
 
@@ -42,13 +43,6 @@ def add_fields(parser: Any, options: type) -> None:
             parser.add_argument(flag, type=kind, default=field.default, metavar="N" if kind is int else "X", help=text)
 
 
-def plain_type(hint: Any) -> Any:
-    """`int | None` -> `int`."""
-    if get_origin(hint) in (types.UnionType, Union):  # of a Literal and None, Python makes the older kind
-        (hint,) = (argument for argument in get_args(hint) if argument is not types.NoneType)
-    return hint
-
-
 def collect(options: type[T], args: argparse.Namespace) -> T:
     """A dataclass from parsed arguments.
 
@@ -79,29 +73,18 @@ def read_recipe(args: argparse.Namespace) -> dict[str, Any]:
         action = actions.get(name)
         if action is None or name in ("help", "recipe", "json", "out"):
             raise ValueError(f"{args.recipe}: unknown option {name!r}; see attnpool {args.verb} --help")
-        values[name] = checked(args.recipe, name, action, value)
+        try:
+            values[name] = converted(name, value, kind_of(action), action.default)
+        except ValueError as error:
+            raise ValueError(f"{args.recipe}: {error}") from error
     return values
 
 
-def checked(recipe: Path, name: str, action: argparse.Action, value: Any) -> Any:
-    """A value of a recipe as the flag would have given it."""
-    if value is None:
-        if action.default is not None:
-            raise ValueError(f"{recipe}: {name} has no value; write one, such as {action.default}, or leave it out")
-        return None
+def kind_of(action: argparse.Action) -> Any:
+    """What a flag takes, as `options.converted` wants to know it."""
     if isinstance(action, argparse.BooleanOptionalAction | argparse._StoreTrueAction):
-        if not isinstance(value, bool):
-            raise ValueError(f"{recipe}: {name} is {value!r}; write true or false")
-        return value
-    try:
-        converted = action.type(str(value)) if callable(action.type) else str(value)
-    except ValueError as error:
-        raise ValueError(
-            f"{recipe}: {name} is {value!r}; it takes {getattr(action.type, '__name__', 'another value')}"
-        ) from error
-    if action.choices is not None and converted not in action.choices:
-        raise ValueError(f"{recipe}: {name} is {value!r}; use one of {', '.join(map(str, action.choices))}")
-    return converted
+        return bool
+    return Literal[tuple(action.choices)] if action.choices is not None else action.type or str
 
 
 def weighted_run(word: str) -> tuple[Path, float]:

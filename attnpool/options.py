@@ -3,8 +3,57 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+def plain_type(hint: Any) -> Any:
+    """`int | None` -> `int`."""
+    if get_origin(hint) in (types.UnionType, Union):  # of a Literal and None, Python makes the older kind
+        (hint,) = (argument for argument in get_args(hint) if argument is not types.NoneType)
+    return hint
+
+
+def converted(name: str, value: Any, kind: Any, usual: Any) -> Any:
+    """A value from a file as the flag of that name would have given it.
+
+    Args:
+        name: of the option.
+        value: what YAML made of it; of `1e-3`, that is a string.
+        kind: `bool`, a `Literal` of strings, or a function of a string, such as `int`.
+        usual: its default; only where that is `None`, no value is one.
+
+    Raises:
+        ValueError: the value is of another kind.
+    """
+    if value is None:
+        if usual is not None:
+            raise ValueError(f"{name} has no value; write one, such as {usual}, or leave it out")
+        return None
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r}; write true or false")
+        return value
+    if get_origin(kind) is Literal:
+        if str(value) not in get_args(kind):
+            raise ValueError(f"{name} is {value!r}; use one of {', '.join(get_args(kind))}")
+        return str(value)
+    try:
+        return kind(str(value))
+    except ValueError as error:
+        raise ValueError(f"{name} is {value!r}; it takes {getattr(kind, '__name__', 'another value')}") from error
+
+
+def typed(options: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that are fields of a dataclass of options, each `converted` to the field's type."""
+    hints = get_type_hints(options)
+    return {
+        item.name: converted(item.name, values[item.name], plain_type(hints[item.name]), item.default)
+        for item in fields(options)
+        if item.name in values
+    }
 
 
 @dataclass(frozen=True)

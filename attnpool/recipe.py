@@ -18,7 +18,7 @@ from attnpool.backbone import Backbone
 from attnpool.checkpoint import Run
 from attnpool.data import Index, ViewOptions
 from attnpool.data.flow import FLOW_LENGTH
-from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions
+from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions, typed
 from attnpool.recognizer import Recognizer
 from attnpool.training import train
 
@@ -40,19 +40,16 @@ class Options:
         """From a flat mapping of names to values.
 
         Raises:
-            ValueError: an unknown name, or a value that its class refuses; `where` is named.
+            ValueError: an unknown name, a value of another type than the field's, or one that its class refuses;
+                `where` is named.
         """
-        left = dict(values)
-        parts = {}
-        for part, kind in KINDS.items():
-            chosen = {item.name: left.pop(item.name) for item in fields(kind) if item.name in left}
-            try:
-                parts[part] = kind(**chosen)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{where}: {error}") from error
-        if left:
-            raise ValueError(f"{where}: unknown option {next(iter(left))!r}; see attnpool train --help")
-        return cls(**parts)
+        known = {item.name for kind in KINDS.values() for item in fields(kind)}
+        if unknown := [name for name in values if name not in known]:
+            raise ValueError(f"{where}: unknown option {unknown[0]!r}; see attnpool train --help")
+        try:
+            return cls(**{part: kind(**typed(kind, values)) for part, kind in KINDS.items()})
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
 
     def flat(self) -> dict[str, Any]:
         """The mapping that `of` takes."""
