@@ -14,6 +14,9 @@ from torch import Tensor
 # Networks whose weights are installed with attnpool, and timm's names of them.
 BUNDLED = {"lite0": "tf_efficientnet_lite0"}
 
+# What the names of a backbone's tensors begin with in the weights file of a run.
+RUN_PREFIX = "backbone.net."
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -116,6 +119,8 @@ def reachable(host: str) -> bool:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors of a .safetensors or PyTorch file; wrappers such as {"state_dict": ...} and "module." are taken off.
 
+    Of a run's `model.safetensors`, the tensors of its backbone.
+
     Raises:
         ValueError: the file is damaged, or holds something else than tensors.
     """
@@ -123,7 +128,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            state = load_file(path)
+            of_run = {key.removeprefix(RUN_PREFIX): state[key] for key in state if key.startswith(RUN_PREFIX)}
+            return of_run or state
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the unpickler fail in any way
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -133,6 +133,11 @@ def test_all_variants_have_the_same_backbone(models: dict[str, ap.Recognizer]) -
     assert len({model.backbone.digest() for model in models.values()}) == 1
 
 
+def test_a_run_gives_its_backbone_to_another(runs: dict[str, Path], models: dict[str, ap.Recognizer]) -> None:
+    made = ap.Backbone("resnet101_tf", runs["linear"] / "model.safetensors")
+    assert made.digest() == models["linear"].backbone.digest()
+
+
 @pytest.mark.parametrize(("what", "size"), [("pool", "224x224"), ("stride", "97x130"), ("pixels", "97x130")])
 def test_another_geometry_would_be_noticed(written: Path, runs: dict[str, Path], what: str, size: str) -> None:
     """The pictures tell the network from timm's: its stem at even sizes, its strides, its pixels."""
