@@ -22,7 +22,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # One way: a part may import the parts of earlier lines, and parts of its own line as long as nothing goes in circles.
 LAYERS = [
     {"pooling", "weights", "backbone", "data", "pose", "playground", "options", "progress", "storage", "feature_store"}
-    | {"instances", "standardize", "bn_inception", "resnet_tf", "tf_reader"},
+    | {"instances", "standardize", "bn_inception", "resnet_tf", "tf_reader", "tf_names"},
     {"recognizer", "folding"},
     {"losses", "metrics", "explain", "features", "fusion", "submission"},
     {"checkpoint", "examples", "optimization"},
