@@ -90,21 +90,23 @@ def read_recipe(path: Path) -> Recipe:
 def _read(path: Path, above: tuple[Path, ...]) -> Recipe:
     import yaml
 
-    if path in above:
+    if path.resolve() in above:
         raise ValueError(f"{path}: is its own base; take the line 'base' away")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or getattr(error, "strerror", None) or str(error).splitlines()[0]
         where = f"{path}, line {mark.line + 1}" if mark else f"{path}"
         raise ValueError(f"{where}: cannot be read as a recipe ({reason}); write lines such as 'rank: 2'") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: not a recipe; write lines such as 'rank: 2'")
+    _no_repeats(yaml.compose(text, yaml.SafeLoader), path)
     for key in ("about", "small"):
         if not isinstance(content.get(key, {}), dict):
             raise ValueError(f"{path}: {key} is {content[key]!r}; write a mapping, such as {key}: {{rank: 2}}")
-    base = _read(path.parent / str(content["base"]), (*above, path)) if "base" in content else None
+    base = _read(path.parent / str(content["base"]), (*above, path.resolve())) if "base" in content else None
     own = _plain({key: value for key, value in content.items() if key not in RESERVED}, path)
     return Recipe(
         path.stem,
@@ -114,13 +116,27 @@ def _read(path: Path, above: tuple[Path, ...]) -> Recipe:
     )
 
 
+def _no_repeats(node: Any, path: Path) -> None:
+    """Raises ValueError for a key that stands in a mapping twice, of which YAML would silently take the last."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise ValueError(f"{path}, line {line}: {key.value} stands there twice; take one away")
+            seen.add(key.value)
+            _no_repeats(value, path)
+
+
 def _plain(options: Mapping[Any, Any], path: Path) -> dict[str, Any]:
     """Options by the names of their fields: `image-size` is `image_size`."""
     plain: dict[str, Any] = {}
     for key, value in options.items():
         name = str(key).replace("-", "_")
         if name in plain:
-            raise ValueError(f"{path}: {name} stands there twice")
+            raise ValueError(f"{path}: {name} stands there twice; take one away")
         plain[name] = value
     return plain
 

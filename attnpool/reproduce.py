@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attnpool.backbone import Backbone
-from attnpool.checkpoint import Run
+from attnpool.checkpoint import Run, require_same
 from attnpool.data import Index, read_splits
 from attnpool.evaluation import Evaluation, evaluate
 from attnpool.explain import feature_similarity
@@ -52,7 +52,7 @@ TABLES: dict[str, Table] = {
             "dropout-attention",
             "resnet101-attention-test",
             "resnet101-pose-test",
-        ),
+        ),  # fmt: skip
     ),
     "table2": Table("hico", 700, "Table 2: HICO", ("resnet101", "cbp", "attention", "pose")),
     "table3": Table(
@@ -77,6 +77,11 @@ class Job:
     @property
     def name(self) -> str:
         return "-".join(part for part in (self.row, self.split, str(self.seed)) if part)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that its scores depend on."""
+        return {"data": self.source, **self.options.flat()}
 
 
 @dataclass(frozen=True)
@@ -120,24 +125,30 @@ def reproduce(
         progress: show progress bars.
 
     Raises:
-        ValueError: unknown names, or data that cannot be used.
+        ValueError: unknown names, data that cannot be used, or a folder that holds trainings on other data or with
+            other options, such as those of the other scale.
     """
     chosen, skipped = plan(table, rows, scale)
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds {' '.join(map(str, seeds))}: give one or more different numbers")
     folder, about = Path(out), TABLES[table]
+    if root is None and scale != "small":
+        raise ValueError(f"{table} at full scale needs the data: give --{about.data} ROOT, or use --scale small")
+    place = folder / "data" / about.data if root is None else Path(root)
+    jobs = [job for recipe in chosen for job in jobs_of(recipe, about.data, place, seeds, scale, workers)]
     if root is None:
-        if scale != "small":
-            raise ValueError(f"{table} at full scale needs the data: give --{about.data} ROOT, or use --scale small")
-        root = folder / "data" / about.data
         with bar(about.world, "world", "items", hidden=not progress) as shown:
-            write_style(root, about.data, about.world, 1, progress=lambda done, total: shown.update(done - shown.n))
-    jobs = [job for recipe in chosen for job in jobs_of(recipe, about.data, Path(root), seeds, scale, workers)]
+            write_style(place, about.data, about.world, 1, progress=lambda done, total: shown.update(done - shown.n))
+    kept = {job.name: kept_scores(job, folder / "runs" / job.name) for job in jobs}
+    splits = read_all_of([job for job in jobs if kept[job.name] is None])  # faults show before days of training
     backbones: dict[str, Backbone] = {}
     entries: dict[str, list[dict[str, Any]]] = {recipe.name: [] for recipe in chosen}
     with bar(len(jobs), table, "trainings", hidden=not progress) as shown:
-        for job in jobs:
-            entries[job.row].append(score_job(job, folder / "runs" / job.name, backbones, cache, progress))
+        for number, job in enumerate(jobs, 1):
+            entry = kept[job.name] or score_job(
+                job, splits[job.source], folder / "runs" / job.name, backbones, cache, progress
+            )
+            entries[job.row].append(entry)
             shown.update(1)
             # written after every training, so that there is something to see of a table that takes days
             results = {
@@ -145,11 +156,11 @@ def reproduce(
                 "title": about.title,
                 "scale": scale,
                 "seeds": list(seeds),
-                "data": str(root),
+                "data": str(place),
                 "metric": chosen[0].about["metric"],
                 "rows": [row_of(recipe, scale, entries[recipe.name]) for recipe in chosen if entries[recipe.name]],
                 "skipped": skipped,
-                "complete": shown.n == len(jobs),
+                "complete": number == len(jobs),
             }
             write_json(folder / f"{table}.json", results)
             write_text(folder / f"{table}.md", markdown(results))
@@ -200,18 +211,52 @@ def jobs_of(recipe: Recipe, data: str, root: Path, seeds: Sequence[int], scale: 
     ]
 
 
+def kept_scores(job: Job, folder: Path) -> dict[str, Any] | None:
+    """What an earlier call wrote down of a training; None if there is nothing.
+
+    Raises:
+        ValueError: the folder holds a training on other data or with other options.
+    """
+    try:
+        known = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
+        before, scores = known["of"], known["scores"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    require_same(folder, before, job.identity)
+    return scores if (folder / RUN_FILE).exists() else None
+
+
+def read_all_of(jobs: Sequence[Job]) -> dict[str, dict[str, Index]]:
+    """Source -> its splits.
+
+    Raises:
+        ValueError: the data cannot be used, or a row needs a test part that is not there.
+    """
+    test = any(job.options.train.trainval for job in jobs)
+    splits = {source: read_splits(source, test=test) for source in dict.fromkeys(job.source for job in jobs)}
+    for job in jobs:
+        if job.options.train.trainval and "test" not in splits[job.source]:
+            raise ValueError(
+                f"{job.source}: has no list of its test part, which {job.row} is for; add it, or name other --rows"
+            )
+    return splits
+
+
 def score_job(
-    job: Job, folder: Path, backbones: dict[str, Backbone], cache: Path | None, progress: bool
+    job: Job,
+    splits: Mapping[str, Index],
+    folder: Path,
+    backbones: dict[str, Backbone],
+    cache: Path | None,
+    progress: bool,
 ) -> dict[str, Any]:
-    """Trains and scores one run, or reads what an earlier call wrote down of it."""
-    known = folder / SCORES_FILE
-    if known.exists() and (folder / RUN_FILE).exists():
-        return json.loads(known.read_text(encoding="utf-8"))
-    splits = read_splits(job.source, test=job.options.train.trainval)
+    """Trains and scores one run."""
     model, backbone = job.options.model, None
     if model.freeze_backbone and job.options.view.modality == "rgb":
         key = f"{model.backbone} {model.weights}"
-        backbone = backbones.setdefault(key, Backbone(model.backbone, model.weights, frozen=True))
+        if key not in backbones:
+            backbones[key] = Backbone(model.backbone, model.weights, frozen=True)
+        backbone = backbones[key]
     run = fit(job.options, (splits["train"], splits["val"]), folder, backbone=backbone, cache=cache, progress=progress)
     entry: dict[str, Any] = {"seed": job.seed, "split": job.split, "run": str(folder)}
     entry["train_loss"] = run.about["results"]["history"][-1]["loss"]
@@ -225,7 +270,7 @@ def score_job(
         seen = evaluate(run, splits["train"], cache=cache, workers=workers, progress=progress)
         entry["train"] = scores_of(seen)
         entry["similarity"] = similarity_of(run, splits["val"], folder.parent, progress)
-    write_json(known, entry)
+    write_json(folder / SCORES_FILE, {"of": job.identity, "scores": entry})
     return entry
 
 

@@ -37,6 +37,7 @@ TITLES = {
 PAIRS = (
     ("attention", "resnet101"),
     ("resnet101-attention", "resnet101"),
+    ("bn-inception-attention", "bn-inception"),
     ("attention-224", "resnet101-224"),
     ("pose", "attention"),
     ("resnet101-pose", "resnet101-attention"),
@@ -154,7 +155,8 @@ def summary(results: Mapping[str, Any]) -> str:
             *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)),
         ]
         lines.append("  ".join(padded))
-    return "\n".join([*lines, "", *comparisons(results), "", *notes(results)])
+    compared = comparisons(results)
+    return "\n".join([*lines, "", *compared, *([""] if compared else []), *notes(results)])
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -162,5 +164,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     header, rows = table_of(results)
     lines = [f"# {results['title']}", "", f"| {' | '.join(header)} |", "|---|" + "---:|" * (len(header) - 1)]
     lines += [f"| {' | '.join(cells)} |" for cells in rows]
-    lines += ["", *(f"- {line}" for line in comparisons(results)), "", *(f"{line}\n" for line in notes(results))]
+    compared = comparisons(results)
+    lines += ["", *(f"- {line}" for line in compared), *([""] if compared else [])]
+    lines += [f"{line}\n" for line in notes(results)]
     return "\n".join(lines).rstrip() + "\n"
