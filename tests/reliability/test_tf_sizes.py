@@ -1,6 +1,6 @@
 """Released checkpoints at many sizes, each against TensorFlow, and checkpoints whose index is damaged.
 
-The table of docs/tensorflow.md: `.venv/bin/python -m pytest tests/reliability/test_tf_sizes.py -s -o addopts=`
+Prints the largest differences: `.venv/bin/python -m pytest tests/reliability/test_tf_sizes.py -s -o addopts=`
 """
 
 from __future__ import annotations
