@@ -34,25 +34,16 @@ class Table:
     rows: tuple[str, ...]
 
 
+TABLE1 = (
+    "bn-inception", "resnet101", "bn-inception-attention", "resnet101-attention", "resnet101-pose", "rank2", "rank5",
+    "per-class", "dropout-average", "dropout-attention", "resnet101-attention-test", "resnet101-pose-test",
+)  # fmt: skip
 TABLES: dict[str, Table] = {
     "table1": Table(
         "mpii",
         700,
         "Table 1: MPII, and the paper's ablations",
-        (
-            "bn-inception",
-            "resnet101",
-            "bn-inception-attention",
-            "resnet101-attention",
-            "resnet101-pose",
-            "rank2",
-            "rank5",
-            "per-class",
-            "dropout-average",
-            "dropout-attention",
-            "resnet101-attention-test",
-            "resnet101-pose-test",
-        ),  # fmt: skip
+        TABLE1,
     ),
     "table2": Table("hico", 700, "Table 2: HICO", ("resnet101", "cbp", "attention", "pose")),
     "table3": Table(
