@@ -105,30 +105,55 @@ def weighted_run(word: str) -> tuple[Path, float]:
     return Path(folder), value
 
 
-def expand(files: Sequence[str]) -> list[Path]:
-    """Files as they are, folders as the pictures in them.
+def expand(files: Sequence[str], media: Literal["pictures", "clips"] = "pictures") -> list[Path]:
+    """Files as they are, folders as the pictures and videos in them.
+
+    Args:
+        files: what the user typed.
+        media: what the run was trained on. For one that was trained on clips, a folder that holds pictures is the
+            frames of a clip, and one that holds others the clips in it.
 
     Raises:
-        ValueError: a file does not exist, or a folder holds no picture.
+        ValueError: a file does not exist, or a folder holds nothing that can be scored.
     """
-    from attnpool.data.media import IMAGE_SUFFIXES
-
     found: list[Path] = []
     for name in files:
         path = Path(name)
         if path.is_dir():
-            pictures = sorted(
-                child
-                for child in path.iterdir()
-                if child.suffix.lower() in IMAGE_SUFFIXES and not child.name.startswith(".")
-            )
-            if not pictures:
-                raise ValueError(
-                    f"{path}: no pictures in this folder; name pictures, or a folder that holds some itself"
-                )
-            found += pictures
+            found += clips_in(path) if media == "clips" else pictures_in(path)
         elif path.exists():
             found.append(path)
         else:
-            raise ValueError(f"{path}: no such file; name a picture, or a folder of them")
+            raise ValueError(f"{path}: no such file; name a picture or a clip, or a folder of them")
     return found
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures and videos of a folder; see `expand`."""
+    from attnpool.data.media import IMAGE_SUFFIXES
+    from attnpool.data.video import VIDEO_SUFFIXES
+
+    known = IMAGE_SUFFIXES + VIDEO_SUFFIXES
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in known and not p.name.startswith("."))
+    if not files:
+        raise ValueError(f"{folder}: no pictures in this folder; name pictures, or a folder that holds some itself")
+    return files
+
+
+def clips_in(folder: Path) -> list[Path]:
+    """The folder itself if it holds frames, else its videos and its folders of frames; see `expand`."""
+    from attnpool.data.video import VIDEO_SUFFIXES, UnreadableVideo, frame_files
+
+    def is_frames(path: Path) -> bool:
+        try:
+            return path.is_dir() and bool(frame_files(path))
+        except UnreadableVideo:
+            return False
+
+    if is_frames(folder):
+        return [folder]
+    inside = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    clips = [path for path in inside if path.suffix.lower() in VIDEO_SUFFIXES or is_frames(path)]
+    if not clips:
+        raise ValueError(f"{folder}: no clips in this folder; name videos, or folders of frames (image_00001.jpg)")
+    return clips

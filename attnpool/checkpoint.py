@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from attnpool.data.media import IMAGE_SUFFIXES
 from attnpool.recognizer import Recognizer
 from attnpool.storage import RUN_FILE, load_tensors, read_run, save_tensors, write_json
 
@@ -66,6 +67,12 @@ class Run:
         if best:
             load_trained(model, path / BEST_FILE)
         return cls(path, model, about)
+
+    @property
+    def media(self) -> Literal["pictures", "clips"]:
+        """What the run was trained on, told from the names of its training part: a clip has no picture's name."""
+        names = self.about["split"].get("train", ())
+        return "clips" if names and Path(names[0]).suffix.lower() not in IMAGE_SUFFIXES else "pictures"
 
 
 @dataclass

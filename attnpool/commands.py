@@ -173,11 +173,13 @@ def predict(args: argparse.Namespace) -> Result:
 
     if args.top < 1:
         raise ValueError(f"--top is {args.top}; give at least 1")
-    predictions = run_prediction(Run.load(args.run_folder).model, expand(args.files), top=args.top)
+    run = Run.load(args.run_folder)
+    predictions = run_prediction(run.model, expand(args.files, run.media), top=args.top)
     lines = []
     for prediction in predictions:
         lines.append(prediction.file)
         lines += [f"  {100 * value:5.1f} %  {label}" for label, value in prediction.scores]
+        lines += [f"  note: {prediction.note}"] if prediction.note else []
     return [prediction.to_json() for prediction in predictions], "\n".join(lines)
 
 
@@ -185,8 +187,14 @@ def explain(args: argparse.Namespace) -> Result:
     from attnpool.checkpoint import Run
     from attnpool.explaining import explain_files
 
-    explained = explain_files(Run.load(args.run_folder).model, expand(args.files), args.out, chosen=args.chosen)
-    return explained, "\n".join(f"{item['panel']}: {item['best']}, beside it {item['chosen']}" for item in explained)
+    run = Run.load(args.run_folder)
+    explained = explain_files(run.model, expand(args.files, run.media), args.out, chosen=args.chosen)
+    lines = []
+    for item in explained:
+        beside = f", beside it {item['chosen']}" if item["panel"] else ""
+        note = f" ({item['note']})" if "note" in item else ""
+        lines.append(f"{item['panel'] or item['file']}: {item['best']}{beside}{note}")
+    return explained, "\n".join(lines)
 
 
 def convert_tf(args: argparse.Namespace) -> Result:

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from attnpool.data import Box, Index, ViewOptions, label_tensors, load, segment_positions
+from attnpool.data.media import Unreadable
 from attnpool.features import Features
 
 _FRAMES = 3  # apart from the streams of `data.loader`
@@ -26,7 +27,7 @@ class Examples:
         targets, known: `(B, K)`, as in `data.Batch`.
         paths: the names of the B samples.
         people, boxes, evidence: in pixels of the network's input, as in `data.Batch`.
-        failed: `(path, reason)` of pictures that belonged here and cannot be read.
+        failed: `(path, reason)` of pictures that belonged here and cannot be read, or whose keypoints cannot.
     """
 
     inputs: Tensor
@@ -111,18 +112,30 @@ class CachedFeatures:
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Examples]:
         features = self.features
         for positions in order:
-            frames = [self.draw(seed, epoch, i) if train else None for i in positions]
-            samples = [self.index.samples[i] for i in positions]
+            good: list[int] = []
+            people: People = []
+            boxes: list[list[Box]] = []
+            failed: list[tuple[str, str]] = []
+            for i in positions:
+                try:  # keypoint files are read now, not when the features were computed
+                    in_frames, own = features.people(i, self.draw(seed, epoch, i) if train else None), features.boxes(i)
+                except Unreadable as error:
+                    failed.append((self.index.samples[i].path, error.reason))
+                    continue
+                good.append(i)
+                people += in_frames
+                boxes.append(own)
+            samples = [self.index.samples[i] for i in good]
             targets, known = label_tensors(samples, len(self.index.classes))
             yield Examples(
-                features.batch(positions, frames),
+                features.batch(good, [self.draw(seed, epoch, i) if train else None for i in good]),
                 targets,
                 known,
                 [sample.path for sample in samples],
-                [people for i, chosen in zip(positions, frames, strict=True) for people in features.people(i, chosen)],
-                [features.boxes(i) for i in positions],
-                [features.evidence(i) for i in positions],
-                [],
+                people,
+                boxes,
+                [features.evidence(i) for i in good],
+                failed,
             )
 
     def draw(self, seed: int, epoch: int, position: int) -> list[int] | None:

@@ -1,4 +1,4 @@
-"""`explain_files`: pictures in, the paper's Figure 2 for each of them out."""
+"""`explain_files`: pictures or clips in, the paper's Figure 2 or 4 for each of them out."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 
 from PIL import Image
 
-from attnpool.data import read_image
-from attnpool.explain import figure_columns, panel, peak
-from attnpool.prediction import Prediction, predict
+from attnpool.data import segment_positions
+from attnpool.data.clips import Clip
+from attnpool.explain import figure_columns, figure_rows, panel, peak, storyboard
+from attnpool.prediction import Prediction, look, score
 from attnpool.recognizer import Recognizer
+
+SHOWN = 5  # frames of a clip
 
 
 def explain(
@@ -42,49 +45,105 @@ def explain(
     return panel(picture, columns, title or Path(prediction.file).name, box=prediction.view.area)
 
 
+def explain_clip(
+    prediction: Prediction, model: Recognizer, seen: Clip, *, chosen: int, title: str | None = None
+) -> Image.Image:
+    """A few frames of a clip in a row, with the bottom-up map and the combined maps of the best and a chosen class.
+
+    Args:
+        prediction: made with `maps=True`, by a head with combined maps.
+        model: that made it.
+        seen: what the model saw of the clip.
+        chosen: class number.
+        title: above the panel; the clip's name by default.
+    """
+    out, probabilities = prediction.pooled, dict(prediction.scores)
+    assert out.top_down is not None
+    assert out.bottom_up is not None
+    assert out.combined is not None
+    shown = segment_positions(len(seen.numbers), min(SHOWN, len(seen.numbers)))
+    rows = figure_rows(
+        model.classes,
+        out.logits[0],
+        shown,
+        seen.numbers,
+        seen.count,
+        top_down=out.top_down[0],
+        bottom_up=out.bottom_up[0],
+        combined=out.combined[0],
+        chosen=[model.classes.index(prediction.scores[0][0]), chosen],
+        probabilities=[probabilities[name] for name in model.classes],
+        remark="each begins a stack of optical flow" if model.view.get("modality") == "flow" else "",
+    )
+    frames = [seen.frames[t] for t in shown]
+    return storyboard(frames, rows, title or Path(prediction.file).name, box=prediction.view.area)
+
+
 def explain_files(
     model: Recognizer, files: Iterable[str | Path], out: str | Path, *, chosen: str | None = None
 ) -> list[dict[str, Any]]:
-    """Writes a panel of maps for every picture; no backward pass is needed, the maps are the score.
+    """Writes a panel of maps for every picture or clip; no backward pass is needed, the maps are the score.
 
     Args:
         model: a recognizer, in eval mode.
-        files: pictures of any size.
+        files: pictures of any size, and clips, see `prediction.look`.
         out: the folder for the panels, `NAME.png` each.
         chosen: a class to show beside the best one; the second best by default.
 
     Returns:
-        For every picture `{"file", "panel", "best", "chosen", "peak", "predictions"}`; `peak` is where the combined
-        map of the best class is highest, in pixels of the picture.
+        For every file `{"file", "panel", "best", "chosen", "peak", "predictions"}`; `peak` is where the combined
+        map of the best class is highest, in pixels of the picture. Of a clip also `"frame"`, the number of the frame
+        in which that is, counted from 1. Without combined maps `panel` is `None`, and there is no peak. `"note"` says
+        why there are no maps, or what they are of.
 
     Raises:
-        ValueError: a picture cannot be read, or the class is unknown. Nothing is written before all could be read.
+        ValueError: a file cannot be read, or the class is unknown. Nothing is written before all could be read.
     """
     if chosen is not None and chosen not in model.classes:
         raise ValueError(f"unknown class {chosen!r}: use one of {', '.join(model.classes)}")
     paths = [Path(file) for file in files]
     for path in paths:
-        read_image(path)
+        look(model, path)
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
     explained = []
     for path in paths:
-        (prediction,) = predict(model, [path], top=len(model.classes), maps=True)
+        seen = look(model, path)
+        prediction = score(model, path, seen, top=len(model.classes), maps=True)
         ranked = [label for label, _ in prediction.scores]
         other = chosen or ranked[1]
-        image = explain(prediction, model, read_image(path), chosen=model.classes.index(other))
-        target = folder / f"{unused(path.stem, taken)}.png"
-        image.save(target)
-        entry: dict[str, Any] = {"file": str(path), "panel": str(target), "best": ranked[0], "chosen": other}
-        if prediction.pooled.combined is not None:
-            size = prediction.view.pixels.shape[-1]
-            x, y = peak(prediction.pooled.combined[0, model.classes.index(ranked[0])], (size, size))
-            inverse = prediction.view.inverse
-            entry["peak"] = [round(float(v), 1) for v in inverse @ (x, y, 1.0)]
+        entry: dict[str, Any] = {"file": str(path), "panel": None, "best": ranked[0], "chosen": other}
+        note = prediction.note
+        if prediction.pooled.combined is None:
+            note = f"no maps: a score of {model.pooling} pooling with signed_sqrt or l2 is no sum over positions"
+        else:
+            number = model.classes.index(other)
+            if seen.count:
+                panel_of = explain_clip(prediction, model, seen, chosen=number)
+            else:
+                panel_of = explain(prediction, model, seen.frames[0], chosen=number)
+            folder.mkdir(parents=True, exist_ok=True)
+            target = folder / f"{unused(path.stem if path.suffix else path.name, taken)}.png"
+            panel_of.save(target)
+            entry["panel"] = str(target)
+            entry |= highest(prediction, seen, model.classes.index(ranked[0]))
         entry["predictions"] = prediction.to_json()["predictions"][:5]
-        explained.append(entry)
+        explained.append(entry | ({"note": note} if note else {}))
     return explained
+
+
+def highest(prediction: Prediction, seen: Clip, label: int) -> dict[str, Any]:
+    """Where a class's combined map is highest, `{"peak": [x, y]}`; of a clip also in which frame."""
+    assert prediction.pooled.combined is not None
+    maps = prediction.pooled.combined[0].movedim(-3, 0)[label]
+    where: dict[str, Any] = {}
+    if seen.count:
+        best = int(maps.amax((-2, -1)).argmax())
+        where["frame"] = seen.numbers[best] + 1
+        maps = maps[best]
+    size = prediction.view.pixels.shape[-1]
+    x, y = peak(maps, (size, size))
+    return {"peak": [round(float(v), 1) for v in prediction.view.inverse @ (x, y, 1.0)], **where}
 
 
 def unused(stem: str, taken: set[str]) -> str:

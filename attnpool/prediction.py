@@ -1,4 +1,4 @@
-"""Naming the actions in single pictures."""
+"""Naming the actions in single pictures and clips."""
 
 from __future__ import annotations
 
@@ -11,44 +11,77 @@ import numpy as np
 import torch
 
 from attnpool.data import View, ViewOptions, eval_view, read_image
+from attnpool.data.clips import Clip, is_clip, read_views
 from attnpool.pooling import Pooled
 from attnpool.recognizer import Recognizer
 from attnpool.scoring import as_probabilities
 
+WHOLE = "the picture as a whole was scored: the persons' boxes that this run looks at come with a dataset"
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a recognizer says about one picture: `scores` are `(label, probability)`, the best first."""
+    """What a recognizer says about one picture or clip.
+
+    Attributes:
+        file: its name.
+        scores: `(label, probability)`, the best first.
+        view: of the picture, or of the clip's first frame.
+        pooled: the recognizer's output, of one picture or clip.
+        note: what the reader must know of the scores, "" for nothing.
+    """
 
     file: str
     scores: list[tuple[str, float]]
     view: View
     pooled: Pooled
+    note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return {"file": self.file, "predictions": [{"label": label, "score": value} for label, value in self.scores]}
+        found = {"file": self.file, "predictions": [{"label": label, "score": value} for label, value in self.scores]}
+        return found | ({"note": self.note} if self.note else {})
+
+
+def look(model: Recognizer, path: Path) -> Clip:
+    """What a recognizer sees of a picture (one frame and one view) or of a clip, as in evaluation.
+
+    A folder, or a file with the name of a video, is a clip, whatever the recognizer was trained on.
+
+    Raises:
+        ValueError: it cannot be read, or is a picture and the recognizer takes optical flow.
+    """
+    options = ViewOptions(**model.view)
+    if is_clip(path):
+        return read_views(path, options)
+    if options.modality == "flow":
+        raise ValueError(f"{path}: a picture has no optical flow, which this run takes; give it a video, or its frames")
+    image = read_image(path)
+    return Clip(0, [], [image], [eval_view(image, options)])
 
 
 @torch.no_grad()
+def score(model: Recognizer, file: str | Path, seen: Clip, *, top: int = 5, maps: bool = False) -> Prediction:
+    """Scores what `look` gave; arguments are those of `predict`."""
+    model.eval()
+    pixels = torch.stack([view.pixels for view in seen.views])
+    out = model(model.normalize(pixels[None] if seen.count else pixels), maps=maps)
+    values = as_probabilities(out.logits, model.scores)[0]
+    order = np.argsort(-values, kind="stable")[:top]
+    note = WHOLE if model.instances == "boxes" else ""
+    return Prediction(str(file), [(model.classes[k], float(values[k])) for k in order], seen.views[0], out, note)
+
+
 def predict(model: Recognizer, files: Iterable[str | Path], *, top: int = 5, maps: bool = False) -> list[Prediction]:
-    """Scores pictures one by one.
+    """Scores pictures and clips one by one.
 
     Args:
         model: a recognizer, in eval mode.
-        files: pictures of any size and format that Pillow reads.
+        files: pictures of any size and format that Pillow reads; clips, see `look`. A clip's logits are the mean over
+            the frames that the recognizer's view names.
         top: how many classes to list.
         maps: keep the maps in `Prediction.pooled`.
 
     Raises:
-        ValueError: a file is missing or cannot be read as a picture.
+        ValueError: a file is missing or cannot be read.
     """
-    model.eval()
-    options = ViewOptions(**model.view)
-    predictions = []
-    for file in files:
-        view = eval_view(read_image(Path(file)), options)
-        out = model(model.normalize(view.pixels.unsqueeze(0)), maps=maps)
-        values = as_probabilities(out.logits, model.scores)[0]
-        order = np.argsort(-values, kind="stable")[:top]
-        predictions.append(Prediction(str(file), [(model.classes[k], float(values[k])) for k in order], view, out))
-    return predictions
+    return [score(model, file, look(model, Path(file)), top=top, maps=maps) for file in files]

@@ -175,16 +175,18 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     made.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode (default: 0)")
     folder(made, "--cache", "folder of features (default: $ATTNPOOL_CACHE or the user's cache)")
 
-    made = verb("predict", commands.predict, "name the actions in pictures", "attnpool predict runs/a photo.jpg")
+    made = verb(
+        "predict", commands.predict, "name the actions in pictures and clips", "attnpool predict runs/a photo.jpg"
+    )
     folder(made, "run_folder", "the run")
-    made.add_argument("files", nargs="+", metavar="FILE", help="pictures, or folders of them")
+    made.add_argument("files", nargs="+", metavar="FILE", help="pictures or clips, or folders of them")
     made.add_argument("--top", type=int, default=5, metavar="N", help="classes to list (default: %(default)s)")
 
     made = verb(
         "explain", commands.explain, "draw where the evidence is", "attnpool explain runs/a photo.jpg --out explained/"
     )
     folder(made, "run_folder", "the run")
-    made.add_argument("files", nargs="+", metavar="FILE", help="pictures, or folders of them")
+    made.add_argument("files", nargs="+", metavar="FILE", help="pictures or clips, or folders of them")
     folder(made, "--out", "folder for the panels", required=True)
     made.add_argument(
         "--class", dest="chosen", metavar="NAME", help="class to show beside the best one (default: the second best)"

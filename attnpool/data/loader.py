@@ -9,17 +9,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from attnpool.data.flow import FLOW_LENGTH, flow_stacks, flow_views
+from attnpool.data.clips import read_views
+from attnpool.data.flow import FLOW_LENGTH
 from attnpool.data.index import Box, Index, Sample
 from attnpool.data.media import Unreadable, read_image
 from attnpool.data.people import Joints, people_of, person_boxes
-from attnpool.data.sampling import segment_frames
-from attnpool.data.transforms import View, ViewOptions, eval_views, train_views
-from attnpool.data.video import read_clip
+from attnpool.data.transforms import ViewOptions, eval_views, train_view
 
 # The first word of every generator's seed, so that the order and the views of one (seed, epoch) are unrelated:
 # NumPy's seeds [s, e] and [s, e, 0] are the same.
@@ -96,7 +94,8 @@ def load(
     """Decode and crop the pictures or clips of each batch.
 
     The view of sample i follows from (seed, epoch, i) alone, whatever the number of workers and the batches. A
-    picture that cannot be read is left out of its batch and recorded in `Batch.failed`. Worker processes end with the
+    picture that cannot be read, or whose keypoint file is malformed, is left out of its batch and recorded in
+    `Batch.failed`. Worker processes end with the
     iterator, also when it is left early. Of a clip, `options.segments` frames are drawn in training and
     `options.frames` taken in testing, see `sampling.segment_frames`.
 
@@ -140,7 +139,7 @@ def _load(views: _Views, batches: Sequence[Sequence[int]], workers: int) -> Iter
         stream = iter(loader)
     try:
         for items in stream:
-            yield _collate(items, views.index, views.options.image_size)
+            yield _collate(items, views.index, views.options)
     finally:
         del stream  # ends the workers
 
@@ -179,7 +178,11 @@ class _Views(Dataset[_Item]):
         return np.random.default_rng([stream, self.seed, self.epoch, i]) if self.train else None
 
     def picture(self, i: int, sample: Sample) -> _Item:
-        views = self.views([read_image(self.index.file(sample))], self.generator(i))
+        image, rng = read_image(self.index.file(sample)), self.generator(i)
+        if rng is not None:
+            views = [train_view(image, self.options, rng)]
+        else:
+            views = eval_views([image], self.options, self.crops, self.flip)
         joints = people_of(self.index, sample)
         first = views[0]
         return _Item(
@@ -194,38 +197,29 @@ class _Views(Dataset[_Item]):
         )
 
     def clip(self, i: int, sample: Sample) -> _Item:
-        options, flow = self.options, self.options.modality == "flow"
-        length = FLOW_LENGTH + 1 if flow else 1
-        segments = options.segments if self.train else options.frames
-
-        def choose(count: int) -> list[int]:
-            return segment_frames(count, segments, rng=self.generator(i, _FRAMES), length=length)
-
-        count, frames = read_clip(self.index.file(sample), choose)
-        rng = self.generator(i)
-        if flow:
-            views = flow_views(flow_stacks(frames), options, rng, self.crops, self.flip)
-        else:
-            views = self.views(frames, rng)
-        shown = choose(count)[::length]  # the first frame of every stack
-        crops = len(views) // len(shown)
+        clip = read_views(
+            self.index.file(sample),
+            self.options,
+            places=self.generator(i, _FRAMES),
+            view=self.generator(i),
+            crops=self.crops,
+            flip=self.flip,
+        )
+        crops = len(clip.views) // len(clip.numbers)
         people = [
-            [view.points(person) for person in people_of(self.index, sample, shown[v // crops])]
-            for v, view in enumerate(views)
+            [view.points(person) for person in people_of(self.index, sample, clip.numbers[v // crops])]
+            for v, view in enumerate(clip.views)
         ]
-        return _Item(i, np.stack([view.pixels.numpy() for view in views]), views[0].matrix, count, people)
-
-    def views(self, frames: list[Image.Image], rng: np.random.Generator | None) -> list[View]:
-        """The views of a picture or of a clip's frames, all with one geometry; for every frame its crops."""
-        if rng is not None:
-            return train_views(frames, self.options, rng)
-        return eval_views(frames, self.options, self.crops, self.flip)
+        pixels = np.stack([view.pixels.numpy() for view in clip.views])
+        return _Item(i, pixels, clip.views[0].matrix, clip.count, people)
 
 
-def _collate(items: Sequence[_Item], index: Index, size: int) -> Batch:
+def _collate(items: Sequence[_Item], index: Index, options: ViewOptions) -> Batch:
     good = [item for item in items if item.pixels is not None]
     arrays = [item.pixels for item in good if item.pixels is not None]
-    pixels = torch.from_numpy(np.stack(arrays)) if arrays else torch.empty(0, 3, size, size, dtype=torch.uint8)
+    channels = 2 * FLOW_LENGTH if options.modality == "flow" else 3
+    nothing = np.zeros((0, channels, options.image_size, options.image_size), np.uint8)
+    pixels = torch.from_numpy(np.stack(arrays) if arrays else nothing)
     samples = [index.samples[item.i] for item in good]
     targets, known = label_tensors(samples, len(index.classes))
     return Batch(

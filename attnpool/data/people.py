@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attnpool.data.index import Box, Index, Sample
+from attnpool.data.media import Unreadable
 from attnpool.pose.openpose import read_openpose
 
 Joints = tuple[tuple[float, float] | None, ...]
+
+
+class UnreadableKeypoints(Unreadable):
+    """A keypoint file that is malformed; its sample is left out like one whose pixels cannot be read."""
+
+    kind = "keypoints"
 
 
 def people_of(index: Index, sample: Sample, frame: int | None = None) -> list[Joints]:
@@ -19,12 +26,17 @@ def people_of(index: Index, sample: Sample, frame: int | None = None) -> list[Jo
         frame: of a clip, counted from 0; its keypoints stand in `image_%05d.json`, counted from 1.
 
     Raises:
-        ValueError: the keypoint file is malformed.
+        UnreadableKeypoints: (a ValueError) the file is malformed; to say that nobody is there would be a guess.
     """
     joints: list[Joints] = [person.joints for person in sample.people if person.joints]
     if sample.keypoints:
-        path = index.root / sample.keypoints
-        joints += read_openpose(path if frame is None else path / f"image_{frame + 1:05d}.json")
+        name = sample.keypoints if frame is None else f"{sample.keypoints}/image_{frame + 1:05d}.json"
+        path = index.root / name
+        try:
+            joints += read_openpose(path)
+        except ValueError as error:
+            problem = str(error).removeprefix(f"{path}: ").partition("; correct the file")[0]
+            raise UnreadableKeypoints(path, f"keypoints {name}: {problem}") from error
     return joints
 
 

@@ -5,12 +5,15 @@ from attnpool.explain.columns import figure_columns
 from attnpool.explain.overlays import Column, grid, overlay, panel
 from attnpool.explain.peaks import peak, pointing
 from attnpool.explain.similarity import Similarity, feature_similarity, similarities, similarity
+from attnpool.explain.storyboard import Row, figure_rows, storyboard
 
 __all__ = [
     "Column",
+    "Row",
     "Similarity",
     "feature_similarity",
     "figure_columns",
+    "figure_rows",
     "grid",
     "overlay",
     "panel",
@@ -18,4 +21,5 @@ __all__ = [
     "pointing",
     "similarities",
     "similarity",
+    "storyboard",
 ]

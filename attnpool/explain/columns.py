@@ -42,7 +42,7 @@ def figure_columns(
     best = int(scores.argmax()) if best is None else best
     shown = [best] if chosen is None or chosen == best else [best, chosen]
     down, up, both = (None if x is None else as_array(x) for x in (top_down, bottom_up, combined))
-    term, of_rank = _term(down, up, best)
+    term, of_rank = leading_term(down, up, best)
 
     columns = [Column("picture")]
     if up is not None:
@@ -55,7 +55,7 @@ def figure_columns(
     both_scale = None if both is None else float(np.abs(both[shown]).max())
     for k in shown:
         if down is not None:
-            likely = "" if probabilities is None else f"probability {_percent(as_array(probabilities)[k])}"
+            likely = "" if probabilities is None else f"probability {percent(as_array(probabilities)[k])}"
             note = " · ".join(part for part in (of_rank, likely) if part)
             columns.append(Column("top-down", down[term, k], scale=down_scale, label=classes[k], note=note))
         if both is not None:
@@ -64,7 +64,7 @@ def figure_columns(
     return columns
 
 
-def _term(down: np.ndarray | None, up: np.ndarray | None, k: int) -> tuple[int, str]:
+def leading_term(down: np.ndarray | None, up: np.ndarray | None, k: int) -> tuple[int, str]:
     """The term of the rank-P sum with the largest share in the score of class k, and how to say so."""
     if down is None or len(down) == 1:
         return 0, ""
@@ -73,5 +73,5 @@ def _term(down: np.ndarray | None, up: np.ndarray | None, k: int) -> tuple[int, 
     return term, f"term {term + 1} of {len(down)}"
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
     return f"{100 * fraction:.0f}%" if 0.01 <= fraction <= 0.99 else ("<1%" if fraction < 0.01 else ">99%")

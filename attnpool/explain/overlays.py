@@ -156,7 +156,8 @@ def panel(
             continue
         values = as_array(column.map)
         sheet.paste(overlay(picture, values, signed=column.signed, scale=column.scale, size=size, box=box), at)
-        _colour_bar(sheet, (x, y_scale, x + size, y_scale + max(4, size // 28)), values, column, size // 18)
+        place = (x, y_scale, x + size, y_scale + max(4, size // 28))
+        colour_bar(sheet, place, values, size // 18, signed=column.signed, scale=column.scale)
     return sheet
 
 
@@ -242,13 +243,19 @@ def _outlined(shown: Image.Image, boxes: Sequence[Box], picture: Image.Image) ->
     return shown
 
 
-def _colour_bar(
-    sheet: Image.Image, place: tuple[int, int, int, int], values: np.ndarray, column: Column, text_size: int
+def colour_bar(
+    sheet: Image.Image,
+    place: tuple[int, int, int, int],
+    values: np.ndarray,
+    text_size: int,
+    *,
+    signed: bool,
+    scale: float | None,
 ) -> None:
     """The colour scale with the values at its ends, and 0 where it lies between them."""
     x1, y1, x2, y2 = place
-    low, high = colour_range(values, signed=column.signed, scale=column.scale)
-    ramp = _lookup(np.linspace(0, 1, x2 - x1), column.signed)
+    low, high = colour_range(values, signed=signed, scale=scale)
+    ramp = _lookup(np.linspace(0, 1, x2 - x1), signed)
     bar = np.broadcast_to(ramp.round().astype(np.uint8), (y2 - y1, x2 - x1, 3))
     sheet.paste(Image.fromarray(np.ascontiguousarray(bar)), (x1, y1))
     draw = ImageDraw.Draw(sheet)
