@@ -201,6 +201,20 @@ def require_classes(run: Run, index: Index) -> None:
         raise ValueError(f"{index.name}: the classes of {run.folder} in another order; give them the same order")
 
 
+def require_unseen(stream: Run, run: Run, index: Index) -> None:
+    """Raises ValueError if a stream was trained on some of the samples, and the run that it is added to on none.
+
+    So it is with streams of two of HMDB51's splits: one has learned what the other is tested on.
+    """
+    names = {sample.path for sample in index}
+    seen = names.intersection(stream.about["split"].get("train", ()))
+    if seen and not names.intersection(run.about["split"].get("train", ())):
+        raise ValueError(
+            f"{stream.folder}: was trained on {len(seen)} of the {len(names)} samples, and {run.folder} on none; "
+            "fuse runs of the same split"
+        )
+
+
 def evaluate(
     run: Run | str | Path,
     data: Index | str,
@@ -244,9 +258,12 @@ def evaluate(
         index, split_name = choose_split(loaded, data, split), split
     numbers = {} if submission is None else picture_numbers(submission, index)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    streams = [Run.load(other) if isinstance(other, str | Path) else other for other, _ in fuse]
+    for stream in streams:
+        require_classes(stream, index)
+        require_unseen(stream, loaded, index)
 
     def outputs(stream: Run) -> Outputs:
-        require_classes(stream, index)
         model = stream.model.to(device)
         options = ViewOptions(**model.view | ({} if frames is None else {"frames": frames}))
         source: Source = Pictures(index, options, workers, crops=crops, flip=flip)
@@ -256,8 +273,8 @@ def evaluate(
         return score_source(model, source, device=device, progress="evaluate" if progress else "")
 
     found = outputs(loaded)
-    if fuse:
-        others = [outputs(Run.load(other) if isinstance(other, str | Path) else other) for other, _ in fuse]
+    if streams:
+        others = [outputs(stream) for stream in streams]
         for other in others:  # what one stream cannot read is none of this one's affair: both see the same samples
             if other.paths != found.paths:
                 raise ValueError(f"{split_name}: the streams could not read the same samples; see attnpool check")

@@ -123,7 +123,7 @@ def explain_files(
             else:
                 panel_of = explain(prediction, model, seen.frames[0], chosen=number)
             folder.mkdir(parents=True, exist_ok=True)
-            target = folder / f"{unused(path.stem if path.suffix else path.name, taken)}.png"
+            target = folder / f"{unused(path.name if path.is_dir() else path.stem, taken)}.png"
             panel_of.save(target)
             entry["panel"] = str(target)
             entry |= highest(prediction, seen, model.classes.index(ranked[0]))

@@ -16,7 +16,7 @@ from attnpool.pooling import Pooled
 from attnpool.recognizer import Recognizer
 from attnpool.scoring import as_probabilities
 
-WHOLE = "the picture as a whole was scored: the persons' boxes that this run looks at come with a dataset"
+WHOLE = "scored as a whole: the persons' boxes that this run looks at come with a dataset"
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clips import HEIGHT, WIDTH, write_clip
 from command_line import attnpool
 from PIL import Image, ImageOps
 
 from attnpool.checkpoint import Run
+from attnpool.data import segment_positions
 from attnpool.explaining import explain_files, unused
+from attnpool.prediction import predict
 from attnpool.recognizer import Recognizer
 
 
@@ -112,6 +115,55 @@ def test_other_heads(model: Recognizer, photo: Image.Image, tmp_path: Path, opti
     assert {found["best"], found["chosen"]} == {"a", "b"}
     with Image.open(found["panel"]) as panel:
         panel.load()
+
+
+def test_a_clip(run: Path, tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.b.avi", 12)
+    model = Run.load(run).model
+    model.view |= {"frames": 7}
+    found, same = explain_files(model, [tmp_path / "a.b.avi", tmp_path / "a.b.avi"], tmp_path / "out")
+    assert set(found) == {"file", "panel", "best", "chosen", "peak", "frame", "predictions"}
+    assert [Path(item["panel"]).name for item in (found, same)] == ["a.b.png", "a.b-2.png"]
+    (prediction,) = predict(model, [tmp_path / "a.b.avi"], top=1, maps=True)
+    assert prediction.pooled.combined is not None
+    maps = prediction.pooled.combined[0, :, model.classes.index(found["best"])]
+    assert float(maps.sum()) == pytest.approx(float(prediction.pooled.logits.max()), abs=1e-4)
+    t, row, column = np.unravel_index(int(maps.argmax()), maps.shape)
+    assert found["frame"] == segment_positions(12, 7)[t] + 1
+    side, left = HEIGHT, (WIDTH - HEIGHT) / 2  # the middle square of the frame
+    expected = [left + (column + 0.5) * side / maps.shape[2], (row + 0.5) * side / maps.shape[1]]
+    assert found["peak"] == pytest.approx(expected, abs=0.1)
+    with Image.open(found["panel"]) as panel:
+        panel.load()
+        assert 1200 < panel.width < 1400  # five frames, and a column of text
+        assert 400 < panel.height < panel.width
+    value = attnpool("explain", run, tmp_path / "a.b.avi", "--out", tmp_path / "b", "--json", "--class", found["best"])
+    with Image.open(value.value()[0]["panel"]) as one, Image.open(found["panel"]) as two:
+        assert one.height < two.height  # one class, shown once
+
+
+def test_a_score_that_is_no_sum_has_no_maps(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
+    photo.resize((64, 48)).save(tmp_path / "p.png")
+    write_clip(tmp_path / "c.avi", 3)
+    options: dict[str, Any] = {"pooling": "compact_bilinear", "signed_sqrt": True, "dim": 64}
+    other = Recognizer(model.backbone, classes=["b", "a"], view=model.view | {"frames": 2}, **options)
+    other.save(tmp_path / "run")
+    words = ("explain", tmp_path / "run", tmp_path / "p.png", tmp_path / "c.avi", "--out", tmp_path / "out")
+    for item in attnpool(*words, "--json").value():
+        assert item["panel"] is None
+        assert "peak" not in item
+        assert item["note"].startswith("no maps: a score of compact_bilinear pooling with signed_sqrt or l2")
+    lines = attnpool(*words).text().splitlines()
+    assert ["no maps" in line for line in lines] == [True, True]
+    assert not (tmp_path / "out").exists()
+
+
+def test_instances_are_named(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
+    photo.resize((64, 48)).save(tmp_path / "p.png")
+    other = Recognizer(model.backbone, classes=["b", "a"], view=model.view, instances="boxes").eval()
+    (found,) = explain_files(other, [tmp_path / "p.png"], tmp_path / "out")
+    assert "scored as a whole" in found["note"]
+    assert Path(found["panel"]).exists()
 
 
 def test_nothing_is_written_before_all_can_be_read(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def people_of(index: Index, sample: Sample, frame: int | None = None) -> list[Jo
             joints += read_openpose(path)
         except ValueError as error:
             problem = str(error).removeprefix(f"{path}: ").partition("; correct the file")[0]
-            raise UnreadableKeypoints(path, f"keypoints {name}: {problem}") from error
+            raise UnreadableKeypoints(path, f"keypoint file {name}: {problem}") from error
     return joints
 
 

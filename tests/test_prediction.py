@@ -1,0 +1,122 @@
+"""What counts as a picture and what as a clip, and that clips are scored as the mean of their frames."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from clips import numbered, write_clip
+from command_line import attnpool, refused
+
+from attnpool.arguments import expand
+from attnpool.backbone import Backbone
+from attnpool.checkpoint import Run
+from attnpool.data import ViewOptions, eval_view
+from attnpool.data.video import read_frames
+from attnpool.prediction import WHOLE, look, predict
+from attnpool.recognizer import Recognizer
+
+
+@pytest.fixture(scope="module")
+def lite0() -> Backbone:
+    return Backbone("lite0")
+
+
+def recognizer(backbone: Backbone, **options: Any) -> Recognizer:
+    view = ViewOptions(image_size=64, **options.pop("view", {})).of_model()
+    model = Recognizer(backbone, classes=["a", "b", "c"], view=view, **options)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():  # scores that differ from frame to frame
+        for weight in model.head.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip, its frames as pictures, and one of them alone. Not to be changed."""
+    root = tmp_path_factory.mktemp("files")
+    clip = write_clip(root / "clip.avi", 12)
+    (root / "clip.frames").mkdir()
+    for i, frame in enumerate(read_frames(clip, range(12))):
+        frame.save(root / "clip.frames" / f"image_{i + 1:05d}.png")
+    numbered(5).save(root / "photo.png")
+    return root
+
+
+def test_a_clip_is_the_mean_of_its_frames(lite0: Backbone, files: Path) -> None:
+    model = recognizer(lite0, view={"frames": 3})
+    (found,) = predict(model, [files / "clip.avi"], top=3, maps=True)
+    views = [eval_view(frame, ViewOptions(**model.view)) for frame in read_frames(files / "clip.avi", [2, 6, 10])]
+    each = torch.cat([model(model.normalize(view.pixels[None])).logits for view in views]).detach()
+    torch.testing.assert_close(found.pooled.logits[0], each.mean(0))
+    assert each.std(0).min() > 1e-3
+    combined = found.pooled.combined
+    assert combined is not None
+    assert combined.shape == (1, 3, 3, 2, 2)
+    torch.testing.assert_close(combined.sum((1, 3, 4)), found.pooled.logits, atol=1e-4, rtol=1e-4)
+    assert [label for label, _ in found.scores] == ["abc"[k] for k in each.mean(0).argsort(descending=True).tolist()]
+
+
+@pytest.mark.parametrize("modality", ["rgb", "flow"])
+def test_a_video_and_its_frames_are_the_same(lite0: Backbone, files: Path, modality: str) -> None:
+    backbone = lite0 if modality == "rgb" else Backbone("lite0", in_channels=10)
+    model = recognizer(backbone, view={"frames": 3, "modality": modality})
+    video, frames = predict(model, [files / "clip.avi", files / "clip.frames"])
+    assert video.scores == frames.scores
+    seen = look(model, files / "clip.avi")
+    assert (seen.count, seen.numbers) == (12, [2, 6, 10] if modality == "rgb" else [1, 3, 5])
+    assert {view.pixels.shape[0] for view in seen.views} == {3 if modality == "rgb" else 10}
+    if modality == "flow":
+        with pytest.raises(ValueError, match=r"photo\.png: a picture has no optical flow, which this run takes"):
+            predict(model, [files / "photo.png"])
+    else:
+        assert predict(model, [files / "photo.png"])[0].scores
+
+
+def test_a_run_says_what_it_was_trained_on(run: Path) -> None:
+    pictures = Run.load(run)
+    assert pictures.media == "pictures"
+    for name in ("brush_hair/a.avi", "frames/brush_hair/a", "frames/brush_hair/what.a.day"):
+        assert replace(pictures, about={"split": {"train": [name]}}).media == "clips"
+    assert replace(pictures, about={"split": {}}).media == "pictures"  # a checkpoint of others
+
+
+def test_what_folders_mean(files: Path, tmp_path: Path) -> None:
+    frames = files / "clip.frames"
+    assert expand([str(frames)], "clips") == [frames]
+    assert expand([str(files)], "clips") == [files]  # it holds a picture
+    assert expand([str(files)]) == [files / "clip.avi", files / "photo.png"]
+    assert len(expand([str(frames)])) == 12
+    for name in ("b.mp4", ".hidden.avi", "notes.txt", "empty/notes.txt", "a/image_00001.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert expand([str(tmp_path)], "clips") == [tmp_path / "a", tmp_path / "b.mp4"]
+    with pytest.raises(ValueError, match=r"empty: no clips in this folder; name videos, or folders of frames"):
+        expand([str(tmp_path / "empty")], "clips")
+
+
+def test_the_command(run: Path, files: Path, tmp_path: Path) -> None:
+    """A run that was trained on pictures takes clips, too."""
+    photo, clip = files / "photo.png", files / "clip.avi"
+    found = attnpool("predict", run, clip, photo, "--json").value()
+    assert [item["file"] for item in found] == [str(clip), str(photo)]
+    assert [len(item["predictions"]) for item in found] == [5, 5]
+    assert "%" in attnpool("predict", run, clip, "--top", 1).text()
+    (tmp_path / "broken.avi").write_bytes(clip.read_bytes()[:100])
+    refused(attnpool("predict", run, tmp_path / "broken.avi"), "broken.avi: cannot be read as a clip")
+    refused(attnpool("explain", run, clip, tmp_path / "broken.avi", "--out", tmp_path / "o"), "broken.avi")
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_run_with_instances_says_what_was_scored(lite0: Backbone, files: Path) -> None:
+    plain, boxes = recognizer(lite0, view={"frames": 2}), recognizer(lite0, view={"frames": 2}, instances="boxes")
+    for name in ("clip.avi", "photo.png"):
+        (one,), (other,) = predict(plain, [files / name], top=3), predict(boxes, [files / name], top=3)
+        assert np.allclose([v for _, v in one.scores], [v for _, v in other.scores])
+        assert other.to_json()["note"] == WHOLE
+        assert "note" not in one.to_json()
