@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from attnpool.arguments import collect, expand, weighted_run
+from attnpool.arguments import collect, expand, named_file, weighted_run
 from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions
 
 Result = tuple[Any, str]
@@ -161,6 +161,7 @@ def reproduce(args: argparse.Namespace) -> Result:
         rows=args.rows,
         seeds=args.seeds,
         scale=args.scale,
+        weights=dict(named_file(word) for word in args.weights),
         workers=args.workers,
         cache=args.cache,
     )

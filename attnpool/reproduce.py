@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,64 +15,14 @@ from attnpool.evaluation import Evaluation, evaluate
 from attnpool.explain import feature_similarity
 from attnpool.playground import write_style
 from attnpool.progress import bar
-from attnpool.recipe import RECIPES, Options, Recipe, fit, read_recipe
+from attnpool.recipe import RECIPES, Recipe, fit, read_recipe
+from attnpool.rows import TABLES, Job, jobs_of, plan
 from attnpool.storage import RUN_FILE, write_json, write_text
 from attnpool.tables import markdown, summary
 
 SEEDS = (0, 1, 2)
 SCORES_FILE = "scores.json"
 SIMILAR = 100  # pictures whose positions are compared
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the paper: which data, how large a world stands for it in small, and its rows in order."""
-
-    data: Literal["mpii", "hico", "hmdb51"]
-    world: int
-    title: str
-    rows: tuple[str, ...]
-
-
-TABLE1 = (
-    "bn-inception", "resnet101", "bn-inception-attention", "resnet101-attention", "resnet101-pose", "rank2", "rank5",
-    "per-class", "dropout-average", "dropout-attention", "resnet101-attention-test", "resnet101-pose-test",
-)  # fmt: skip
-TABLES: dict[str, Table] = {
-    "table1": Table(
-        "mpii",
-        700,
-        "Table 1: MPII, and the paper's ablations",
-        TABLE1,
-    ),
-    "table2": Table("hico", 700, "Table 2: HICO", ("resnet101", "cbp", "attention", "pose")),
-    "table3": Table(
-        "hmdb51",
-        280,
-        "Table 3: HMDB51",
-        ("resnet101", "attention", "pose", "resnet101-224", "attention-224", "pose-224"),
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training: a row of a table, on one split, with one seed."""
-
-    row: str
-    split: str
-    source: str
-    seed: int
-    options: Options
-
-    @property
-    def name(self) -> str:
-        return "-".join(part for part in (self.row, self.split, str(self.seed)) if part)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """All that its scores depend on."""
-        return {"data": self.source, **self.options.flat()}
 
 
 @dataclass(frozen=True)
@@ -94,6 +44,7 @@ def reproduce(
     rows: Sequence[str] = (),
     seeds: Sequence[int] = SEEDS,
     scale: Literal["full", "small"] = "full",
+    weights: Mapping[str, str | Path] | None = None,
     workers: int = 0,
     cache: Path | None = None,
     progress: bool = True,
@@ -101,6 +52,7 @@ def reproduce(
     """Trains and scores the rows of a table that the paper's authors trained themselves, and sets both side by side.
 
     What an earlier, interrupted call has done is not done again. Writes `TABLE.json`, `TABLE.md` and `runs/` in `out`.
+    The table has what earlier calls with other `rows` left there, too.
 
     Args:
         table: a key of `TABLES`.
@@ -111,6 +63,8 @@ def reproduce(
         seeds: of the trainings. (The rows for MPII's test server are trained with the first.)
         scale: "full" trains as the recipes say; "small" with the changes under their `small`: frozen EfficientNet-Lite0
             features and few epochs.
+        weights: backbone -> file of its weights, where they are neither installed nor to be had from timm's hub, such
+            as bn_inception's.
         workers: processes that decode pictures; changes nothing but the speed.
         cache: folder of features.
         progress: show progress bars.
@@ -126,14 +80,21 @@ def reproduce(
     if root is None and scale != "small":
         raise ValueError(f"{table} at full scale needs the data: give --{about.data} ROOT, or use --scale small")
     place = folder / "data" / about.data if root is None else Path(root)
-    jobs = [job for recipe in chosen for job in jobs_of(recipe, about.data, place, seeds, scale, workers)]
+    files = weights or {}
+    jobs = [job for recipe in chosen for job in jobs_of(recipe, about.data, place, seeds, scale, workers, files)]
+    require_wanted(files, jobs)
     if root is None:
         with bar(about.world, "world", "items", hidden=not progress) as shown:
             write_style(place, about.data, about.world, 1, progress=lambda done, total: shown.update(done - shown.n))
     kept = {job.name: kept_scores(job, folder / "runs" / job.name) for job in jobs}
     splits = read_all_of([job for job in jobs if kept[job.name] is None])  # faults show before days of training
     backbones: dict[str, Backbone] = {}
+    recipes = [read_recipe(RECIPES / table / f"{row}.yaml") for row in about.rows]
     entries: dict[str, list[dict[str, Any]]] = {recipe.name: [] for recipe in chosen}
+    for recipe in recipes:
+        if recipe.name not in entries:
+            other = jobs_of(recipe, about.data, place, seeds, scale, workers, files)
+            entries[recipe.name] = [scores for job in other if (scores := earlier(job, folder / "runs" / job.name))]
     with bar(len(jobs), table, "trainings", hidden=not progress) as shown:
         for number, job in enumerate(jobs, 1):
             entry = kept[job.name] or score_job(
@@ -149,7 +110,7 @@ def reproduce(
                 "seeds": list(seeds),
                 "data": str(place),
                 "metric": chosen[0].about["metric"],
-                "rows": [row_of(recipe, scale, entries[recipe.name]) for recipe in chosen if entries[recipe.name]],
+                "rows": [row_of(recipe, scale, entries[recipe.name]) for recipe in recipes if entries[recipe.name]],
                 "skipped": skipped,
                 "complete": number == len(jobs),
             }
@@ -158,48 +119,14 @@ def reproduce(
     return Reproduced(folder, results)
 
 
-def plan(table: str, rows: Sequence[str], scale: str) -> tuple[list[Recipe], dict[str, str]]:
-    """The recipes of the rows that are run, and why the others are not.
-
-    Raises:
-        ValueError: unknown names, or nothing is left to run.
-    """
-    if table not in TABLES:
-        raise ValueError(f"unknown table {table!r}: use one of {', '.join(TABLES)}")
-    if scale not in ("full", "small"):
-        raise ValueError(f"unknown scale {scale!r}: use full or small")
-    known = TABLES[table].rows
-    for row in rows:
-        if row not in known:
-            raise ValueError(f"{table} has no row {row!r}: use some of {', '.join(known)}")
-    recipes = [read_recipe(RECIPES / table / f"{row}.yaml") for row in known if not rows or row in rows]
-    skipped = {}
-    if scale == "small":
-        reason = "its backbone's weights are in no package, and another one's would be another experiment"
-        skipped = {recipe.name: reason for recipe in recipes if recipe.about.get("small") is False}
-    left = [recipe for recipe in recipes if recipe.name not in skipped]
-    if not left:
-        raise ValueError(f"{table}: none of these rows can be run at scale {scale} ({reason}); use --scale full")
-    return left, skipped
-
-
-def jobs_of(recipe: Recipe, data: str, root: Path, seeds: Sequence[int], scale: str, workers: int) -> list[Job]:
-    """The trainings of a row."""
-    values = recipe.options | (recipe.small if scale == "small" else {})
-    options = Options.of(values, f"recipe {recipe.name}")
-    names = ("hmdb51", "hmdb51-2", "hmdb51-3") if data == "hmdb51" else (data,)
-    used = seeds[:1] if options.train.trainval else seeds
-    return [
-        Job(
-            recipe.name,
-            f"split{number}" if len(names) > 1 else "",
-            f"{name}:{root}",
-            seed,
-            replace(options, train=replace(options.train, seed=seed, workers=workers)),
-        )
-        for number, name in enumerate(names, 1)
-        for seed in used
-    ]
+def require_wanted(weights: Mapping[str, str | Path], jobs: Sequence[Job]) -> None:
+    """Raises ValueError for a file of weights that is not there, or is of a backbone that no row has."""
+    used = list(dict.fromkeys(job.options.model.backbone for job in jobs))
+    for name, file in weights.items():
+        if name not in used:
+            raise ValueError(f"weights {name}={file}: none of the rows has the backbone {name}, but {', '.join(used)}")
+        if not Path(file).is_file():
+            raise ValueError(f"weights {name}={file}: there is no such file")
 
 
 def kept_scores(job: Job, folder: Path) -> dict[str, Any] | None:
@@ -215,6 +142,14 @@ def kept_scores(job: Job, folder: Path) -> dict[str, Any] | None:
         return None
     require_same(folder, before, job.identity)
     return scores if (folder / RUN_FILE).exists() else None
+
+
+def earlier(job: Job, folder: Path) -> dict[str, Any] | None:
+    """`kept_scores` of a row that was not asked for: on other data or with other options it is left out."""
+    try:
+        return kept_scores(job, folder)
+    except ValueError:
+        return None
 
 
 def read_all_of(jobs: Sequence[Job]) -> dict[str, dict[str, Index]]:

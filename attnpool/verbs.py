@@ -172,6 +172,13 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
         default="full",
         help="small: on a laptop in minutes; without data, on a playground in the benchmark's format (default: full)",
     )
+    made.add_argument(
+        "--weights",
+        nargs="+",
+        default=[],
+        metavar="BACKBONE=FILE",
+        help="weights that are neither installed nor on timm's hub: bn_inception=FILE for its rows of table1",
+    )
     made.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode (default: 0)")
     folder(made, "--cache", "folder of features (default: $ATTNPOOL_CACHE or the user's cache)")
 

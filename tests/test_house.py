@@ -27,7 +27,7 @@ LAYERS = [
     {"losses", "metrics", "explain", "features", "fusion", "submission"},
     {"checkpoint", "examples", "optimization"},
     {"training", "session", "step", "evaluation", "prediction", "posing", "scoring", "tf_checkpoint"},
-    {"report", "plots", "explaining", "quickstart", "arguments", "recipe", "reproduce", "tables"},
+    {"report", "plots", "explaining", "quickstart", "arguments", "recipe", "reproduce", "rows", "tables"},
     {"cli", "verbs", "commands", "__main__"},
 ]
 # What is stricter than the order of the layers: all of ours that these parts may import, besides themselves.

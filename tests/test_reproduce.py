@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Process, attnpool, refused
+from safetensors.torch import save_file
 from scipy.io import loadmat
 
+from attnpool.backbone import Backbone
 from attnpool.checkpoint import Run
 from attnpool.data import annolist_ids, read_splits
 from attnpool.evaluation import evaluate
-from attnpool.reproduce import TABLES, reproduce
+from attnpool.reproduce import reproduce
+from attnpool.rows import TABLES
 
 SCORES = {"mAP", "mAP_voc07", "mAP_sklearn", "accuracy", "known_object", "pointing", "skipped"}
 
@@ -111,8 +114,10 @@ def test_rows_and_seeds_are_added(command: list[Any], table1: dict[str, Any], ro
     before = files(out / "runs")
     more = words("table1", roots["mpii"], out, ("resnet101",), (3, 0, 1))
     value = attnpool(*more, "--json").value()
-    (row,) = value["rows"]
+    row, other = value["rows"]
     assert [training["seed"] for training in row["trainings"]] == [3, 0, 1]
+    assert other["row"] == "resnet101-attention"  # which the earlier call left there
+    assert [training["seed"] for training in other["trainings"]] == [3, 0]
     assert row["trainings"][1::-1] == table1["rows"][0]["trainings"]
     assert before.items() <= files(out / "runs").items()
     attnpool(*command).text()  # puts the files of the table back
@@ -129,6 +134,9 @@ def test_numbers_of_other_data_or_options_are_never_mixed_in(
     large = ["full" if word == "small" else word for word in command]
     refused(attnpool(*large, "--rows", "resnet101"), out / "runs" / "resnet101-0", "other options", "another --out")
     assert files(out) == before
+    shutil.copytree(out / "runs" / "resnet101-0", tmp_path / "out" / "runs" / "resnet101-0")
+    more = words("table1", tmp_path / "mpii", tmp_path / "out", ("rank2",), (0,))
+    assert [row["row"] for row in attnpool(*more, "--json").value()["rows"]] == ["rank2"]
 
 
 def test_a_row_for_mpiis_server(roots: dict[str, Path], tmp_path: Path) -> None:
@@ -195,6 +203,15 @@ def test_table3(roots: dict[str, Path], tmp_path: Path) -> None:
         in page
     )
     assert f"| Linear Attn. Pooling, 224 px | - | - | - | - | {cells} |" in page
+
+
+def test_weights_from_a_file(roots: dict[str, Path], tmp_path: Path) -> None:
+    file = tmp_path / "lite0.safetensors"
+    save_file(Backbone("lite0", "random", seed=5).net.state_dict(), file)
+    command = words("table1", roots["mpii"], tmp_path, ("resnet101",), (0,))
+    (row,) = attnpool(*command, "--weights", f"lite0={file}", "--json").value()["rows"]
+    assert str(file) in Run.load(row["trainings"][0]["run"]).about["results"]["weights"]
+    refused(attnpool(*command), f"weights was {file}, is pretrained")
 
 
 # interruptions
@@ -271,6 +288,14 @@ def test_a_hidden_bar_changes_nothing(command: list[Any], table1: dict[str, Any]
         (["table1", "--scale", "small", "--seeds", -1], ["seed is -1; give 0 or more"]),
         (["table1", "--scale", "small", "--workers", -1], ["workers is -1; give 0 or more"]),
         (["table1", "--scale", "small", "--seeds"], ["--seeds"]),
+        (["table1", "--mpii", "x", "--weights", "a"], ["--weights a: write BACKBONE=FILE, such as bn_inception="]),
+        (["table1", "--mpii", "x", "--weights", "=a"], ["--weights =a: write BACKBONE=FILE"]),
+        (["table1", "--mpii", "x", "--weights", "bn_inception=a"], ["weights bn_inception=a: there is no such file"]),
+        (
+            ["table1", "--mpii", "x", "--weights", "vgg=a"],
+            ["has the backbone vgg, but bn_inception, resnet101.tv_in1k"],
+        ),
+        (["table2", "--scale", "small", "--weights", "vgg=a"], ["none of the rows has the backbone vgg, but lite0"]),
         ([], ["table"]),
     ],
     ids=str,

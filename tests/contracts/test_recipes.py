@@ -11,7 +11,7 @@ import pytest
 from attnpool.options import OptimizerOptions
 from attnpool.pooling import POOLINGS
 from attnpool.recipe import RECIPES, Options, Recipe, read_recipe
-from attnpool.reproduce import TABLES, plan
+from attnpool.rows import TABLES, plan
 from attnpool.verbs import build_parser
 
 ROWS = [(table, row) for table, about in TABLES.items() for row in about.rows]
