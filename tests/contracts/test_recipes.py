@@ -103,10 +103,12 @@ def test_its_head_can_be_built_at_both_scales(table: str, row: str) -> None:
 def test_it_opens_with_its_command(table: str, row: str) -> None:
     first = path_of(table, row).read_text(encoding="utf-8").splitlines()[0]
     data = TABLES[table].data
-    assert first == f"# attnpool reproduce {table} --{data} ROOT --rows {row} --out runs/{table}"
+    weights = " --weights bn_inception=FILE" if row.startswith("bn-inception") else ""  # they are in no package
+    assert first == f"# attnpool reproduce {table} --{data} ROOT --rows {row}{weights} --out runs/{table}"
     words = first.removeprefix("# attnpool ").split()
     args = build_parser(words).parse_args(words)
     assert (args.verb, args.table, args.rows, args.scale) == ("reproduce", table, [row], "full")
+    assert [f" --weights {word}" for word in args.weights] == ([weights] if weights else [])
     assert (getattr(args, data), args.out) == (Path("ROOT"), Path("runs") / table)
     assert [recipe.name for recipe in plan(table, args.rows, args.scale)[0]] == [row]
     assert recipe_of(table, row).about["data"] == data
