@@ -256,7 +256,8 @@ def compute(
     batches = [list(todo[start : start + size]) for start in range(0, len(todo), size)]
     loaded = load(index, ViewOptions(**model.view), batches, seed=0, epoch=0, train=False, workers=workers)
     failed = []
-    with store.appending(len(todo)) as rows, bar(len(todo), "features", "images", hidden=not progress) as shown:
+    unit = "images" if index.media == "pictures" else "clips"
+    with store.appending(len(todo)) as rows, bar(len(todo), "features", unit, hidden=not progress) as shown:
         for batch in loaded:
             failed += batch.failed
             if len(batch.indices):

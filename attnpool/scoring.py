@@ -66,7 +66,8 @@ def score_source(
     order = list(range(len(source.index)) if positions is None else positions)
     logits, targets, known, paths, pointed, failed = [], [], [], [], [], list(source.failed)
     size = max(1, BATCH // views_of(model, source))
-    shown = bar(len(order), progress, "images", hidden=not progress)
+    unit = "clips" if source.index.media == "clips" else "images"
+    shown = bar(len(order), progress, unit, hidden=not progress)
     with_evidence = maps and any(sample.evidence for sample in source.index)
     for batch in source.batches(
         [order[i : i + size] for i in range(0, len(order), size)], seed=0, epoch=0, train=False
@@ -79,7 +80,7 @@ def score_source(
         if source.cached:
             out = model.pool(inputs, maps=with_evidence, boxes=batch.boxes)
         else:
-            out = model(model.normalize(inputs), maps=with_evidence, boxes=batch.boxes)
+            out = model.pool(features_of(model, inputs), maps=with_evidence, boxes=batch.boxes)
         logits.append(out.logits.double().cpu().numpy())
         targets.append(batch.targets.numpy() > 0)
         known.append(batch.known.numpy())
@@ -96,6 +97,16 @@ def score_source(
         np.concatenate(pointed) if paths else np.zeros(0),
         failed,
     )
+
+
+def features_of(model: Recognizer, pixels: Tensor) -> Tensor:
+    """The backbone's features of pixels `(B, 3, S, S)` or `(B, T, 3, S, S)`, `BATCH` views at a time.
+
+    Ten crops of 25 frames at once would fill the memory.
+    """
+    views = pixels.flatten(0, -4)
+    each = [model.features(model.normalize(part)) for part in views.split(BATCH)]
+    return torch.cat(each).unflatten(0, pixels.shape[:-3])
 
 
 def merge(accelerator: Any, outputs: Outputs) -> Outputs:
