@@ -34,6 +34,7 @@ class Evaluation:
         known_object: the scores in HICO's Known-Object setting, where it is known which negatives were looked for.
         unlabelled: how many pictures could be read and have no label, as in MPII's test part.
         submission: the file for a benchmark's server that was written.
+        unit: what was scored, "images" or "clips".
     """
 
     scores: Scores
@@ -45,6 +46,7 @@ class Evaluation:
     known_object: Scores | None = None
     unlabelled: int = 0
     submission: Path | None = None
+    unit: str = "images"
 
     def to_json(self) -> dict[str, Any]:
         skipped = [{"file": path, "reason": reason} for path, reason in self.skipped]
@@ -59,7 +61,7 @@ class Evaluation:
 
     def __str__(self) -> str:
         s, known = self.scores, self.known_object
-        lines = [f"{self.split}: {s.images} images, {len(self.skipped)} skipped"]
+        lines = [f"{self.split}: {s.images} {self.unit}, {len(self.skipped)} skipped"]
         if self.unlabelled:
             lines.append(f"{self.unlabelled} images have no label that is known here: they are not in the scores")
         if self.submission:
@@ -76,7 +78,7 @@ class Evaluation:
                 "classes, each on the images that show its object"
             )
         if s.accuracy is not None:
-            lines.append(f"accuracy  {100 * s.accuracy:6.2f} %  of {s.images} images")
+            lines.append(f"accuracy  {100 * s.accuracy:6.2f} %  of {s.images} {self.unit}")
         if self.pointing is not None:
             lines.append(f"pointing  {100 * self.pointing:6.2f} %  the map of the true class peaks in the evidence")
         width = max(len(name) for name in self.classes)
@@ -285,4 +287,5 @@ def evaluate(
             raise ValueError(f"{split_name}: {len(found.failed)} pictures cannot be read; a submission needs them all")
         probabilities = as_probabilities(torch.from_numpy(found.logits), loaded.model.scores)
         write_submission(submission, [numbers[path] for path in found.paths], index.classes, probabilities)
-    return summarize(found, loaded.model, split_name, negatives(index, found.paths), submission)
+    result = summarize(found, loaded.model, split_name, negatives(index, found.paths), submission)
+    return replace(result, unit="clips" if index.media == "clips" else "images")

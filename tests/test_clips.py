@@ -194,6 +194,7 @@ def test_frames_flip_and_crops(source: str, pose: Run) -> None:
     value = attnpool("evaluate", pose.folder, source, "--frames", 3, "--flip", "--json").value()
     assert (value["images"], value["skipped"]) == (6, [])
     assert attnpool("evaluate", pose.folder, source, "--frames", 1, "--crops", 10, "--json").value()["images"] == 6
+    assert attnpool("evaluate", pose.folder, source).text().startswith("val: 6 clips, 0 skipped\n")
     refused(attnpool("evaluate", pose.folder, source, "--frames", 0), "frames is 0")
     refused(attnpool("evaluate", pose.folder, source, "--fuse", f"{pose.folder}=-1"), "is no weight")
 
