@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import statistics
@@ -19,8 +20,9 @@ from attnpool.backbone import Backbone
 from attnpool.checkpoint import Run
 from attnpool.data import annolist_ids, read_splits
 from attnpool.evaluation import evaluate
+from attnpool.recipe import RECIPES, Options, fit, read_recipe
 from attnpool.reproduce import reproduce
-from attnpool.rows import TABLES
+from attnpool.rows import TABLES, jobs_of, plan
 
 SCORES = {"mAP", "mAP_voc07", "mAP_sklearn", "accuracy", "known_object", "pointing", "skipped"}
 
@@ -205,13 +207,34 @@ def test_table3(roots: dict[str, Path], tmp_path: Path) -> None:
     assert f"| Linear Attn. Pooling, 224 px | - | - | - | - | {cells} |" in page
 
 
-def test_weights_from_a_file(roots: dict[str, Path], tmp_path: Path) -> None:
+def test_weights_from_a_file(command: list[Any], table1: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "lite0.safetensors"
-    save_file(Backbone("lite0", "random", seed=5).net.state_dict(), file)
-    command = words("table1", roots["mpii"], tmp_path, ("resnet101",), (0,))
-    (row,) = attnpool(*command, "--weights", f"lite0={file}", "--json").value()["rows"]
-    assert str(file) in Run.load(row["trainings"][0]["run"]).about["results"]["weights"]
-    refused(attnpool(*command), f"weights was {file}, is pretrained")
+    save_file(Backbone("lite0").net.state_dict(), file)
+    for recipe in plan("table1", ["bn-inception", "resnet101"], "full")[0]:
+        (job,) = jobs_of(recipe, "mpii", tmp_path, [0], "full", 0, {"bn_inception": file})
+        assert job.options.model.weights == (str(file) if recipe.name == "bn-inception" else "pretrained")
+    # the numbers may be others: what was trained from other weights is not taken for it
+    refused(attnpool(*command, "--weights", f"lite0={file}"), f"weights was pretrained, is {file}", "another --out")
+
+
+@pytest.mark.parametrize(("table", "row"), [("table1", "resnet101-pose"), ("table2", "cbp"), ("table3", "pose-224")])
+def test_recipes_at_full_scale_train_the_whole_network(
+    table: str, row: str, roots: dict[str, Path], tmp_path: Path
+) -> None:
+    """The full recipe but for a small network, small pictures and one epoch."""
+    options = Options.of(read_recipe(RECIPES / table / f"{row}.yaml").options)
+    less = {"backbone": "test_resnet", "weights": "random", "epochs": 1, "batch_size": 4, "accumulate": 2, "frames": 2}
+    options = options.change(less | {"image_size": 64, "short_side": 68})
+    splits = read_splits(f"{TABLES[table].data}:{roots[TABLES[table].data]}")
+    run = fit(options, (splits["train"], splits["val"]), tmp_path / "run", progress=False)
+    (epoch,) = run.about["results"]["history"]
+    assert math.isfinite(epoch["loss"])
+    assert not run.model.backbone.frozen
+    before = Backbone("test_resnet", "random", seed=0).net.state_dict()
+    after = run.model.backbone.net.state_dict()
+    assert all(not before[name].equal(after[name]) for name in before if before[name].ndim == 4)
+    recipe = run.about["recipe"]
+    assert (recipe["optimizer"], recipe["lr"], recipe["schedule"], recipe["warmup"]) == ("sgd", 1e-3, "step", 0.0)
 
 
 # interruptions
