@@ -31,7 +31,7 @@ TABLES: dict[str, Table] = {
         "Table 1: MPII, and the paper's ablations",
         TABLE1,
     ),
-    "table2": Table("hico", 700, "Table 2: HICO", ("resnet101", "cbp", "attention", "pose")),
+    "table2": Table("hico", 420, "Table 2: HICO", ("resnet101", "cbp", "attention", "pose")),
     "table3": Table(
         "hmdb51",
         280,
