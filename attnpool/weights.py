@@ -128,9 +128,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
-            of_run = {key.removeprefix(RUN_PREFIX): state[key] for key in state if key.startswith(RUN_PREFIX)}
-            return of_run or state
+            tensors = load_file(path)
+            of_run = {key.removeprefix(RUN_PREFIX): tensors[key] for key in tensors if key.startswith(RUN_PREFIX)}
+            return of_run or tensors
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the unpickler fail in any way
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
