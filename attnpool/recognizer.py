@@ -247,7 +247,7 @@ class Recognizer(nn.Module):
                     classes=model["classes"],
                     pooling=model["pooling"],
                     task=model["task"],
-                    scores=model.get("scores"),
+                    scores=model["scores"],
                     standardize=model["standardize"],
                     instances=model.get("instances", "none"),
                     context=model.get("context", 1.5),
