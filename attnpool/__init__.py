@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attnpool.backbone import Backbone
     from attnpool.checkpoint import Run
+    from attnpool.convert import convert
     from attnpool.data import Index, ViewOptions, check, read
     from attnpool.evaluation import evaluate
     from attnpool.explain import feature_similarity
@@ -50,6 +51,7 @@ __all__ = [
     "TrainOptions",
     "ViewOptions",
     "check",
+    "convert",
     "convert_tf",
     "evaluate",
     "explain_files",
@@ -64,6 +66,7 @@ __all__ = [
 _HOME = {
     "attnpool.backbone": ("Backbone",),
     "attnpool.checkpoint": ("Run",),
+    "attnpool.convert": ("convert",),
     "attnpool.data": ("Index", "ViewOptions", "check", "read"),
     "attnpool.evaluation": ("evaluate",),
     "attnpool.explain": ("feature_similarity",),

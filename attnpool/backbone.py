@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from attnpool.bn_inception import BNInception
 from attnpool.resnet_tf import resnet101_tf
+from attnpool.trunk import PREFIX, torchvision_trunk
 from attnpool.weights import BUNDLED, load_weights
 
 # EfficientNet-Lite was trained on (x - 127) / 128.
@@ -33,8 +34,8 @@ class Backbone(nn.Module):
 
     Args:
         name: "lite0" (EfficientNet-Lite0, whose ImageNet weights are installed with attnpool), any timm model name,
-            "bn_inception" (TSN's network), or "resnet101_tf", the network of the paper's released checkpoints
-            (`convert_tf`).
+            "torchvision:" and a name of torchvision's, "bn_inception" (TSN's network), or "resnet101_tf", the network
+            of the paper's released checkpoints (`convert_tf`).
         weights: "pretrained" (bundled weights, or timm's from the hub), "random", or the path of a .safetensors,
             .pth or .pt file with the network's state dict (read without unpickling code).
         frozen: parameters get no gradient and the network stays in eval mode, so that batch-norm statistics do not
@@ -48,6 +49,7 @@ class Backbone(nn.Module):
         out_channels: C.
         mean, std: of the pixels, on the scale 0..255, as a float each for every input channel.
         report: what was loaded, or None for random weights.
+        named: whether `name` is all it takes to build the network again.
 
     Raises:
         ValueError: the name is unknown, the weights cannot be reached or do not fit the network.
@@ -64,6 +66,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.name = name
+        self.named = True
         self.in_channels = in_channels
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -71,10 +74,54 @@ class Backbone(nn.Module):
         self.out_channels: int = self.net.num_features
         self.mean, self.std = pixel_statistics(name, self.net, in_channels)
         self.report = load_weights(self.net, name, weights)
+        self.freeze(frozen)
+
+    @classmethod
+    def around(
+        cls,
+        net: nn.Module,
+        name: str,
+        out_channels: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        *,
+        frozen: bool | None = None,
+    ) -> Backbone:
+        """A backbone of a network that is there already, which has `forward_features`; it cannot be saved.
+
+        Args:
+            net: the network.
+            name: for messages.
+            out_channels, mean, std: see `Backbone`.
+            frozen: None leaves the network's parameters and mode as they are.
+        """
+        backbone = cls.__new__(cls)
+        nn.Module.__init__(backbone)
+        backbone.name, backbone.named, backbone.in_channels, backbone.report = name, False, len(mean), None
+        backbone.net, backbone.out_channels, backbone.mean, backbone.std = net, out_channels, mean, std
+        backbone.frozen = False
+        if frozen is not None:
+            backbone.freeze(frozen)
+        return backbone
+
+    def required_name(self) -> str:
+        """The name by which a run builds this backbone again.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not self.named:
+            raise ValueError(
+                f"{self.name}: cannot be saved as a run or trained into one, which builds its backbone by name; use it "
+                "in memory, or give it a place in attnpool.backbone.OWN"
+            )
+        return self.name
+
+    def freeze(self, frozen: bool) -> None:
+        """Trains the network no more, or again."""
         self.frozen = frozen
-        if frozen:
-            self.requires_grad_(False)
-            self.eval()
+        self.requires_grad_(not frozen)
+        self.train(not frozen)
 
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode and not self.frozen)
@@ -122,6 +169,8 @@ def build(name: str, in_channels: int = 3) -> Any:
         raise ValueError(f"in_channels is {in_channels}; give 3, or 10 for stacks of optical flow")
     if name in OWN:
         return OWN[name](in_channels)
+    if name.startswith(PREFIX):
+        return torchvision_trunk(name, in_channels)
     import timm
 
     known = BUNDLED.get(name, name)

@@ -169,13 +169,13 @@ def reproduce(args: argparse.Namespace) -> Result:
 
 
 def predict(args: argparse.Namespace) -> Result:
-    from attnpool.checkpoint import Run
+    from attnpool.opening import open_model
     from attnpool.prediction import predict as run_prediction
 
     if args.top < 1:
         raise ValueError(f"--top is {args.top}; give at least 1")
-    run = Run.load(args.run_folder)
-    predictions = run_prediction(run.model, expand(args.files, run.media), top=args.top)
+    model, media = open_model(args.model, weights=args.weights, classes=args.classes, image_size=args.image_size)
+    predictions = run_prediction(model, expand(args.files, media), top=args.top)
     lines = []
     for prediction in predictions:
         lines.append(prediction.file)
@@ -185,17 +185,33 @@ def predict(args: argparse.Namespace) -> Result:
 
 
 def explain(args: argparse.Namespace) -> Result:
-    from attnpool.checkpoint import Run
     from attnpool.explaining import explain_files
+    from attnpool.opening import open_model
 
-    run = Run.load(args.run_folder)
-    explained = explain_files(run.model, expand(args.files, run.media), args.out, chosen=args.chosen)
+    model, media = open_model(args.model, weights=args.weights, classes=args.classes, image_size=args.image_size)
+    explained = explain_files(model, expand(args.files, media), args.out, chosen=args.chosen)
     lines = []
     for item in explained:
         beside = f", beside it {item['chosen']}" if item["panel"] else ""
         note = f" ({item['note']})" if "note" in item else ""
         lines.append(f"{item['panel'] or item['file']}: {item['best']}{beside}{note}")
     return explained, "\n".join(lines)
+
+
+def convert(args: argparse.Namespace) -> Result:
+    from attnpool.opening import convert_to_run
+
+    made = convert_to_run(
+        args.model,
+        out=args.out,
+        weights=args.weights,
+        classes=args.classes,
+        image_size=args.image_size,
+        rank=args.rank,
+        per_class=args.per_class,
+        activation=args.activation,
+    )
+    return made.to_json(), f"{made}\n{args.out}: next: attnpool explain {args.out} photo.jpg --out explained/"
 
 
 def convert_tf(args: argparse.Namespace) -> Result:

@@ -181,7 +181,7 @@ class Recognizer(nn.Module):
             "classes": list(self.classes),
             "task": self.task,
             "scores": self.scores,
-            "backbone": self.backbone.name,
+            "backbone": self.backbone.required_name(),
             "freeze_backbone": self.backbone.frozen,
             "pooling": self.pooling,
             "head_options": self.head_options,

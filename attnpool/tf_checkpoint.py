@@ -252,11 +252,11 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def save(model: Recognizer, folder: Path, recipe: Mapping[str, Any]) -> None:
+def save(model: Recognizer, folder: Path, recipe: Mapping[str, Any], split: Mapping[str, Any] | None = None) -> None:
     """Writes the run; after a failure nothing of it is left."""
     made = not folder.exists()
     try:
-        model.save(folder, recipe=recipe)
+        model.save(folder, recipe=recipe, split=split)
     except BaseException:
         (folder / WEIGHTS_FILE).unlink(missing_ok=True)
         if made and folder.exists():

@@ -185,18 +185,32 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     made = verb(
         "predict", commands.predict, "name the actions in pictures and clips", "attnpool predict runs/a photo.jpg"
     )
-    folder(made, "run_folder", "the run")
+    add_model(made)
     made.add_argument("files", nargs="+", metavar="FILE", help="pictures or clips, or folders of them")
     made.add_argument("--top", type=int, default=5, metavar="N", help="classes to list (default: %(default)s)")
 
     made = verb(
         "explain", commands.explain, "draw where the evidence is", "attnpool explain runs/a photo.jpg --out explained/"
     )
-    folder(made, "run_folder", "the run")
+    add_model(made)
     made.add_argument("files", nargs="+", metavar="FILE", help="pictures or clips, or folders of them")
     folder(made, "--out", "folder for the panels", required=True)
     made.add_argument(
         "--class", dest="chosen", metavar="NAME", help="class to show beside the best one (default: the second best)"
+    )
+
+    made = verb(
+        "convert",
+        commands.convert,
+        "put attention in place of the average pooling of a trained classifier, without changing a prediction",
+        "attnpool convert timm:resnet50 --out runs/resnet50",
+    )
+    add_model(made)
+    folder(made, "--out", "the run folder to make", required=True)
+    made.add_argument("--rank", type=int, default=1, metavar="P", help="terms of the attention (default: %(default)s)")
+    made.add_argument("--per-class", action="store_true", help="a bottom-up map for every class")
+    made.add_argument(
+        "--activation", choices=("relu", "sigmoid", "softmax"), help="of the bottom-up map (default: none)"
     )
 
     made = verb(
@@ -216,6 +230,15 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     made.add_argument("--python", metavar="FILE", help="interpreter that has TensorFlow (default: this one)")
     return parser
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `opening.open_model`."""
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="run folder, or a classifier: timm:NAME, torchvision:NAME or lite0")
+    add("--weights", type=Path, metavar="FILE", help="of a classifier: a local file (default: the published ones)")
+    add("--classes", type=Path, metavar="FILE", help="of a classifier: class names, one a line (default: ImageNet's)")
+    add("--image-size", type=int, metavar="PX", help="of a classifier: side of the pictures (default: its own)")
 
 
 def add_pose(parser: argparse.ArgumentParser) -> None:

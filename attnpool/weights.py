@@ -7,12 +7,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
 # Networks whose weights are installed with attnpool, and timm's names of them.
 BUNDLED = {"lite0": "tf_efficientnet_lite0"}
+
+OFFLINE = (
+    "its pretrained weights are not on this machine and the hub cannot be reached; use the backbone lite0, which needs "
+    "no network, a local weights file (weights=PATH), or, to train from scratch, weights='random'"
+)
 
 # What the names of a backbone's tensors begin with in the weights file of a run.
 RUN_PREFIX = "backbone.net."
@@ -45,6 +51,8 @@ def load_weights(net: Any, name: str, weights: str | Path) -> LoadReport | None:
     if weights == "pretrained":
         if name in BUNDLED:
             return assign(net, bundled_weights(net), f"{name} (installed with attnpool)")
+        if name.startswith("torchvision:"):
+            return assign(net, hub_weights(name), f"{name} (its default weights)")
         if files := net.pretrained_cfg.get("files"):
             raise ValueError(
                 f"{name}: its weights are not installed; pass a file (weights=PATH), such as {files}, or "
@@ -72,7 +80,9 @@ def bundled_weights(net: Any) -> dict[str, Tensor]:
 
 
 def hub_weights(name: str) -> dict[str, Tensor]:
-    """The pretrained weights that timm knows for a name, from the local cache or the hub."""
+    """The pretrained weights that timm, or torchvision, knows for a name, from the local cache or the hub."""
+    if name.startswith("torchvision:"):
+        return torchvision_weights(name)
     import timm
 
     config = timm.get_pretrained_cfg(name)
@@ -81,10 +91,7 @@ def hub_weights(name: str) -> dict[str, Tensor]:
             f"{name}: timm has no pretrained weights for it; pass a weights file, or weights='random' to "
             "train from scratch"
         )
-    offline = ValueError(
-        f"{name}: its pretrained weights are not on this machine and the hub cannot be reached; use the backbone "
-        "lite0, which needs no network, a local weights file (weights=PATH), or weights='random'"
-    )
+    offline = ValueError(f"{name}: {OFFLINE}")
     overlay = cached_file(config.hf_hub_id)
     if overlay is None and not reachable("huggingface.co"):
         raise offline
@@ -92,6 +99,23 @@ def hub_weights(name: str) -> dict[str, Tensor]:
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
     except (OSError, RuntimeError) as error:
         raise offline from error
+
+
+def torchvision_weights(name: str) -> dict[str, Tensor]:
+    """The default weights of one of torchvision's networks, from torch's local cache or where they are published."""
+    import torchvision
+
+    short = name.removeprefix("torchvision:")
+    weights = torchvision.models.get_model_weights(short).DEFAULT
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    offline = ValueError(f"{name}: {OFFLINE}")
+    if not cached.is_file() and not reachable(urlsplit(weights.url).hostname or ""):
+        raise offline
+    try:
+        state: dict[str, Tensor] = torchvision.models.get_model(short, weights=weights, progress=False).state_dict()
+    except (OSError, RuntimeError) as error:
+        raise offline from error
+    return state
 
 
 def cached_file(repository: str | None) -> dict[str, str] | None:

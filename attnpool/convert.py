@@ -1,0 +1,210 @@
+"""A trained classifier with average pooling -> the same classifier with attention: equal predictions, and maps at once.
+
+Average pooling is attentional pooling with the bottom-up map 1, so the classifier's weights are the top-down weights
+and nothing has to be learned: the top-down maps are the network's class activation maps (Eq. 12).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from attnpool.backbone import Backbone
+from attnpool.classifiers import class_names, names_of, pixels_of, view_of
+from attnpool.recognizer import Recognizer
+from attnpool.tail import Tail, evaluating, read_tail
+from attnpool.trunk import Trunk
+from attnpool.weights import LoadReport
+
+# Largest difference of the logits; of logits beyond 1, relative to the largest.
+TOLERANCE = 1e-5
+
+
+def convert(
+    network: nn.Module,
+    *,
+    classes: Sequence[str] | None = None,
+    rank: int = 1,
+    per_class: bool = False,
+    activation: Literal["relu", "sigmoid", "softmax"] | None = None,
+    dropout: float = 0.0,
+    task: Literal["single", "multi"] = "single",
+    image_size: int | None = None,
+    freeze_backbone: bool = True,
+) -> Recognizer:
+    """Puts attentional pooling in place of the average pooling of a classifier; no prediction changes.
+
+    `score_k = w_k . mean_i x_i + c_k` is `1/N * sum_i h_i (x_i . a_k + alpha_k)` with `a_k = w_k`, `alpha_k = c_k` and
+    the bottom-up map `h_i = x_i . b + beta = 1` (Eq. 10), where the head starts: `b = 0`, `beta = 1`. Its top-down maps
+    `x_i . a_k + alpha_k` are the network's class activation maps (Eq. 12). Terms 2..P start at 0.
+
+    The network is run on random pictures to see what it does between its features and its scores. Dropout, flattening
+    and batch norms there become part of `a` and `alpha`. Anything else, such as the layer norm of ConvNeXt or the
+    further layer of MobileNetV3, works on the pooled vector, so that the score is no sum over positions; it is refused.
+    The result is compared with the network before it is returned. It is a copy: the network stays as it is.
+
+    Args:
+        network: a classifier of timm or torchvision, trained or not, with any number of classes; another network whose
+            children are layers in a row, then `nn.AdaptiveAvgPool2d` and a linear classifier, or that has timm's
+            methods; or a `Recognizer` with average pooling.
+        classes: their names; by default those of ImageNet where timm or torchvision have a network of 1000 (or 11221,
+            11821, 21841, 21843) classes, else class_0, class_1, ...
+        rank, per_class, activation, dropout: of the head, see `AttentionalPooling`.
+        task: "single" or "multi", see `Recognizer`. (That of a `Recognizer` is kept, and so are its classes.)
+        image_size: side of the pictures that the recognizer takes, and is compared on; by default the network's own.
+        freeze_backbone: False to train all of it, see `Backbone`.
+
+    Returns:
+        A recognizer in eval mode, without `Standardize`, which scores pixels as the network does behind the
+        normalisation that it was trained with (timm's `pretrained_cfg`, torchvision's for ImageNet).
+
+    Raises:
+        ValueError: the network cannot be converted, and why: one line.
+
+    Source: Girdhar & Ramanan, "Attentional Pooling for Action Recognition", NIPS 2017, Sec. 3.1; class activation maps:
+    Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016.
+    """
+    head: dict[str, Any] = {"rank": rank, "per_class": per_class, "activation": activation, "dropout": dropout}
+    if isinstance(network, Recognizer):
+        return of_recognizer(network, classes, head, freeze_backbone)
+    names = names_of(network)
+    label = next(iter(names), type(network).__name__)
+    parameter = next(network.parameters(), torch.empty(0))
+    if parameter.dtype != torch.float32:
+        raise ValueError(f"{label}: its weights are {parameter.dtype}; convert it in float32: network.float()")
+    if getattr(network, "transform_input", False):
+        raise ValueError(f"{label}: cannot be converted: it rescales its input first (transform_input)")
+    view = view_of(network, image_size)
+    x = noise(view["image_size"]).to(parameter.device)
+    with evaluating(network):
+        source: Any = network if hasattr(network, "forward_features") else Trunk(network)
+        mean, std = pixels_of(source)
+
+        def as_map(found: Any, channels: int) -> Tensor:
+            return Backbone.around(source, label, channels, mean, std).as_map(found, *x.shape[2:])
+
+        try:
+            tail, logits = read_tail(network, source.forward_features, as_map, x)
+        except ValueError as error:
+            raise ValueError(f"{label}: cannot be converted: {error}") from error
+        except Exception as error:  # whatever a network of the user's does
+            if hasattr(network, "class_token"):
+                raise ValueError(f"{label}: cannot be converted: its classifier sees a class token") from error
+            reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+            raise ValueError(
+                f"{label}: cannot be converted: it cannot be run on {x.shape[3]} px pictures as layers in a row, then "
+                f"an average pooling and a linear classifier ({reason[:120]})"
+            ) from error
+        apart = 0.0
+        for backbone in copies(source, names, tail.weight.shape[1], (mean, std), frozen=freeze_backbone):
+            model = Recognizer(
+                backbone,
+                classes=class_names(network, len(tail.bias), classes),
+                task=task,
+                scores="softmax" if task == "single" else "sigmoid",
+                standardize=False,
+                view=view,
+                **chosen(head),
+            ).to(parameter.device)
+            put(model, tail)
+            apart = difference(model.eval()(x).logits, logits)
+            if apart <= TOLERANCE:
+                return model
+    raise ValueError(
+        f"{label}: cannot be converted: with its parts put together again its logits differ by {apart:.1g}; it does "
+        "something else than its layers in a row, an average pooling and a linear classifier"
+    )
+
+
+def of_recognizer(
+    network: Recognizer, classes: Sequence[str] | None, head: dict[str, Any], freeze_backbone: bool
+) -> Recognizer:
+    """`convert` for one of our own with average pooling; everything but the pooling stays.
+
+    Raises:
+        ValueError: it has another pooling, or other classes.
+    """
+    if network.pooling != "average":
+        raise ValueError(f"its pooling is {network.pooling}, not average; there is nothing to convert")
+    if classes is not None and tuple(classes) != network.classes:
+        raise ValueError("its classes have names already; leave out classes")
+    backbone = copy.deepcopy(network.backbone)
+    backbone.frozen = freeze_backbone
+    backbone.requires_grad_(not freeze_backbone)
+    kept = {"dropout": network.head.dropout, "dropout_on": network.head_options.get("dropout_on")}
+    model = Recognizer(
+        backbone,
+        classes=network.classes,
+        task=network.task,
+        scores=network.scores,
+        instances=network.instances,
+        context=network.context,
+        standardize=False,
+        view=network.view,
+        **chosen(head | {name: value for name, value in kept.items() if value and not head.get(name)}),
+    )
+    model.standardize = copy.deepcopy(network.standardize)
+    model.to(next(network.head.parameters()).device).eval()
+    own: Any = network.head
+    bias = torch.zeros(len(own.a)) if own.alpha is None else own.alpha
+    put(model, Tail(own.a.detach(), bias.detach()))
+    with evaluating(network):
+        x = noise(network.view["image_size"], backbone.in_channels).to(own.a.device)
+        assert difference(model(x).logits, network(x).logits) <= TOLERANCE
+    return model
+
+
+def chosen(head: dict[str, Any]) -> dict[str, Any]:
+    """Options of the head that are not its defaults, so that a run lists what was asked for alone."""
+    return {name: value for name, value in head.items() if value}
+
+
+def noise(size: int, channels: int = 3) -> Tensor:
+    """Two random pictures on which a network and its copy are compared."""
+    return torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def put(model: Recognizer, tail: Tail) -> None:
+    """Sets the first term of a head that starts as average pooling to a classifier; the others are 0."""
+    head: Any = model.head
+    head.a[: len(tail.weight)] = tail.weight.to(head.a)
+    head.alpha[: len(tail.bias)] = tail.bias.to(head.alpha)
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """The largest difference of logits, relative to the largest logit where that is beyond 1; infinite at NaN."""
+    if found.shape != expected.shape:
+        return float("inf")
+    apart = float((found - expected).abs().max() / expected.abs().max().clamp_min(1))
+    return apart if apart == apart else float("inf")
+
+
+def copies(source: Any, names: Sequence[str], channels: int, pixels: Any, *, frozen: bool) -> Iterator[Backbone]:
+    """Backbones with a network's weights: by each of the names that it may have, and last as it stands in memory.
+
+    What is built by name can be saved and loaded. A network that was built with options of its own may have the tensors
+    of its namesake and compute something else, so what comes from here is to be compared.
+    """
+    state = source.state_dict()
+    for name in names:
+        try:
+            backbone = Backbone(name, "random", frozen=frozen)
+        except ValueError:
+            continue
+        own = backbone.net.state_dict()
+        if backbone.out_channels == channels and all(
+            key in state and state[key].shape == value.shape for key, value in own.items()
+        ):
+            backbone.net.load_state_dict({key: state[key] for key in own})
+            backbone.mean, backbone.std = pixels
+            backbone.report = LoadReport(f"{name} (converted)", len(own))
+            yield backbone
+    net = copy.deepcopy(source)
+    if hasattr(net, "reset_classifier"):  # timm's: its classifier is no part of a backbone
+        net.reset_classifier(0)
+    yield Backbone.around(net, type(source).__name__, channels, *pixels, frozen=frozen)

@@ -1,0 +1,119 @@
+"""A recognizer by what a user types: a run folder, or a classifier of timm or torchvision that is converted at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from attnpool.checkpoint import STATE_FILE, Run
+from attnpool.classifiers import classifier, is_classifier
+from attnpool.convert import convert
+from attnpool.recognizer import Recognizer
+from attnpool.storage import RUN_FILE
+from attnpool.tf_checkpoint import read_classes, save
+
+Media = Literal["pictures", "clips"]
+
+
+@dataclass(frozen=True)
+class ConvertedNetwork:
+    """What `convert_to_run` made: the run, and of what."""
+
+    run: Run
+    source: str
+
+    def __str__(self) -> str:
+        model = self.run.model
+        return (
+            f"{self.source}: {len(model.classes)} classes, {model.backbone.out_channels} channels, "
+            f"{model.view['image_size']} px; same predictions, now with attention of rank {model.head.rank}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        model = self.run.model
+        return {
+            "run": str(self.run.folder),
+            "source": self.source,
+            "backbone": model.backbone.name,
+            "channels": model.backbone.out_channels,
+            "classes": len(model.classes),
+            "image_size": model.view["image_size"],
+            "rank": model.head.rank,
+        }
+
+
+def open_model(
+    name: str | Path,
+    *,
+    weights: str | Path | None = None,
+    classes: Path | None = None,
+    image_size: int | None = None,
+) -> tuple[Recognizer, Media]:
+    """A recognizer, and what it was trained on.
+
+    Args:
+        name: a run folder; or a classifier (`classifiers.classifier`), such as "timm:resnet50", "torchvision:resnet50"
+            or "lite0", which is converted (`convert`).
+        weights, classes, image_size: of a classifier: a local file, a file with a class name on each line, and the side
+            of the pictures.
+
+    Raises:
+        ValueError: there is no such run, or the classifier, its weights or classes cannot be used; or a run is given
+            what only a classifier takes.
+    """
+    if is_classifier(str(name)):
+        names = None if classes is None else read_classes(classes)
+        net = classifier(str(name), "pretrained" if weights is None else weights)
+        return convert(net, classes=names, image_size=image_size), "pictures"
+    for option, value in (("weights", weights), ("classes", classes), ("image-size", image_size)):
+        if value is not None:
+            raise ValueError(
+                f"{name}: --{option} is for classifiers by name, such as timm:resnet50; a run folder has its own"
+            )
+    run = Run.load(name)
+    return run.model, run.media
+
+
+def convert_to_run(
+    name: str | Path,
+    *,
+    out: str | Path,
+    weights: str | Path | None = None,
+    classes: Path | None = None,
+    image_size: int | None = None,
+    rank: int = 1,
+    per_class: bool = False,
+    activation: Literal["relu", "sigmoid", "softmax"] | None = None,
+) -> ConvertedNetwork:
+    """Converts a classifier, or a run with average pooling, into a new run with attentional pooling.
+
+    Args:
+        name, weights, classes, image_size: see `open_model`.
+        out: folder of the new run; it must not hold one. It knows the split of the run that it was made from.
+        rank, per_class, activation: see `AttentionalPooling`.
+
+    Raises:
+        ValueError: from `open_model` and `convert`, or the folder holds something already.
+    """
+    folder = Path(out)
+    if (folder / RUN_FILE).exists() or (folder / STATE_FILE).exists() or (folder.exists() and not folder.is_dir()):
+        raise ValueError(f"{folder}: is there already; give --out a new folder")
+    split: dict[str, Any] = {}
+    if is_classifier(str(name)):
+        names = None if classes is None else read_classes(classes)
+        net: Any = classifier(str(name), "pretrained" if weights is None else weights)
+        model = convert(
+            net, classes=names, image_size=image_size, rank=rank, per_class=per_class, activation=activation
+        )
+    else:
+        before, _ = open_model(name, weights=weights, classes=classes, image_size=image_size)
+        split = Run.load(name).about["split"]
+        try:
+            model = convert(
+                before, rank=rank, per_class=per_class, activation=activation, freeze_backbone=before.backbone.frozen
+            )
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    save(model, folder, {"converted_from": str(name)}, split)
+    return ConvertedNetwork(Run.load(folder), str(name))

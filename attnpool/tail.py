@@ -1,0 +1,191 @@
+"""What a network does between its features and its scores, as one linear map where it is one.
+
+The layers are not read from the code of some library: the network is run, and what it calls after its features is
+written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+# Layers that change nothing in eval mode, or only the shape.
+TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten)
+# How far apart what is classified and the average of the features may be, relative to the largest feature: rounding.
+ROUNDING = 1e-5
+# timm's names of poolings -> what a classifier behind them sees.
+OTHERS = {
+    "token": "a class token",
+    "map": "the output of an attention pooling",
+    "max": "the maximum over the positions",
+    "avgmax": "the mean of average and maximum",
+    "catavgmax": "average and maximum, one after the other",
+    "prr": "the output of an attention pooling",
+}
+
+
+class Step(NamedTuple):
+    """One call of a layer: its name in the network, the layer, and what went in."""
+
+    name: str
+    layer: nn.Module
+    given: Tensor
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} ({type(self.layer).__name__})"
+
+
+@dataclass(frozen=True)
+class Tail:
+    """A classifier on averaged features: `logits = weight z + bias`, in double precision."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; afterwards every module is in the mode it was in."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def watching(network: nn.Module) -> Iterator[list[Step]]:
+    """Writes down every call of a layer of the network that has no parts, or parameters of its own."""
+    steps: list[Step] = []
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def note(layer: nn.Module, given: Any, _: Any) -> None:
+            if given and isinstance(given[0], Tensor):
+                steps.append(Step(name, layer, given[0]))
+
+        return note
+
+    handles = [
+        module.register_forward_hook(hook(name))
+        for name, module in network.named_modules()
+        if name and (not list(module.children()) or list(module.parameters(recurse=False)))
+    ]
+    try:
+        yield steps
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def read_tail(
+    network: nn.Module, features: Callable[[Tensor], Any], as_map: Callable[[Any, int], Tensor], x: Tensor
+) -> tuple[Tail, Tensor]:
+    """What a network does with its features, and its logits.
+
+    Args:
+        network: in eval mode.
+        features: computes the network's features of pictures, by layers of the network.
+        as_map: brings them to `(B, C, h, w)`, given C.
+        x: some pictures.
+
+    Raises:
+        ValueError: the scores are no linear map of the features' average, and why.
+    """
+    with watching(network) as steps:
+        found = features(x)
+        before = len(steps)
+        steps.clear()
+        logits = network(x)
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise ValueError("it returns no scores (B, K), such as a classifier does")
+    after = steps[before:]
+    tail, classified = fold(after)
+    mapped = as_map(found, tail.weight.shape[1])
+    if mapped.shape[2] * mapped.shape[3] == 1:
+        raise ValueError("its last feature map has a single position: name larger pictures (image_size)")
+    average = mapped.mean((2, 3))
+    seen = classified.flatten(1)
+    if seen.shape != average.shape or not close(seen, average):
+        what = OTHERS.get(pool_type(network), "something else")
+        raise ValueError(f"its classifier sees {what} and not the average of its last feature map")
+    return tail, logits
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    """Whether two tensors are the same but for rounding; False where one is not finite."""
+    return bool((found - expected).abs().max() <= ROUNDING * expected.abs().max())
+
+
+def fold(steps: Sequence[Step]) -> tuple[Tail, Tensor]:
+    """The layers after the features as one linear map, and what went into the first of them.
+
+    Raises:
+        ValueError: they are none; it names the layer.
+    """
+    tail: Tail | None = None
+    classified: Tensor | None = None
+    for step in steps:
+        if isinstance(step.layer, TRANSPARENT) or is_pooling(step.layer):
+            continue
+        if has_positions(step.given):
+            raise ValueError(f"{step.title} stands between its feature map and the pooling")
+        found = linear(step.layer)
+        if found is None:
+            raise ValueError(
+                f"{step.title} stands between its average pooling and its scores, so they are no sum over positions"
+            )
+        if tail is None:
+            tail, classified = found, step.given
+        elif found.weight.shape[1] != tail.weight.shape[0]:
+            raise ValueError(f"{step.title} is a second classifier beside its first")
+        else:
+            tail = Tail(found.weight @ tail.weight, found.weight @ tail.bias + found.bias)
+    if tail is None or classified is None or not any(isinstance(step.layer, nn.Linear | nn.Conv2d) for step in steps):
+        raise ValueError("it does not end in a linear classifier")
+    return tail, classified
+
+
+def is_pooling(layer: nn.Module) -> bool:
+    """Whether it is a pooling over all positions, of PyTorch or timm, such as `FastAdaptiveAvgPool`."""
+    return type(layer).__name__.removeprefix("Fast").startswith("Adaptive") and not list(layer.parameters())
+
+
+def has_positions(x: Tensor) -> bool:
+    """Whether it is more than one vector a picture, in whatever order the axes are."""
+    return sum(length > 1 for length in x.shape[1:]) > 1
+
+
+def linear(layer: Any) -> Tail | None:
+    """A layer as a linear map of one vector, in double precision; None if it is another."""
+    if isinstance(layer, nn.Linear) or (
+        isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
+    ):
+        matrix = layer.weight.detach().double().flatten(1)
+        return Tail(matrix, matrix.new_zeros(len(matrix)) if layer.bias is None else layer.bias.detach().double())
+    # (timm's subclasses of batch norm have an activation)
+    if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d) and layer.running_mean is not None:
+        scale = (layer.running_var.double() + layer.eps).rsqrt()
+        shift = torch.zeros_like(scale)
+        if layer.affine:
+            scale, shift = scale * layer.weight.detach().double(), layer.bias.detach().double()
+        return Tail(torch.diag(scale), shift - layer.running_mean.double() * scale)
+    return None
+
+
+def pool_type(network: Any) -> str:
+    """timm's name of a network's pooling, "" where it says none."""
+    for owner in (network, getattr(network, "head", None)):
+        pooling = getattr(owner, "global_pool", None)
+        name = pooling if isinstance(pooling, str) else getattr(pooling, "pool_type", None)
+        if isinstance(name, str):
+            return name
+    return ""
