@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attnpool.backbone import Backbone
     from attnpool.checkpoint import Run
-    from attnpool.convert import convert
+    from attnpool.conversion import convert
     from attnpool.data import Index, ViewOptions, check, read
     from attnpool.evaluation import evaluate
     from attnpool.explain import feature_similarity
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
         AveragePooling,
         BilinearPooling,
         CompactBilinearPooling,
+        CovariancePooling,
         MaxPooling,
         Pooled,
         PoseRegularizedPooling,
+        SaliencyPooling,
     )
     from attnpool.posing import label_pose
     from attnpool.prediction import predict
@@ -41,6 +43,7 @@ __all__ = [
     "Backbone",
     "BilinearPooling",
     "CompactBilinearPooling",
+    "CovariancePooling",
     "Index",
     "MaxPooling",
     "OptimizerOptions",
@@ -48,6 +51,7 @@ __all__ = [
     "PoseRegularizedPooling",
     "Recognizer",
     "Run",
+    "SaliencyPooling",
     "TrainOptions",
     "ViewOptions",
     "check",
@@ -66,7 +70,7 @@ __all__ = [
 _HOME = {
     "attnpool.backbone": ("Backbone",),
     "attnpool.checkpoint": ("Run",),
-    "attnpool.convert": ("convert",),
+    "attnpool.conversion": ("convert",),
     "attnpool.data": ("Index", "ViewOptions", "check", "read"),
     "attnpool.evaluation": ("evaluate",),
     "attnpool.explain": ("feature_similarity",),
@@ -79,9 +83,11 @@ _HOME = {
         "AveragePooling",
         "BilinearPooling",
         "CompactBilinearPooling",
+        "CovariancePooling",
         "MaxPooling",
         "Pooled",
         "PoseRegularizedPooling",
+        "SaliencyPooling",
     ),
     "attnpool.posing": ("label_pose",),
     "attnpool.prediction": ("predict",),

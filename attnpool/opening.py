@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from attnpool.checkpoint import STATE_FILE, Run
 from attnpool.classifiers import classifier, is_classifier
-from attnpool.convert import convert
+from attnpool.conversion import convert
 from attnpool.recognizer import Recognizer
 from attnpool.storage import RUN_FILE
 from attnpool.tf_checkpoint import read_classes, save

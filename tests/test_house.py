@@ -24,7 +24,7 @@ LAYERS = [
     {"pooling", "weights", "backbone", "data", "pose", "playground", "options", "progress", "storage", "feature_store"}
     | {"instances", "standardize", "bn_inception", "resnet_tf", "trunk", "tail", "tf_reader", "tf_names"},
     {"recognizer", "folding", "classifiers"},
-    {"losses", "metrics", "explain", "features", "fusion", "submission", "convert"},
+    {"losses", "metrics", "explain", "features", "fusion", "submission", "conversion"},
     {"checkpoint", "examples", "optimization"},
     {"training", "session", "step", "evaluation", "prediction", "posing", "scoring", "tf_checkpoint"},
     {"opening", "report", "plots", "explaining", "quickstart", "arguments", "recipe", "reproduce", "rows", "tables"},
@@ -40,7 +40,7 @@ ONLY = {
     "trunk": set(),
     "tail": set(),
     "classifiers": {"backbone", "trunk", "weights"},
-    "convert": {"backbone", "classifiers", "recognizer", "tail", "trunk", "weights"},
+    "conversion": {"backbone", "classifiers", "recognizer", "tail", "trunk", "weights"},
     "resnet_tf": set(),
     "tf_names": set(),
     "tf_reader": set(),
