@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, on_grid, project, weighted_mean
+from attnpool.pooling.fused import Activation, activate, attend
 
-Activation = Literal["relu", "sigmoid", "softmax"]
 ACTIVATIONS = ("relu", "sigmoid", "softmax")
 INITS = ("average", "official")
 DROPOUTS = ("pooled", "positions")
@@ -114,36 +114,39 @@ class AttentionalPooling(PoolingHead):
                 if self.beta is not None and self.activation in (None, "relu"):
                     self.beta[:first] = 1
 
-    def saliency(self, x: Tensor) -> Tensor:
-        """Bottom-up maps `h` of features `(B, C, N)`: `(B, P, N)`, or `(B, P*K, N)` if they are per class."""
-        return activate(project(x, self.b, self.beta), self.activation)
-
     def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
         x, grid = self.channels_first(features)
-        h = self.saliency(x)
-        logits = self.score_per_class(x, h) if self.per_class else self.score(x, h)
+        logits, h = self.score_per_class(x) if self.per_class else self.score(x)
         if not maps:
             return Pooled(logits)
         top_down = on_grid(project(x, self.a, self.alpha).unflatten(1, (self.rank, self.num_classes)), grid)
         bottom_up = on_grid(h.unflatten(1, (self.rank, -1)), grid)
         return Pooled(logits, top_down, bottom_up, (top_down * bottom_up).sum(1) / x.shape[2])
 
-    def score(self, x: Tensor, h: Tensor) -> Tensor:
-        """Logits of class-agnostic attention, pooled first and classified after (Eq. 6)."""
-        if self.dropout_on == "positions":
-            z = weighted_mean(F.dropout(x, self.dropout, self.training), h)
+    def score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and bottom-up maps `(B, P, N)` of class-agnostic attention: pooled first, classified after (Eq. 6)."""
+        if self.dropout_on == "positions" and self.dropout and self.training:
+            h = activate(project(x, self.b, self.beta), self.activation)
+            z = weighted_mean(F.dropout(x, self.dropout), h)
         else:
-            z = F.dropout(weighted_mean(x, h), self.dropout, self.training)
-        return classify(z, h, self.a, self.alpha)
+            h, z = attend(x, self.b, self.beta, self.activation)
+            if self.dropout_on == "pooled":
+                z = F.dropout(z, self.dropout, self.training)
+        return classify(z, h, self.a, self.alpha), h
 
-    def score_per_class(self, x: Tensor, h: Tensor) -> Tensor:
-        """Logits when every class has its own bottom-up map: both maps are made, and multiplied (Eq. 8)."""
-        if self.dropout_on == "positions":
-            x = F.dropout(x, self.dropout, self.training)
-        else:  # one mask for all positions drops the same channels of every pooled feature
-            x = F.dropout1d(x, self.dropout, self.training) if self.training and self.dropout else x
-        t = project(x, self.a, self.alpha)
-        return (t * h).mean(2).unflatten(1, (self.rank, self.num_classes)).sum(1)
+    def score_per_class(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and bottom-up maps `(B, P*K, N)` when every class has its own: made, and multiplied (Eq. 8)."""
+        if not (self.dropout and self.training):  # one product makes both
+            bias = None
+            if self.alpha is not None:
+                bias = torch.cat([self.alpha, torch.zeros_like(self.alpha) if self.beta is None else self.beta])
+            t, s = project(x, torch.cat([self.a, self.b]), bias).chunk(2, 1)
+        else:
+            # One mask for all positions drops the same channels of every pooled feature.
+            dropped = F.dropout(x, self.dropout) if self.dropout_on == "positions" else F.dropout1d(x, self.dropout)
+            t, s = project(dropped, self.a, self.alpha), project(x, self.b, self.beta)
+        h = activate(s, self.activation)
+        return (t * h).mean(2).unflatten(1, (self.rank, self.num_classes)).sum(1), h
 
 
 def classify(z: Tensor, h: Tensor, a: Tensor, alpha: Tensor | None) -> Tensor:
@@ -154,14 +157,3 @@ def classify(z: Tensor, h: Tensor, a: Tensor, alpha: Tensor | None) -> Tensor:
     else:  # the sum over terms is a product over P*C
         logits = F.linear(z.flatten(1), a.unflatten(0, (rank, -1)).transpose(0, 1).flatten(1))
     return logits if alpha is None else logits + h.mean(2) @ alpha.unflatten(0, (rank, -1))
-
-
-def activate(maps: Tensor, activation: Activation | None) -> Tensor:
-    """Applies a bottom-up activation, scaled so that a map that prefers nothing is 1 everywhere."""
-    if activation is None:
-        return maps
-    if activation == "relu":
-        return F.relu(maps)
-    if activation == "sigmoid":
-        return 2 * torch.sigmoid(maps)
-    return torch.softmax(maps, -1) * maps.shape[-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -94,14 +94,41 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Linear maps of every position: `(B, C, N)`, `(P, C)` -> `(B, P, N)`, in the order that suits x's memory.
 
     With channels contiguous (NHWC, tokens) this is one matrix product over all positions of the batch; otherwise one
-    product an image, which reads x as it lies. `matmul` would copy x there whenever it needs a gradient, so with fewer
-    maps than positions the weights are repeated instead, whose gradient is the smaller of the two.
+    product an image, which reads x as it lies.
     """
     if channels_contiguous(x):
         return F.linear(x.transpose(1, 2), weight, bias).transpose(1, 2)
-    few = weight.shape[0] < x.shape[2]
-    maps = torch.bmm(weight.expand(x.shape[0], -1, -1), x) if few else torch.matmul(weight, x)
+    x, weight = cast(x, weight)
+    maps = ProjectEach.forward(x, weight) if torch.compiler.is_exporting() else ProjectEach.apply(x, weight)
     return maps if bias is None else maps + bias[:, None]
+
+
+class ProjectEach(torch.autograd.Function):
+    """`X_i W^T` of every image, `(B, C, N)`, `(P, C)` -> `(B, P, N)`.
+
+    Left to autograd, the gradient of the weights would be made for every image, `(B, P, C)`, and added up after, or the
+    features copied into another layout. Here every image's product is added to one matrix.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor) -> Tensor:
+        return torch.bmm(weight.expand(x.shape[0], -1, -1), x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, dmaps: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        dx = dweight = None
+        if ctx.needs_input_grad[0]:
+            dx = torch.bmm(weight.t().expand(x.shape[0], -1, -1), dmaps)
+        if ctx.needs_input_grad[1]:
+            dweight = torch.addbmm(torch.zeros_like(weight), dmaps, x.transpose(1, 2))
+        return dx, dweight
 
 
 def weighted_mean(x: Tensor, maps: Tensor) -> Tensor:
@@ -111,6 +138,15 @@ def weighted_mean(x: Tensor, maps: Tensor) -> Tensor:
     else:
         total = torch.bmm(x, maps.transpose(1, 2)).transpose(1, 2)
     return total / x.shape[2]
+
+
+def cast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Under autocast both in its data type, so that all products of a function that has a backward of its own agree."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:  # which autocast leaves alone
+        return x, weight
+    dtype = torch.get_autocast_dtype(kind)
+    return x.to(dtype), weight.to(dtype)
 
 
 def channels_contiguous(x: Tensor) -> bool:
