@@ -81,9 +81,16 @@ class ModelOptions:
     init: Literal["average", "official"] | None = field(
         default=None, metadata={"help": "start as average pooling, or as the released code (default: average)"}
     )
-    dim: int | None = field(default=None, metadata={"help": "length of the sketch of compact_bilinear (default: 2048)"})
+    dim: int | None = field(
+        default=None,
+        metadata={"help": "length of compact_bilinear's sketch (default: 2048), channels of covariance (default: 256)"},
+    )
     signed_sqrt: bool | None = field(default=None, metadata={"help": "signed square root of the sketch"})
     l2: bool | None = field(default=None, metadata={"help": "sketch divided by its norm"})
+    iterations: int | None = field(default=None, metadata={"help": "of the root of covariance (default: 5)"})
+    saliency: Literal["norm", "centre"] | None = field(
+        default=None, metadata={"help": "map of saliency pooling: the features' norm, or the centre (default: norm)"}
+    )
     instances: Literal["none", "boxes"] = field(
         default="none", metadata={"help": "boxes: the best of the picture and of its persons' boxes counts"}
     )

@@ -142,17 +142,28 @@ def test_a_clip(run: Path, tmp_path: Path) -> None:
         assert one.height < two.height  # one class, shown once
 
 
-def test_a_score_that_is_no_sum_has_no_maps(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "of"),
+    [
+        (
+            {"pooling": "compact_bilinear", "signed_sqrt": True, "dim": 64},
+            "compact_bilinear pooling with signed_sqrt is",
+        ),
+        ({"pooling": "covariance", "dim": 8}, "covariance pooling is"),
+    ],
+)
+def test_a_score_that_is_no_sum_has_no_maps(
+    model: Recognizer, photo: Image.Image, tmp_path: Path, options: dict[str, Any], of: str
+) -> None:
     photo.resize((64, 48)).save(tmp_path / "p.png")
     write_clip(tmp_path / "c.avi", 3)
-    options: dict[str, Any] = {"pooling": "compact_bilinear", "signed_sqrt": True, "dim": 64}
     other = Recognizer(model.backbone, classes=["b", "a"], view=model.view | {"frames": 2}, **options)
     other.save(tmp_path / "run")
     words = ("explain", tmp_path / "run", tmp_path / "p.png", tmp_path / "c.avi", "--out", tmp_path / "out")
     for item in attnpool(*words, "--json").value():
         assert item["panel"] is None
         assert "peak" not in item
-        assert item["note"].startswith("no maps: a score of compact_bilinear pooling with signed_sqrt or l2")
+        assert item["note"].startswith(f"no maps: a score of {of} no sum over positions")
     lines = attnpool(*words).text().splitlines()
     assert ["no maps" in line for line in lines] == [True, True]
     assert not (tmp_path / "out").exists()

@@ -2,8 +2,10 @@
 
 from attnpool.pooling.attentional import AttentionalPooling
 from attnpool.pooling.base import Pooled, PoolingHead
+from attnpool.pooling.covariance import CovariancePooling
 from attnpool.pooling.first_order import AveragePooling, MaxPooling
 from attnpool.pooling.pose import PoseRegularizedPooling
+from attnpool.pooling.saliency import SaliencyPooling
 from attnpool.pooling.second_order import BilinearPooling, CompactBilinearPooling
 
 POOLINGS: dict[str, type[PoolingHead]] = {
@@ -13,6 +15,8 @@ POOLINGS: dict[str, type[PoolingHead]] = {
     "pose": PoseRegularizedPooling,
     "bilinear": BilinearPooling,
     "compact_bilinear": CompactBilinearPooling,
+    "covariance": CovariancePooling,
+    "saliency": SaliencyPooling,
 }
 
 __all__ = [
@@ -21,8 +25,10 @@ __all__ = [
     "AveragePooling",
     "BilinearPooling",
     "CompactBilinearPooling",
+    "CovariancePooling",
     "MaxPooling",
     "Pooled",
     "PoolingHead",
     "PoseRegularizedPooling",
+    "SaliencyPooling",
 ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, on_grid, project
 
 
-class _LinearHead(PoolingHead):
+class LinearHead(PoolingHead):
     """A head whose only parameters are a linear classifier `a (K, C)`, `alpha (K,)`."""
 
     def __init__(self, in_channels: int, num_classes: int, *, dropout: float = 0.0, bias: bool = True) -> None:
@@ -27,7 +27,7 @@ class _LinearHead(PoolingHead):
         return F.linear(F.dropout(pooled, self.dropout, self.training), self.a, self.alpha)
 
 
-class AveragePooling(_LinearHead):
+class AveragePooling(LinearHead):
     """Average pooling and a linear classifier, seen as top-down-only attention (Eq. 1 and 12).
 
     `score_k = 1/N * sum_i t_ki`, with `t_k = X a_k + alpha_k` and the bottom-up map `h = 1`. The top-down maps are the
@@ -63,7 +63,7 @@ class AveragePooling(_LinearHead):
         return Pooled(logits, top_down, bottom_up, top_down[:, 0] / x.shape[2])
 
 
-class MaxPooling(_LinearHead):
+class MaxPooling(LinearHead):
     """Max pooling of every channel over the positions, and a linear classifier.
 
     `score_k = sum_c a_kc * max_i x_ic + alpha_k`. The score is still a sum over positions: channel c gives its part to

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, on_grid, project
 
 # The signed square root is z / sqrt(|z| + this): its slope at 0 stays finite, and rounding of empty bins stays small.
 ROOT_EPS = 1e-8
+# Sketches made at a time: on a CPU what a cache may hold, on a device enough to keep it busy.
+CHUNK_BYTES = {"cpu": 2**24, "other": 2**28}
 
 
 class BilinearPooling(PoolingHead):
@@ -138,25 +142,22 @@ class CompactBilinearPooling(PoolingHead):
         nn.init.normal_(self.weight, std=CLASSIFIER_STD, generator=generator)
         nn.init.zeros_(self.alpha)
 
-    def spectrum(self, x: Tensor) -> Tensor:
-        """Fourier transform of the sketch of every position, `(B, C, N)` -> complex `(B, N, D // 2 + 1)`."""
-        tokens = x.transpose(1, 2)
-        if tokens.dtype in (torch.float16, torch.bfloat16):  # there are no transforms of these
-            tokens = tokens.float()
-        empty = tokens.new_zeros(tokens.shape[0], tokens.shape[1], self.dim)
-        first, second = (
-            torch.fft.rfft(empty.index_add(2, bins, tokens * signs.to(tokens.dtype)))
-            for bins, signs in zip(self.bins, self.signs, strict=True)
-        )
-        return first * second
-
     def sketch(self, x: Tensor) -> Tensor:
         """`psi` of every position, `(B, C, N)` -> `(B, N, D)`."""
-        return torch.fft.irfft(self.spectrum(x), n=self.dim)
+        return torch.fft.irfft(spectrum(tokens_of(x), self.bins, self.signs, self.dim), n=self.dim)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """The mean sketch z before root and norm, `(B, C, N)` -> `(B, D)`."""
+        tokens = tokens_of(x)
+        if torch.compiler.is_compiling():  # the number of images may be left open there, so there is no loop over them
+            total = torch.fft.irfft(spectrum(tokens, self.bins, self.signs, self.dim).sum(1), n=self.dim)
+        else:
+            total = SketchSum.apply(tokens, self.bins, self.signs, self.dim)
+        return total / x.shape[2]
 
     def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
         x, grid = self.channels_first(features)
-        z = torch.fft.irfft(self.spectrum(x).sum(1), n=self.dim) / x.shape[2]
+        z = self.pooled(x)
         if self.signed_sqrt:
             z = z / (z.abs() + ROOT_EPS).sqrt()
         if self.l2:
@@ -165,6 +166,71 @@ class CompactBilinearPooling(PoolingHead):
         if not maps or self.signed_sqrt or self.l2:
             return Pooled(logits)
         return first_order_maps(logits, project(self.sketch(x).transpose(1, 2), self.weight, self.alpha), grid)
+
+
+def tokens_of(x: Tensor) -> Tensor:
+    """`(B, C, N)` -> a view `(B, N, C)`, in single precision or better: there are no Fourier transforms of less."""
+    tokens = x.transpose(1, 2)
+    return tokens.float() if tokens.dtype in (torch.float16, torch.bfloat16) else tokens
+
+
+def spectrum(tokens: Tensor, bins: Tensor, signs: Tensor, dim: int) -> Tensor:
+    """Fourier transform of the sketch of every position, `(B, N, C)` -> complex `(B, N, D // 2 + 1)`."""
+    empty = tokens.new_zeros(tokens.shape[0], tokens.shape[1], dim)
+    first, second = (
+        torch.fft.rfft(empty.index_add(2, at, tokens * sign.to(tokens.dtype)))
+        for at, sign in zip(bins, signs, strict=True)
+    )
+    return first * second
+
+
+class SketchSum(torch.autograd.Function):
+    """The sum of the sketches of all positions, `(B, N, C)` -> `(B, D)`, a few images at a time.
+
+    The sketches of a batch are many times the size of the features (four times at D = 8192 and C = 2048, each of the
+    two, and their transforms again): what is left of the time is getting that memory. Here the count sketches of a
+    few images are made in one buffer, and the backward pass, which keeps the features alone, makes them again:
+    psi is the circular convolution of both, so the gradient of one is the correlation of the other with the sum's.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, bins: Tensor, signs: Tensor, dim: int) -> Tensor:
+        ctx.save_for_backward(tokens, bins, signs)
+        ctx.dim = dim
+        buffer = few_images(tokens, dim)
+        sums = tokens.new_empty(tokens.shape[0], dim // 2 + 1, dtype=tokens.dtype.to_complex())
+        for part, out in zip(tokens.split(len(buffer)), sums.split(len(buffer)), strict=True):
+            first, second = (count_spectrum(part, at, sign, buffer) for at, sign in zip(bins, signs, strict=True))
+            torch.sum(first.mul_(second), 1, out=out)
+        return torch.fft.irfft(sums, n=dim)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        tokens, bins, signs = ctx.saved_tensors
+        buffer = few_images(tokens, ctx.dim)
+        found = torch.empty_like(tokens)
+        sums = torch.fft.rfft(grad).unsqueeze(1)
+        for part, out, of_sum in zip(*(whole.split(len(buffer)) for whole in (tokens, found, sums)), strict=True):
+            first, second = (count_spectrum(part, at, sign, buffer) for at, sign in zip(bins, signs, strict=True))
+            for number, other in enumerate((second, first)):
+                of_sketch = torch.fft.irfft(other.conj_physical_().mul_(of_sum), n=ctx.dim, out=buffer[: len(part)])
+                of_part = of_sketch.gather(2, bins[number].expand(part.shape)) * signs[number].to(part.dtype)
+                out.copy_(of_part) if number == 0 else out.add_(of_part)
+        return found, None, None, None
+
+
+def few_images(tokens: Tensor, dim: int) -> Tensor:
+    """An empty buffer `(images, N, D)` for the sketches of as many images as are worked on at a time."""
+    images = CHUNK_BYTES["cpu" if tokens.device.type == "cpu" else "other"] // (
+        tokens.shape[1] * dim * tokens.element_size()
+    )
+    return tokens.new_empty(min(max(images, 1), tokens.shape[0]), tokens.shape[1], dim)
+
+
+def count_spectrum(part: Tensor, at: Tensor, sign: Tensor, buffer: Tensor) -> Tensor:
+    """Fourier transform of one count sketch, `(b, N, C)` -> complex `(b, N, D // 2 + 1)`; the buffer is overwritten."""
+    return torch.fft.rfft(buffer[: len(part)].zero_().index_add_(2, at, part * sign.to(part.dtype)))
 
 
 def first_order_maps(logits: Tensor, top_down: Tensor, grid: tuple[int, ...]) -> Pooled:

@@ -37,6 +37,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"dim": 16, "l2": True},
         {"dim": 32, "signed_sqrt": True, "l2": True},
     ],
+    "covariance": [{}, {"dim": 4}, {"dim": 3, "iterations": 1}],
+    "saliency": [{}, {"bias": False}],  # the one that needs a grid is in its own test
 }
 
 # One of each structure, for what is slow to check.
@@ -51,6 +53,9 @@ FEW: list[tuple[str, dict[str, Any]]] = [
     ("bilinear", {}),
     ("compact_bilinear", {"dim": 16}),
     ("compact_bilinear", {"dim": 16, "signed_sqrt": True, "l2": True}),
+    ("covariance", {"dim": 4}),
+    ("saliency", {}),
+    ("saliency", {"saliency": "centre"}),
 ]
 FEW += [(key, {}) for key in POOLINGS if key not in OPTIONS]
 ALL = [(key, options) for key in POOLINGS for options in OPTIONS.get(key, [{}])]
@@ -114,7 +119,7 @@ def test_layouts_shapes_and_sums(key: str, options: dict[str, Any], shape: tuple
         assert out.logits.shape == (batch, 4)
         torch.testing.assert_close(out.logits, reference.logits, rtol=0, atol=1e-10)
         assert torch.equal(head(view).logits, out.logits)
-        if mapless(options):
+        if mapless(key, options):
             assert out.top_down is out.bottom_up is out.combined is out.pose is None
             continue
         rank = out.top_down.shape[1]
@@ -143,9 +148,9 @@ def test_layouts_shapes_and_sums(key: str, options: dict[str, Any], shape: tuple
         assert (short.pose is None) == (out.pose is None)
 
 
-def mapless(options: dict[str, Any]) -> bool:
+def mapless(key: str, options: dict[str, Any]) -> bool:
     """Whether the score is no sum over positions, so that there can be no maps."""
-    return bool(options.get("signed_sqrt") or options.get("l2"))
+    return bool(key == "covariance" or options.get("signed_sqrt") or options.get("l2"))
 
 
 REALISTIC = [
@@ -156,6 +161,8 @@ REALISTIC = [
     ("attentional", {"per_class": True, "activation": "sigmoid"}),
     ("pose", {}),
     ("compact_bilinear", {}),
+    ("saliency", {}),
+    ("saliency", {"saliency": "centre"}),
 ]
 
 

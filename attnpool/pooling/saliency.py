@@ -1,0 +1,134 @@
+"""Pooling under a given saliency map: what the paper's Diagnostics propose for a model that is bottom-up only."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attnpool.pooling.base import Pooled, on_grid, project, weighted_mean
+from attnpool.pooling.first_order import LinearHead
+
+SALIENCIES = ("norm", "centre")
+# Standard deviation of the centre's Gaussian, as a part of the side: 0.14 of the middle's weight is left at its ends.
+CENTRE_SIGMA = 0.25
+# A map whose mean is not larger than this is taken for one that is 0 everywhere.
+SMALLEST_MEAN = 1e-18
+
+
+class SaliencyPooling(LinearHead):
+    """Features averaged under a saliency map that is given, not learned, and a linear classifier (bottom-up only).
+
+    `score_k = 1/N * sum_i h_i (x_i . a_k + alpha_k)` with a map h scaled to mean 1: what Eq. 10 and 11 become if the
+    bottom-up map is off the shelf. The paper's Diagnostics suggest it ("limit the spatial region that features are
+    averaged over") because a bottom-up map alone, which knows no classes, has no score of its own; it reports that
+    its experiments were not promising. With h = 1 it is `AveragePooling`.
+
+    A recognizer is trained and scored with one of the maps that need nothing but the features. A picture's own map is
+    an argument of `forward` and, for now, of this head alone:
+    `model.head(model.standardize(model.features(x)), saliency=maps)`; `ap.train` does not read such maps.
+
+    Args:
+        in_channels: C.
+        num_classes: K.
+        dropout: probability of dropping a channel of the pooled features in training.
+        bias: whether the classifier has a bias `alpha`.
+        saliency: the map where none is given. "norm" is the Euclidean norm `|x_i|` of the features at a position (on
+            standardised features, how unusual they are); "centre" is a Gaussian in the middle of the picture with a
+            standard deviation of a quarter of each side, the same for every picture.
+
+    Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output, with P = 1.
+
+    Raises:
+        ValueError: at a wrong number of axes or channels, an unknown saliency, a given map that does not fit or has
+            negative or infinite entries, or "centre" for tokens, of which nobody knows where they lie.
+
+    Source: Girdhar & Ramanan, "Attentional Pooling for Action Recognition", NIPS 2017, Sec. 4, Diagnostics.
+
+    >>> head = SaliencyPooling(8, 3)
+    >>> out = head(torch.randn(2, 8, 7, 7), maps=True, saliency=torch.rand(2, 240, 320))
+    >>> out.bottom_up.shape
+    torch.Size([2, 1, 1, 7, 7])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        dropout: float = 0.0,
+        bias: bool = True,
+        saliency: Literal["norm", "centre"] = "norm",
+    ) -> None:
+        super().__init__(in_channels, num_classes, dropout=dropout, bias=bias)
+        if saliency not in SALIENCIES:
+            raise ValueError(f"unknown saliency {saliency!r}: use one of {', '.join(SALIENCIES)}")
+        self.saliency = saliency
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, saliency={self.saliency}"
+
+    def forward(self, features: Tensor, *, maps: bool = False, saliency: Tensor | None = None) -> Pooled:
+        """Scores features.
+
+        Args:
+            features: `(B, C, H, W)` or `(B, N, C)`.
+            maps: see `Pooled`; `bottom_up` is the map that was used.
+            saliency: where to look, 0 or more: `(B, N)`, or `(B, h, w)` of any size, whose areas are averaged over the
+                cells of the features' grid. Only proportions matter; a map of zeros counts as one of ones.
+        """
+        x, grid = self.channels_first(features)
+        if saliency is not None:
+            h = given_map(saliency, x, grid)
+        elif self.saliency == "norm":
+            h = torch.linalg.vector_norm(x, dim=1, dtype=torch.promote_types(x.dtype, torch.float32))
+        else:
+            h = centre_map(x, grid)
+        h = mean_one(h).unsqueeze(1).to(x.dtype)
+        logits = self.classify(weighted_mean(x, h)[:, 0])
+        if not maps:
+            return Pooled(logits)
+        top_down = on_grid(project(x, self.a, self.alpha), grid).unsqueeze(1)
+        bottom_up = on_grid(h, grid).unsqueeze(1)
+        return Pooled(logits, top_down, bottom_up, (top_down * bottom_up)[:, 0] / x.shape[2])
+
+
+def mean_one(h: Tensor) -> Tensor:
+    """Maps `(B, N)` that are not negative, scaled to mean 1; those of zeros become ones."""
+    mean = h.mean(1, keepdim=True)
+    empty = mean <= SMALLEST_MEAN
+    return torch.where(empty, torch.ones_like(h), h / torch.where(empty, torch.ones_like(mean), mean))
+
+
+def centre_map(x: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """A Gaussian in the middle of the last two axes of the grid, `(B, N)`."""
+    if len(grid) < 2:
+        raise ValueError(
+            "tokens (B, N, C) do not say where the centre is: pass features as (B, C, H, W), or a map with saliency="
+        )
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    rows, columns = (bell(torch.arange(side, device=x.device, dtype=dtype), side) for side in grid[-2:])
+    return (rows[:, None] * columns).expand(x.shape[0], *grid).flatten(1)
+
+
+def bell(at: Tensor, side: int) -> Tensor:
+    """A Gaussian at the middles of the cells `at` of a line of so many."""
+    return torch.exp(-(((at + 0.5) / side - 0.5) / CENTRE_SIGMA).square() / 2)
+
+
+def given_map(saliency: Tensor, x: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """A user's map on the grid of the features, `(B, N)`."""
+    images, _, count = x.shape
+    fits = saliency.ndim in (2, 3) and saliency.shape[0] == images and saliency.shape[1:].numel() > 0
+    if not fits or (saliency.shape[1:].numel() != count and (saliency.ndim == 2 or len(grid) != 2)):
+        wanted = f"({images}, {count})" + (f" or ({images}, h, w)" if len(grid) == 2 else "")
+        raise ValueError(f"saliency is of shape {tuple(saliency.shape)}, these features take {wanted}")
+    # A look at the values waits for the device and would break a graph.
+    if not torch.compiler.is_compiling() and not ((saliency >= 0) & saliency.isfinite()).all():
+        raise ValueError("saliency has negative, infinite or missing entries: a map is of finite numbers, 0 or more")
+    h = saliency.to(x.device, torch.promote_types(x.dtype, torch.float32))
+    if h.ndim == 3 and len(grid) == 2:
+        h = F.adaptive_avg_pool2d(h, grid)
+    return h.flatten(1)
