@@ -15,7 +15,7 @@ from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, on_grid, 
 # The signed square root is z / sqrt(|z| + this): its slope at 0 stays finite, and rounding of empty bins stays small.
 ROOT_EPS = 1e-8
 # Sketches made at a time: on a CPU what a cache may hold, on a device enough to keep it busy.
-CHUNK_BYTES = {"cpu": 2**24, "other": 2**28}
+CHUNK_BYTES = {"cpu": 2**25, "other": 2**28}
 
 
 class BilinearPooling(PoolingHead):

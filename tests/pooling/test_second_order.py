@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attnpool.pooling import BilinearPooling, CompactBilinearPooling
+from attnpool.pooling import BilinearPooling, CompactBilinearPooling, second_order
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -120,6 +120,22 @@ def test_gradients_stay_finite_where_nothing_falls() -> None:
         x.requires_grad_()
         head(x).logits.sum().backward()
         assert torch.isfinite(x.grad).all()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("images", [1, 2, 3, 5, 100])
+def test_a_few_images_at_a_time_are_the_whole_batch(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever of the batch is worked on at a time, and also with features that lie channel by channel."""
+    dim, count = 33, 4
+    monkeypatch.setitem(second_order.CHUNK_BYTES, "cpu", images * dim * count * 8 + 7)
+    head = CompactBilinearPooling(6, 3, dim=dim).double()
+    towards = draw(5, dim, seed=2)
+    for x in (draw(5, 6, count), draw(5, count, 6).transpose(1, 2)):
+        x.requires_grad_()
+        whole = head.sketch(x).mean(1)
+        torch.testing.assert_close(head.pooled(x), whole)
+        ours, theirs = (torch.autograd.grad((z * towards).sum(), x)[0] for z in (head.pooled(x), whole))
+        torch.testing.assert_close(ours, theirs)
+        assert ours.stride() == x.stride()
 
 
 def test_hashes_follow_from_their_seed_and_are_saved() -> None:
