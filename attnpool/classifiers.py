@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,9 @@ def classifier(name: str, weights: str | Path = "pretrained") -> nn.Module:
     named = backbone.pretrained_cfg.get("classifier")
     count = classes_in(state, [named] if isinstance(named, str) else list(named or ()))
     if count is None:
-        raise ValueError(f"{source_of(name, weights)}: holds no classifier, features alone; use weights with classes")
+        raise ValueError(
+            f"{source_of(name, weights)}: holds no classifier of {short}: it is of another network, or features alone"
+        )
     net = timm.create_model(BUNDLED.get(known, short), num_classes=count)
     assign(net, state, source_of(name, weights))
     if known in BUNDLED_PIXELS:
@@ -95,25 +97,27 @@ def classes_in(state: dict[str, torch.Tensor], layers: Sequence[str]) -> int | N
     return len(found[0]) if found else None
 
 
-def names_of(network: Any) -> list[str]:
-    """The names by which a backbone could be built that has the tensors of a network; [] for one of the user's own."""
-    config = getattr(network, "pretrained_cfg", None)
-    if hasattr(network, "forward_features") and isinstance(config, dict):
-        return [config["architecture"]] if config.get("architecture") else []
+def names_of(network: Any) -> Iterator[str]:
+    """The names by which a backbone could be built that has the tensors of a network; none for one of the user's own.
+
+    One after the other, because torchvision's networks do not know their names, and have to be compared.
+    """
+    if hasattr(network, "forward_features"):
+        if name := config_of(network).get("architecture"):
+            yield name
+        return
     if not type(network).__module__.startswith("torchvision.models."):
-        return []
+        return
     import torchvision
 
     shapes = {key: value.shape for key, value in Trunk(network).state_dict().items()}
-    found = []
     for short in torchvision.models.list_models(module=torchvision.models):
         builder = torchvision.models.get_model_builder(short)
         if builder.__module__ == type(network).__module__:
             with _Outline():
                 other = Trunk(torchvision_classifier(short)).state_dict()
             if {key: value.shape for key, value in other.items()} == shapes:
-                found.append(PREFIX + short)
-    return found
+                yield PREFIX + short
 
 
 class _Outline(TorchFunctionMode):
@@ -151,8 +155,8 @@ def view_of(network: Any, image_size: int | None) -> dict[str, Any]:
     return {"image_size": size, "short_side": short_side, "max_width": None}
 
 
-def class_names(network: Any, count: int, given: Sequence[str] | None) -> tuple[str, ...]:
-    """Names of a network's classes: those given, ImageNet's for a network of a library, or numbers.
+def class_names(count: int, given: Sequence[str] | None, *, imagenet: bool) -> tuple[str, ...]:
+    """Names of a network's classes: those given, else ImageNet's if it may be that and there are as many, or numbers.
 
     Raises:
         ValueError: other than `count` names are given.
@@ -161,7 +165,7 @@ def class_names(network: Any, count: int, given: Sequence[str] | None) -> tuple[
         if len(given) != count:
             raise ValueError(f"the network scores {count} classes, and {len(given)} names are given; name each of them")
         return tuple(given)
-    if names_of(network) or config_of(network):
+    if imagenet:
         from timm.data import ImageNetInfo, infer_imagenet_subset
 
         if subset := infer_imagenet_subset({"num_classes": count}):

@@ -7,7 +7,8 @@ and nothing has to be learned: the top-down maps are the network's class activat
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -72,7 +73,8 @@ def convert(
     if isinstance(network, Recognizer):
         return of_recognizer(network, classes, head, freeze_backbone)
     names = names_of(network)
-    label = next(iter(names), type(network).__name__)
+    name = next(names, None)
+    label = name or type(network).__name__
     parameter = next(network.parameters(), torch.empty(0))
     if parameter.dtype != torch.float32:
         raise ValueError(f"{label}: its weights are {parameter.dtype}; convert it in float32: network.float()")
@@ -100,10 +102,17 @@ def convert(
                 f"an average pooling and a linear classifier ({reason[:120]})"
             ) from error
         apart = 0.0
-        for backbone in copies(source, names, tail.weight.shape[1], (mean, std), frozen=freeze_backbone):
+        for backbone in copies(
+            source,
+            label,
+            chain([name] if name else [], names),
+            tail.weight.shape[1],
+            (mean, std),
+            frozen=freeze_backbone,
+        ):
             model = Recognizer(
                 backbone,
-                classes=class_names(network, len(tail.bias), classes),
+                classes=class_names(len(tail.bias), classes, imagenet=name is not None),
                 task=task,
                 scores="softmax" if task == "single" else "sigmoid",
                 standardize=False,
@@ -184,7 +193,9 @@ def difference(found: Tensor, expected: Tensor) -> float:
     return apart if apart == apart else float("inf")
 
 
-def copies(source: Any, names: Sequence[str], channels: int, pixels: Any, *, frozen: bool) -> Iterator[Backbone]:
+def copies(
+    source: Any, label: str, names: Iterable[str], channels: int, pixels: Any, *, frozen: bool
+) -> Iterator[Backbone]:
     """Backbones with a network's weights: by each of the names that it may have, and last as it stands in memory.
 
     What is built by name can be saved and loaded. A network that was built with options of its own may have the tensors
@@ -207,4 +218,4 @@ def copies(source: Any, names: Sequence[str], channels: int, pixels: Any, *, fro
     net = copy.deepcopy(source)
     if hasattr(net, "reset_classifier"):  # timm's: its classifier is no part of a backbone
         net.reset_classifier(0)
-    yield Backbone.around(net, type(source).__name__, channels, *pixels, frozen=frozen)
+    yield Backbone.around(net, label, channels, *pixels, frozen=frozen)

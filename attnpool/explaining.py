@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def explain_files(
         ValueError: a file cannot be read, or the class is unknown. Nothing is written before all could be read.
     """
     if chosen is not None and chosen not in model.classes:
-        raise ValueError(f"unknown class {chosen!r}: use one of {', '.join(model.classes)}")
+        raise ValueError(f"unknown class {chosen!r}: use one of {some_of(model.classes, chosen)}")
     paths = [Path(file) for file in files]
     for path in paths:
         look(model, path)
@@ -132,6 +133,14 @@ def explain_files(
         entry["predictions"] = prediction.to_json()["predictions"][:5]
         explained.append(entry | ({"note": note} if note else {}))
     return explained
+
+
+def some_of(classes: Sequence[str], wanted: str) -> str:
+    """All classes, or of many those that are most like the one that was wanted."""
+    if len(classes) <= 50:
+        return ", ".join(classes)
+    near = [name for name in classes if wanted.lower() in name.lower()] or get_close_matches(wanted, classes, cutoff=0)
+    return f"{', '.join(near[:5])} or the other {len(classes) - len(near[:5])}"
 
 
 def highest(prediction: Prediction, seen: Clip, label: int) -> dict[str, Any]:
