@@ -159,6 +159,15 @@ def test_options_of_second_order_pooling(tmp_path: Path, photos: Path) -> None:
     assert about["model"]["head_options"] == {"dim": 32, "signed_sqrt": True, "l2": True}
     refused(attnpool(*words, "--dim", 0, "--out", tmp_path / "b"), "dim must be at least 1")
     refused(attnpool(*words, "--rank", 2, "--out", tmp_path / "b"), "compact_bilinear pooling has no option rank")
+    words[-1] = "covariance"
+    attnpool(*words, "--dim", 8, "--iterations", 3, "--out", tmp_path / "c").text()
+    about = json.loads((tmp_path / "c" / "run.json").read_text())
+    assert about["model"]["head_options"] == {"dim": 8, "iterations": 3}
+    refused(attnpool(*words, "--iterations", 0, "--out", tmp_path / "b"), "dim and iterations must be at least 1")
+    words[-1] = "saliency"
+    attnpool(*words, "--saliency", "centre", "--out", tmp_path / "d").text()
+    about = json.loads((tmp_path / "d" / "run.json").read_text())
+    assert about["model"]["head_options"] == {"saliency": "centre"}
 
 
 def test_recipe_names_every_flag_but_its_own() -> None:

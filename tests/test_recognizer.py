@@ -170,6 +170,8 @@ def equal(ours: Pooled, theirs: Pooled) -> bool:
         {"pooling": "pose", "standardize": True},
         {"pooling": "bilinear"},
         {"pooling": "compact_bilinear", "dim": 64, "signed_sqrt": True, "l2": True},
+        {"pooling": "covariance", "dim": 16, "iterations": 3},
+        {"pooling": "saliency", "saliency": "centre"},
     ],
     ids=str,
 )
