@@ -1,6 +1,6 @@
 """How far a converted checkpoint's numbers are from TensorFlow's, for every variant and several sizes of pictures.
 
-    make .venv-tf/.ready && python benchmarks/tensorflow.py
+    make .venv-tf/.ready && python benchmarks/tf_checkpoints.py
 
 TensorFlow runs the released network with seeded weights (`tests/tf_network.py`), writes its checkpoints and its
 results; `convert_tf` makes runs of the checkpoints. Prints the largest difference of each output, relative to the
