@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from attnpool.backbone import Backbone
 from attnpool.classifiers import class_names, names_of, pixels_of, view_of
 from attnpool.recognizer import Recognizer
+from attnpool.standardize import PooledNorm
 from attnpool.tail import Tail, evaluating, read_tail
 from attnpool.trunk import Trunk
 from attnpool.weights import LoadReport
@@ -44,9 +45,10 @@ def convert(
     `x_i . a_k + alpha_k` are the network's class activation maps (Eq. 12). Terms 2..P start at 0.
 
     The network is run on random pictures to see what it does between its features and its scores. Dropout, flattening
-    and batch norms there become part of `a` and `alpha`. Anything else, such as the layer norm of ConvNeXt or the
-    further layer of MobileNetV3, works on the pooled vector, so that the score is no sum over positions; it is refused.
-    The result is compared with the network before it is returned. It is a copy: the network stays as it is.
+    and batch norms there become part of `a` and `alpha`. A layer norm of the average, as in ConvNeXt, is one shift and
+    one scale a picture, which features can be given before they are pooled (`PooledNorm`). Anything else, such as the
+    activation of MobileNetV3, makes the score no sum over positions; it is refused. The result is compared with the
+    network before it is returned. It is a copy: the network stays as it is.
 
     Args:
         network: a classifier of timm or torchvision, trained or not, with any number of classes; another network whose
@@ -60,7 +62,7 @@ def convert(
         freeze_backbone: False to train all of it, see `Backbone`.
 
     Returns:
-        A recognizer in eval mode, without `Standardize`, which scores pixels as the network does behind the
+        A recognizer in eval mode, with no `Standardize`, which scores pixels as the network does behind the
         normalisation that it was trained with (timm's `pretrained_cfg`, torchvision's for ImageNet).
 
     Raises:
@@ -115,11 +117,13 @@ def convert(
                 classes=class_names(len(tail.bias), classes, imagenet=name is not None),
                 task=task,
                 scores="softmax" if task == "single" else "sigmoid",
-                standardize=False,
+                standardize=False if tail.eps is None else "pooled",
                 view=view,
                 **chosen(head),
-            ).to(parameter.device)
-            put(model, tail)
+            )
+            if isinstance(model.standardize, PooledNorm) and tail.eps is not None:
+                model.standardize.eps.fill_(tail.eps)
+            put(model.to(parameter.device), tail)
             apart = difference(model.eval()(x).logits, logits)
             if apart <= TOLERANCE:
                 return model

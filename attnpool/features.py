@@ -24,7 +24,8 @@ from attnpool.data.people import Joints, people_of, person_boxes
 from attnpool.feature_store import FeatureStore
 from attnpool.folding import folded
 from attnpool.progress import bar
-from attnpool.recognizer import Recognizer, Standardize
+from attnpool.recognizer import Recognizer
+from attnpool.standardize import Standardize
 from attnpool.storage import cache_folder, versions
 
 FORMAT = 2
@@ -286,8 +287,7 @@ def statistics(features: Features) -> tuple[Tensor, Tensor]:
         squares += x.square().sum(0, dtype=torch.float64)
         count += x.shape[0]
     mean = total / count
-    std = (squares / count - mean**2).clamp_min(0).sqrt()
-    return mean.float(), std.float()
+    return mean.float(), (squares / count - mean**2).clamp_min(0).sqrt().float()
 
 
 def standardize(model: Recognizer, features: Features) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attnpool.backbone import Backbone
 from attnpool.instances import Boxes, Instances, pool_instances
 from attnpool.pooling import POOLINGS, Pooled, PoolingHead
-from attnpool.standardize import Standardize
+from attnpool.standardize import kind_of, make
 from attnpool.storage import (
     FORMAT,
     RUN_FILE,
@@ -42,8 +42,8 @@ class Recognizer(nn.Module):
             suggests. A model of several labels that is trained by a softmax loss has its scores from a softmax, too.
         weights: see `Backbone`.
         freeze_backbone: train the head alone, see `Backbone`. (A `Backbone` that is passed in keeps its own setting.)
-        standardize: standardise the features with fixed statistics before pooling (see `Standardize`); by default
-            if the backbone is frozen.
+        standardize: standardise the features with fixed statistics before pooling (see `Standardize`), by default if
+            the backbone is frozen; "pooled": picture by picture (`PooledNorm`).
         view: how pictures are brought to the network's input, in the terms of `data.ViewOptions` (image_size,
             short_side, max_width); kept here because it belongs to the trained model.
         seed: of the head's initial weights, and the backbone's if they are random.
@@ -80,7 +80,7 @@ class Recognizer(nn.Module):
         scores: Literal["softmax", "sigmoid"] | None = None,
         weights: str | Path = "pretrained",
         freeze_backbone: bool = True,
-        standardize: bool | None = None,
+        standardize: bool | Literal["pooled"] | None = None,
         view: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
@@ -111,7 +111,7 @@ class Recognizer(nn.Module):
         )
         channels = self.backbone.out_channels
         fixed = self.backbone.frozen if standardize is None else standardize
-        self.standardize: nn.Module = Standardize(channels) if fixed else nn.Identity()
+        self.standardize: nn.Module = make(fixed, channels)
         self.head: PoolingHead = head_class(channels, len(self.classes), **self.head_options)
         self.head.reset_parameters(torch.Generator().manual_seed(seed))
 
@@ -179,7 +179,7 @@ class Recognizer(nn.Module):
             "freeze_backbone": self.backbone.frozen,
             "pooling": self.pooling,
             "head_options": self.head_options,
-            "standardize": isinstance(self.standardize, Standardize),
+            "standardize": kind_of(self.standardize),
             "view": self.view,
             "pixels": {"mean": list(self.backbone.mean), "std": list(self.backbone.std)},
             **({} if self.backbone.in_channels == 3 else {"in_channels": self.backbone.in_channels}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -29,3 +31,36 @@ class Standardize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # x * s + (-m s) in one pass over the features
         return torch.addcmul((-self.mean * self.scale)[:, None, None], x, self.scale[:, None, None])
+
+
+class PooledNorm(nn.Module):
+    """Features on the scale of their average, picture by picture: `(x_i - m) / s`, on axis 1.
+
+    `m` and `s` are the mean and the deviation `sqrt(var + eps)` over the channels of `z = 1/N * sum_i x_i`. The average
+    of what comes out is the layer norm of z, so a classifier behind a layer norm of averaged features is average
+    pooling of these. They have no parameters: a layer norm's own are part of the classifier.
+    """
+
+    eps: Tensor
+
+    def __init__(self, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.register_buffer("eps", torch.tensor(eps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        average = x.mean((2, 3), keepdim=True)
+        scale = (average.var(1, keepdim=True, unbiased=False) + self.eps).rsqrt()
+        # x * s + (-m s) in one pass over the features
+        return torch.addcmul(-average.mean(1, keepdim=True) * scale, x, scale)
+
+
+def make(kind: bool | Literal["pooled"], channels: int) -> nn.Module:
+    """What stands between backbone and head: fixed statistics (True), those of each picture ("pooled"), or nothing."""
+    if kind == "pooled":
+        return PooledNorm()
+    return Standardize(channels) if kind else nn.Identity()
+
+
+def kind_of(module: nn.Module) -> bool | Literal["pooled"]:
+    """What `make` makes it of."""
+    return "pooled" if isinstance(module, PooledNorm) else isinstance(module, Standardize)

@@ -43,10 +43,14 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Tail:
-    """A classifier on averaged features: `logits = weight z + bias`, in double precision."""
+    """A classifier on averaged features: `logits = weight z + bias`, in double precision.
+
+    With `eps`, z is first normalised over its channels: `(z - mean(z)) / sqrt(var(z) + eps)`, a layer norm.
+    """
 
     weight: Tensor
     bias: Tensor
+    eps: float | None = None
 
 
 @contextmanager
@@ -111,7 +115,7 @@ def read_tail(
     tail, classified = fold(after)
     mapped = as_map(found, tail.weight.shape[1])
     if mapped.shape[2] * mapped.shape[3] == 1:
-        raise ValueError("its last feature map has a single position: name larger pictures (image_size)")
+        raise ValueError("its features have a single position: a class token, or pictures are too small (image_size)")
     average = mapped.mean((2, 3))
     seen = classified.flatten(1)
     if seen.shape != average.shape or not close(seen, average):
@@ -128,11 +132,13 @@ def close(found: Tensor, expected: Tensor) -> bool:
 def fold(steps: Sequence[Step]) -> tuple[Tail, Tensor]:
     """The layers after the features as one linear map, and what went into the first of them.
 
+    Where several classifiers have the same input, as in distilled networks, theirs is the mean score.
+
     Raises:
         ValueError: they are none; it names the layer.
     """
-    tail: Tail | None = None
-    classified: Tensor | None = None
+    tails: list[Tail] = []
+    classified = torch.empty(0)
     for step in steps:
         if isinstance(step.layer, TRANSPARENT) or is_pooling(step.layer):
             continue
@@ -143,15 +149,22 @@ def fold(steps: Sequence[Step]) -> tuple[Tail, Tensor]:
             raise ValueError(
                 f"{step.title} stands between its average pooling and its scores, so they are no sum over positions"
             )
-        if tail is None:
-            tail, classified = found, step.given
-        elif found.weight.shape[1] != tail.weight.shape[0]:
-            raise ValueError(f"{step.title} is a second classifier beside its first")
+        if not tails or (step.given.shape == classified.shape and torch.equal(step.given, classified)):
+            classified = step.given
+            tails.append(found)
+        elif found.eps is not None:
+            raise ValueError(f"{step.title} is a layer norm of something else than its average features")
+        elif found.weight.shape[1] != tails[-1].weight.shape[0]:
+            raise ValueError(f"{step.title} is a classifier of other features, beside its first")
         else:
-            tail = Tail(found.weight @ tail.weight, found.weight @ tail.bias + found.bias)
-    if tail is None or classified is None or not any(isinstance(step.layer, nn.Linear | nn.Conv2d) for step in steps):
+            first = tails.pop()
+            tails.append(Tail(found.weight @ first.weight, found.weight @ first.bias + found.bias, first.eps))
+    if not any(isinstance(step.layer, nn.Linear | nn.Conv2d) for step in steps):
         raise ValueError("it does not end in a linear classifier")
-    return tail, classified
+    if len({(tail.weight.shape, tail.eps) for tail in tails}) > 1:
+        raise ValueError("it has classifiers of several kinds")
+    weight, bias = (torch.stack([getattr(tail, name) for tail in tails]).mean(0) for name in ("weight", "bias"))
+    return Tail(weight, bias, tails[0].eps), classified
 
 
 def is_pooling(layer: nn.Module) -> bool:
@@ -165,19 +178,25 @@ def has_positions(x: Tensor) -> bool:
 
 
 def linear(layer: Any) -> Tail | None:
-    """A layer as a linear map of one vector, in double precision; None if it is another."""
+    """A layer as a map of one vector, linear but for a normalisation (`Tail.eps`); None if it is another."""
     if isinstance(layer, nn.Linear) or (
         isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
     ):
-        matrix = layer.weight.detach().double().flatten(1)
-        return Tail(matrix, matrix.new_zeros(len(matrix)) if layer.bias is None else layer.bias.detach().double())
+        matrix = layer.weight.detach().cpu().double().flatten(1)
+        return Tail(matrix, matrix.new_zeros(len(matrix)) if layer.bias is None else layer.bias.detach().cpu().double())
+    if isinstance(layer, nn.LayerNorm) and len(layer.normalized_shape) == 1:
+        channels = layer.normalized_shape[0]
+        ones = torch.ones(channels, dtype=torch.float64)
+        scale = ones if layer.weight is None else layer.weight.detach().cpu().double()
+        shift = torch.zeros_like(scale) if layer.bias is None else layer.bias.detach().cpu().double()
+        return Tail(torch.diag(scale), shift, layer.eps)
     # (timm's subclasses of batch norm have an activation)
     if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d) and layer.running_mean is not None:
-        scale = (layer.running_var.double() + layer.eps).rsqrt()
+        scale = (layer.running_var.cpu().double() + layer.eps).rsqrt()
         shift = torch.zeros_like(scale)
         if layer.affine:
-            scale, shift = scale * layer.weight.detach().double(), layer.bias.detach().double()
-        return Tail(torch.diag(scale), shift - layer.running_mean.double() * scale)
+            scale, shift = scale * layer.weight.detach().cpu().double(), layer.bias.detach().cpu().double()
+        return Tail(torch.diag(scale), shift - layer.running_mean.cpu().double() * scale)
     return None
 
 

@@ -15,8 +15,9 @@ from attnpool.features import extract, standardize
 from attnpool.losses import resolve_loss
 from attnpool.optimization import resolve, start_at_priors
 from attnpool.options import OptimizerOptions, TrainOptions
-from attnpool.recognizer import Recognizer, Standardize
+from attnpool.recognizer import Recognizer
 from attnpool.session import Session
+from attnpool.standardize import Standardize
 from attnpool.storage import RUN_FILE
 
 

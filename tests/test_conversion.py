@@ -27,12 +27,19 @@ CONVERT = {
     "pvt_v2_b0": (64, "head"),
     "xception41": (96, "head.fc"),
 }
+# Those with a layer norm of the average, and what it is called.
+NORMED = {
+    "convnext_atto": (64, "head.norm", "head.fc"),
+    "vit_little_patch16_reg1_gap_256": (256, "fc_norm", "head"),
+    "torchvision:convnext_tiny": (64, "classifier.0", "classifier.2"),
+}
 BETWEEN = "stands between its average pooling and its scores, so they are no sum over positions"
 REFUSE = {
     "mobilenetv3_small_050": f"act2 (Hardswish) {BETWEEN}",
-    "convnext_atto": f"head.norm (LayerNorm2d) {BETWEEN}",
+    "ghostnet_050": f"act2 (ReLU) {BETWEEN}",
+    "inception_next_atto": f"head.act (GELU) {BETWEEN}",
     "vit_tiny_patch16_224": "its classifier sees a class token and not the average of its last feature map",
-    "levit_128s": "head_dist.bn (BatchNorm1d) is a second classifier beside its first",
+    "crossvit_tiny_240": "head.1 (Linear) is a classifier of other features, beside its first",
 }
 TORCHVISION = {
     "resnet18": "fc",
@@ -45,7 +52,6 @@ TORCHVISION = {
 }
 TORCHVISION_REFUSES = {
     "mobilenet_v3_small": f"classifier.1 (Hardswish) {BETWEEN}",
-    "convnext_tiny": f"classifier.0 (LayerNorm2d) {BETWEEN}",
     "vit_b_16": "its classifier sees a class token",
     "squeezenet1_0": "classifier.1 (Conv2d) stands between its feature map and the pooling",
 }
@@ -113,6 +119,51 @@ def test_families_of_torchvision(name: str, tmp_path: Path) -> None:
         assert torch.equal(loaded(x).logits, model(x).logits)
 
 
+@pytest.mark.parametrize("name", NORMED)
+def test_a_layer_norm_of_the_average(name: str, tmp_path: Path) -> None:
+    """One shift and one scale a picture: maps of features that have it still add up to the score."""
+    size, norm, classifier = NORMED[name]
+    net = network(name)
+    with torch.no_grad():
+        layer = net.get_submodule(norm)
+        layer.weight.uniform_(0.5, 1.5)
+        layer.bias.normal_()
+    model = ap.convert(net, image_size=size, rank=2)
+    x = 3 * noise(size)
+    with torch.inference_mode():
+        logits = net(x)
+        out = model(x, maps=True)
+        features = model.backbone(x).double()
+    same(out.logits, logits)
+    assert out.combined is not None
+    assert out.top_down is not None
+    same(out.combined.sum((-2, -1)), logits)
+    average = features.mean((2, 3), keepdim=True)
+    shift, scale = average.mean(1, keepdim=True), (average.var(1, correction=0, keepdim=True) + layer.eps).sqrt()
+    last = net.get_submodule(classifier)
+    normed = (features - shift) / scale * layer.weight.detach().double()[:, None, None]
+    normed = normed + layer.bias.detach().double()[:, None, None]
+    expected = torch.einsum("kc,bchw->bkhw", last.weight.detach().double(), normed)
+    expected = expected + last.bias.detach().double()[:, None, None]
+    torch.testing.assert_close(out.top_down[:, 0].double(), expected, rtol=1e-4, atol=1e-4)
+    assert model.describe()["standardize"] == "pooled"
+    loaded = ap.Recognizer.load(model.save(tmp_path / "run"))
+    with torch.inference_mode():
+        assert torch.equal(loaded(x).logits, out.logits)
+
+
+@pytest.mark.parametrize(("name", "size"), [("levit_128s", 224), ("efficientformer_l1", 224)])
+def test_two_classifiers_of_the_same_average(name: str, size: int) -> None:
+    """Distilled networks: the mean of both is one classifier."""
+    net = network(name)
+    model = ap.convert(net)
+    x = noise(size)
+    with torch.inference_mode():
+        same(model(x).logits, net(x))
+        net.head_dist.register_forward_hook(lambda *_: torch.zeros(2, CLASSES))
+        assert (net(x) - model(x).logits).abs().max() > 0.1  # the second one counts
+
+
 def refused(net: nn.Module, line: str, **options: Any) -> None:
     with pytest.raises(ValueError) as caught:
         ap.convert(net, **options)
@@ -139,10 +190,17 @@ def test_what_cannot_be_converted_of_torchvision(name: str) -> None:
 def test_vits_that_are_pooled_by_the_average() -> None:
     """With a layer norm behind the pooling or, as its author may choose, before it."""
     name = "vit_tiny_patch16_224"
-    line = f"{name}: cannot be converted: fc_norm (LayerNorm) {BETWEEN}"
-    refused(network(name, global_pool="avg"), line)
+    net = network(name, global_pool="avg")
+    model = ap.convert(net)
+    x = noise(224)
+    with torch.inference_mode():
+        same(model(x).logits, net(x))
+    with pytest.raises(ValueError, match=f"{name}: cannot be saved as a run"):  # it is not what the name means
+        model.describe()
     net = network(name, global_pool="avg", fc_norm=False)
-    check(net, ap.convert(net), noise(224), net.head)
+    model = ap.convert(net)
+    check(net, model, x, net.head)
+    assert model.describe()["backbone"] == name
 
 
 def test_other_poolings() -> None:
@@ -153,7 +211,7 @@ def test_other_poolings() -> None:
 
 
 def test_one_position_cannot_tell_poolings_apart() -> None:
-    with pytest.raises(ValueError, match=r"a single position: name larger pictures \(image_size\)"):
+    with pytest.raises(ValueError, match=r"a single position: a class token, or pictures are too small \(image_size\)"):
         ap.convert(network("resnet10t", global_pool="max"), image_size=32)
 
 

@@ -40,7 +40,7 @@ ONLY = {
     "trunk": set(),
     "tail": set(),
     "classifiers": {"backbone", "trunk", "weights"},
-    "conversion": {"backbone", "classifiers", "recognizer", "tail", "trunk", "weights"},
+    "conversion": {"backbone", "classifiers", "recognizer", "standardize", "tail", "trunk", "weights"},
     "resnet_tf": set(),
     "tf_names": set(),
     "tf_reader": set(),

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from attnpool.backbone import Backbone
 from attnpool.pooling import POOLINGS, Pooled
-from attnpool.recognizer import FORMAT, RUN_FILE, WEIGHTS_FILE, Recognizer, Standardize, check_pooling
+from attnpool.recognizer import FORMAT, RUN_FILE, WEIGHTS_FILE, Recognizer, check_pooling
+from attnpool.standardize import Standardize
 
 CLASSES = ["drinking", "calling", "riding a bike"]
 
