@@ -28,6 +28,7 @@ from attnpool.conversion import difference
 from attnpool.trunk import torchvision_classifier
 
 LOOKED_AT = 6  # networks of a family whose sizes are compared
+LARGEST = 120e6  # parameters; families whose smallest has more are left out
 CLASSES = 10
 
 
@@ -48,8 +49,8 @@ def build(library: str, name: str) -> Any:
     return torchvision_classifier(name, CLASSES)
 
 
-def smallest(library: str, names: list[str]) -> str:
-    """The network with the fewest parameters among some of a family."""
+def smallest(library: str, names: list[str]) -> str | None:
+    """The network with the fewest parameters among some of a family; None if that is too large."""
     sizes = {}
     for name in names[:: -(-len(names) // LOOKED_AT)]:
         try:
@@ -57,7 +58,10 @@ def smallest(library: str, names: list[str]) -> str:
                 sizes[name] = sum(p.numel() for p in build(library, name).parameters())
         except (NotImplementedError, RuntimeError):  # some compute with tensors while they are built
             continue
-    return min(sizes, key=lambda name: sizes[name]) if sizes else names[0]
+    if not sizes:
+        return names[0]
+    found = min(sizes, key=lambda name: sizes[name])
+    return found if sizes[found] <= LARGEST else None
 
 
 def randomise(network: nn.Module, generator: torch.Generator) -> None:
@@ -96,7 +100,9 @@ def reason(why: str) -> str:
     for words, kind in (
         ("class token", "a class token is classified"),
         ("between its feature map", "layers between the feature map and the pooling"),
-        ("second classifier", "several classifiers"),
+        ("classifier of other features", "several classifiers, of different features"),
+        ("several kinds", "several classifiers, of different features"),
+        ("single position", "a class token is classified"),
         ("attention pooling", "attention pooling already"),
         ("something else", "what is classified is no average of the last feature map"),
     ):
@@ -113,7 +119,8 @@ def table(results: list[dict[str, Any]]) -> str:
         "Made by `python benchmarks/convert.py --json docs/benchmarks/convert.json --table docs/benchmarks/convert.md`"
         "; what is done stands in [convert.md](../convert.md).",
         "",
-        "One network of every family, which is a file of the library; random weights.",
+        "One network of every family, which is a file of the library; random weights. Families whose smallest network "
+        f"has more than {LARGEST / 1e6:.0f} million parameters are left out.",
         "",
     ]
     for library in ("timm", "torchvision"):
@@ -147,6 +154,9 @@ def main() -> None:
     results = []
     for (library, family), names in sorted(families().items()):
         name = smallest(library, names)
+        if name is None:
+            print(f"{family}: left out, too large", flush=True)
+            continue
         results.append({"library": library, "family": family, "network": name} | outcome(library, name))
         print(results[-1], flush=True)
     versions = {"timm": timm.__version__, "torchvision": torchvision.__version__, "torch": torch.__version__}
