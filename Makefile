@@ -47,7 +47,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python benchmarks/pooling.py
+	$(BIN)/attnpool benchmark pooling
 
 clean:
 	rm -rf $(VENV) $(TF_VENV) $(POSE_VENV) runs

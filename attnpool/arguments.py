@@ -169,3 +169,23 @@ def clips_in(folder: Path) -> list[Path]:
     if not clips:
         raise ValueError(f"{folder}: no clips in this folder; name videos, or folders of frames (image_00001.jpg)")
     return clips
+
+
+def add_benchmark(parser: argparse.ArgumentParser) -> None:
+    """The arguments of both benchmarks; what was not given is None."""
+    add = parser.add_argument
+    add("what", choices=("pooling", "training"), help="pooling: every head; training: whole steps, and cached features")
+    add("--quick", action="store_true", help="small sizes, only to see that it works")
+    add("--rounds", type=int, metavar="N", help="in which all take turns (default: 7; training: 5; quick: 2)")
+    add("--threads", type=int, metavar="N", help="of PyTorch (default: as many as it uses)")
+    add("--out", type=Path, metavar="DIR", help="folder for the figures: .json, .md and .png")
+    add = parser.add_argument_group("pooling").add_argument
+    add("--heads", nargs="+", metavar="NAME", help="keys of attnpool.POOLINGS, or timm (default: all)")
+    add("--layouts", nargs="+", metavar="NAME", help="of NCHW, NHWC and tokens (default: all)")
+    add("--device", choices=("cpu", "cuda"), help="where (default: cpu)")
+    add("--compile", action="store_true", default=None, help="also time every head compiled by inductor")
+    add = parser.add_argument_group("training").add_argument
+    add("--backbone", metavar="NAME", help="a timm name (default: resnet50)")
+    add("--image-size", type=int, metavar="PX", help="side of the pictures (default: 224)")
+    add("--batch-size", type=int, metavar="N", help="pictures a step (default: 32)")
+    add("--pooling", metavar="NAME", help="a key of attnpool.POOLINGS (default: attentional)")

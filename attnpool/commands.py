@@ -168,6 +168,13 @@ def reproduce(args: argparse.Namespace) -> Result:
     return made.results, made.text()
 
 
+def benchmark(args: argparse.Namespace) -> Result:
+    from attnpool.benchmark.command import run
+
+    made = run(args)
+    return made.results, made.text()
+
+
 def predict(args: argparse.Namespace) -> Result:
     from attnpool.opening import open_model
     from attnpool.prediction import predict as run_prediction

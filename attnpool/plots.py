@@ -195,6 +195,43 @@ def comparison_plot(per_class: Mapping[str, np.ndarray], classes: Sequence[str])
     return _render(figure)
 
 
+def ratio_plot(values: Mapping[str, Mapping[str, float]], rows: Mapping[str, bool], label: str) -> bytes:
+    """Multiples of a common base on a logarithmic axis: a line of dots a row, the base at 1.
+
+    Args:
+        values: series -> row -> multiple; a row may lack in a series.
+        rows: their names in order, and which are drawn bold: ours.
+        label: of the axis.
+
+    Returns:
+        A PNG.
+    """
+    names = _inches([_short(name, 60) for name in rows], 9)
+    top = 0.5
+    figure = Figure(figsize=(names + 6.6, top + 0.3 * len(rows) + 0.75), dpi=160, facecolor="white")
+    axes = _axes(figure, names, top, 6.3, 0.3 * len(rows))
+    at = {name: number for number, name in enumerate(rows)}
+    for i, (series, found) in enumerate(values.items()):
+        y = [at[name] + (i - (len(values) - 1) / 2) * 0.2 for name in found]
+        axes.plot(
+            list(found.values()), y, "o", color=HEAD_COLOURS[i + 1], markersize=5, label=series, markeredgewidth=0
+        )
+    axes.set_xscale("log")
+    axes.axvline(1, color=SOFT, linewidth=1, zorder=0)
+    axes.hlines([n + 0.5 for n in range(len(rows) - 1)], *axes.get_xlim(), color=LINE, linewidth=0.6, zorder=0)
+    axes.margins(x=0)
+    axes.set_yticks(range(len(rows)), [_short(name, 60) for name in rows], fontsize=9, parse_math=False)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel(f"{label} (bold: attnpool)", fontsize=9, color=SOFT)
+    _plain(axes)
+    for text, ours in zip(axes.get_yticklabels(), rows.values(), strict=True):
+        text.set_fontweight("bold" if ours else "normal")
+        text.set_color(INK if ours else SOFT)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, frameon=False, fontsize=9.5, handletextpad=0.2)
+    return _render(figure)
+
+
 def _plain(axes: Axes) -> None:
     axes.tick_params(length=0, colors=INK)
     axes.tick_params(axis="x", labelsize=8.5, colors=SOFT)

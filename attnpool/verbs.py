@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpool import commands
-from attnpool.arguments import Parser, add_fields, add_recipe
+from attnpool.arguments import Parser, add_benchmark, add_fields, add_recipe
 from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions
 
 
@@ -181,6 +181,14 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     made.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode (default: 0)")
     folder(made, "--cache", "folder of features (default: $ATTNPOOL_CACHE or the user's cache)")
+
+    made = verb(
+        "benchmark",
+        commands.benchmark,
+        "time heads or training steps beside what people use today",
+        "attnpool benchmark pooling --heads attentional timm --layouts NHWC",
+    )
+    add_benchmark(made)
 
     made = verb(
         "predict", commands.predict, "name the actions in pictures and clips", "attnpool predict runs/a photo.jpg"

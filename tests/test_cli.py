@@ -53,7 +53,7 @@ def test_missing_and_wrong_arguments(words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["quickstart", "playground", "check", "train", "evaluate", "predict", "explain"], ids=str
+    "verb", ["quickstart", "playground", "check", "train", "evaluate", "predict", "explain", "benchmark"], ids=str
 )
 def test_help_has_an_example(verb: str) -> None:
     outcome = attnpool(verb, "--help")

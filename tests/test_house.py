@@ -27,7 +27,8 @@ LAYERS = [
     {"losses", "metrics", "explain", "features", "fusion", "submission", "conversion"},
     {"checkpoint", "examples", "optimization"},
     {"training", "session", "step", "evaluation", "prediction", "posing", "scoring", "tf_checkpoint"},
-    {"opening", "report", "plots", "explaining", "quickstart", "arguments", "recipe", "reproduce", "rows", "tables"},
+    {"opening", "report", "plots", "explaining", "quickstart", "arguments", "recipe", "reproduce", "rows", "tables"}
+    | {"benchmark"},
     {"cli", "verbs", "commands", "__main__"},
 ]
 # What is stricter than the order of the layers: all of ours that these parts may import, besides themselves.
