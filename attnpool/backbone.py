@@ -85,7 +85,7 @@ class Backbone(nn.Module):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         *,
-        frozen: bool | None = None,
+        frozen: bool = False,
     ) -> Backbone:
         """A backbone of a network that is there already, which has `forward_features`; it cannot be saved.
 
@@ -93,15 +93,13 @@ class Backbone(nn.Module):
             net: the network.
             name: for messages.
             out_channels, mean, std: see `Backbone`.
-            frozen: None leaves the network's parameters and mode as they are.
+            frozen: see `freeze`.
         """
         backbone = cls.__new__(cls)
         nn.Module.__init__(backbone)
         backbone.name, backbone.named, backbone.in_channels, backbone.report = name, False, len(mean), None
         backbone.net, backbone.out_channels, backbone.mean, backbone.std = net, out_channels, mean, std
-        backbone.frozen = False
-        if frozen is not None:
-            backbone.freeze(frozen)
+        backbone.freeze(frozen)
         return backbone
 
     def required_name(self) -> str:
@@ -118,10 +116,11 @@ class Backbone(nn.Module):
         return self.name
 
     def freeze(self, frozen: bool) -> None:
-        """Trains the network no more, or again."""
+        """Trains the network no more; with False it is left as it is: some have parameters that are never trained."""
         self.frozen = frozen
-        self.requires_grad_(not frozen)
-        self.train(not frozen)
+        if frozen:
+            self.requires_grad_(False)
+            self.eval()
 
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode and not self.frozen)

@@ -139,15 +139,17 @@ def of_recognizer(
     """`convert` for one of our own with average pooling; everything but the pooling stays.
 
     Raises:
-        ValueError: it has another pooling, or other classes.
+        ValueError: it has another pooling, other classes, or a backbone without a name.
     """
     if network.pooling != "average":
         raise ValueError(f"its pooling is {network.pooling}, not average; there is nothing to convert")
     if classes is not None and tuple(classes) != network.classes:
         raise ValueError("its classes have names already; leave out classes")
-    backbone = copy.deepcopy(network.backbone)
-    backbone.frozen = freeze_backbone
-    backbone.requires_grad_(not freeze_backbone)
+    own: Any = network.head
+    old = network.backbone
+    backbone = Backbone(old.required_name(), "random", frozen=freeze_backbone, in_channels=old.in_channels)
+    backbone.load_state_dict(old.state_dict())
+    backbone.mean, backbone.std, backbone.report = old.mean, old.std, old.report
     kept = {"dropout": network.head.dropout, "dropout_on": network.head_options.get("dropout_on")}
     model = Recognizer(
         backbone,
@@ -162,7 +164,6 @@ def of_recognizer(
     )
     model.standardize = copy.deepcopy(network.standardize)
     model.to(next(network.head.parameters()).device).eval()
-    own: Any = network.head
     bias = torch.zeros(len(own.a)) if own.alpha is None else own.alpha
     put(model, Tail(own.a.detach(), bias.detach()))
     with evaluating(network):

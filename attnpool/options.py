@@ -61,7 +61,7 @@ class ModelOptions:
     """Which network, which pooling; the fields are arguments of `Recognizer`, which checks them."""
 
     backbone: str = field(
-        default="lite0", metadata={"help": "lite0 (needs no network), another of ours or a timm name"}
+        default="lite0", metadata={"help": "lite0 (needs no network), another of ours, torchvision:NAME or a timm name"}
     )
     weights: str = field(
         default="pretrained", metadata={"help": "pretrained, random or a .safetensors, .pth or .pt file"}

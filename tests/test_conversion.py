@@ -363,3 +363,21 @@ def test_a_recognizer_with_average_pooling(tmp_path: Path) -> None:
 
 def test_tolerance_is_what_the_pages_say() -> None:
     assert TOLERANCE == 1e-5
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_parameters_that_are_never_trained(frozen: bool) -> None:
+    """Of a network that is trained on, those stay fixed that its author fixed."""
+    net = network("resnet10t")
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    own_net = as_if_trained(nn.Sequential(*layers, nn.Linear(4, CLASSES)))
+    own_net[0].weight.requires_grad_(False)
+    for model, fixed in (
+        (ap.convert(net, image_size=64, freeze_backbone=frozen), 0),
+        (ap.convert(own_net, image_size=32, freeze_backbone=frozen), 1),
+    ):
+        trained = [parameter.requires_grad for parameter in model.backbone.parameters()]
+        assert trained.count(False) == (len(trained) if frozen else fixed)
+        assert all(parameter.requires_grad for parameter in model.head.parameters())
+        model.train()
+        assert model.backbone.training != frozen
