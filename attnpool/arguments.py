@@ -183,7 +183,7 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
     add("--heads", nargs="+", metavar="NAME", help="keys of attnpool.POOLINGS, or timm (default: all)")
     add("--layouts", nargs="+", metavar="NAME", help="of NCHW, NHWC and tokens (default: all)")
     add("--device", choices=("cpu", "cuda"), help="where (default: cpu)")
-    add("--compile", action="store_true", default=None, help="also time every head compiled by inductor")
+    add("--compile", nargs="*", metavar="NAME", help="heads, or all of them, that are also timed compiled by inductor")
     add = parser.add_argument_group("training").add_argument
     add("--backbone", metavar="NAME", help="a timm name (default: resnet50)")
     add("--image-size", type=int, metavar="PX", help="side of the pictures (default: 224)")

@@ -6,7 +6,7 @@ import argparse
 import shlex
 
 from attnpool.benchmark import pooling, training
-from attnpool.benchmark.heads import LAYOUTS, Sizes
+from attnpool.benchmark.heads import LAYOUTS, Sizes, families
 
 OWN = {
     "pooling": ("heads", "layouts", "device", "compile"),
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> pooling.PoolingBenchmark | training.Trainin
             heads=args.heads or (),
             layouts=args.layouts or LAYOUTS,
             device=args.device or "cpu",
-            compiled=bool(args.compile),
+            compiled=() if args.compile is None else args.compile or args.heads or families(),
         )
     else:
         usual = training.QUICK if args.quick else training.TrainingSizes()
@@ -63,12 +63,10 @@ def typed(args: argparse.Namespace) -> str:
     words = ["attnpool", "benchmark", args.what]
     for name in ("quick", "rounds", "threads", *OWN[args.what]):
         value = getattr(args, name)
-        if value is True:
-            words.append(flag(name))
-        elif isinstance(value, list):
-            words += [flag(name), *value]
-        elif value not in (None, False):
-            words += [flag(name), str(value)]
+        if value is None or value is False:
+            continue
+        given = [] if value is True else value if isinstance(value, list) else [value]
+        words += [flag(name), *(str(word) for word in given)]
     return shlex.join(words)
 
 

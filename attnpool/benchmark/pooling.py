@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from attnpool.benchmark.heads import LAYOUTS, LIMITS, PASSES, REFERENCE, Entry, Sizes, catalogue
 from attnpool.benchmark.measure import (
-    Step,
     choose_device,
     interleaved,
     machine,
@@ -22,12 +21,12 @@ from attnpool.benchmark.measure import (
     ratio,
     threads,
 )
+from attnpool.benchmark.passes import COMPILED, make_features, passes
 from attnpool.plots import ratio_plot
 from attnpool.progress import bar
 from attnpool.storage import write_bytes, write_json, write_text
 
 QUICK = Sizes(2, 32, 4, 5)
-COMPILED = ", compiled"
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def benchmark_pooling(
     heads: Sequence[str] = (),
     layouts: Sequence[str] = LAYOUTS,
     device: str = "cpu",
-    compiled: bool = False,
+    compiled: Sequence[str] = (),
     progress: bool = True,
 ) -> PoolingBenchmark:
     """Times every head, and measures the memory that it holds at one time.
@@ -162,7 +161,7 @@ def benchmark_pooling(
         heads: keys of POOLINGS, or "timm"; all by default. Average pooling + linear is always there.
         layouts: of the features, some of "NCHW", "NHWC" and "tokens".
         device: "cpu" or "cuda".
-        compiled: also time every head compiled with inductor.
+        compiled: those of the heads that are also timed compiled by inductor.
         progress: show a progress bar.
 
     Raises:
@@ -175,18 +174,22 @@ def benchmark_pooling(
         if layout not in LAYOUTS:
             raise ValueError(f"--layouts {layout}: there is no such layout; use some of {', '.join(LAYOUTS)}")
     entries, left_out = catalogue(sizes, tuple(heads))
+    faster = {entry.name for entry in catalogue(sizes, tuple(compiled))[0] if compiled}
     place = choose_device(device)
     rows: list[dict[str, Any]] = []
     limits: list[dict[str, Any]] = []
     with threads(thread_count), torch.random.fork_rng([place] if device == "cuda" else []):
         torch.manual_seed(0)
         made = {entry.name: entry.build().to(place) for entry in entries}
-        steps = sum(layout in entry.layouts for entry in entries for layout in layouts) * (1 + compiled) * len(PASSES)
-        with bar(steps * (rounds + 1), "benchmark", "passes", hidden=not progress) as shown:
+        steps = sum(1 + (e.name in faster) for e in entries for layout in layouts if layout in e.layouts) * len(PASSES)
+        with (
+            bar(steps * (rounds + 1), "benchmark", "passes", hidden=not progress) as shown,
+            torch._dynamo.config.patch(recompile_limit=1000),  # variants and layouts of a head share its code
+        ):
             for layout in layouts:
                 features = make_features(sizes, layout).to(place).requires_grad_()
                 there = [entry for entry in entries if layout in entry.layouts]
-                timed = passes(there, made, features, compiled)
+                timed = passes(there, made, features, faster)
                 times = interleaved(
                     {f"{name}\n{which}": step for (name, which), step in timed.items()},
                     rounds,
@@ -211,47 +214,6 @@ def benchmark_pooling(
             "limits": limits,
         }
     )
-
-
-def make_features(sizes: Sizes, layout: str) -> Tensor:
-    """Features of a network's last layer, which are not negative."""
-    x = torch.rand(sizes.batch, sizes.channels, sizes.side, sizes.side, generator=torch.Generator().manual_seed(0))
-    if layout == "NHWC":
-        return x.contiguous(memory_format=torch.channels_last)
-    return x.flatten(2).transpose(1, 2).contiguous() if layout == "tokens" else x
-
-
-def passes(
-    entries: Sequence[Entry], made: dict[str, nn.Module], features: Tensor, compiled: bool
-) -> dict[tuple[str, str], Step]:
-    """What is timed, by head and pass."""
-    found = {}
-    for entry in entries:
-        module = made[entry.name]
-        for which in PASSES:
-            found[entry.name, which] = one_pass(module, module, features, which == PASSES[1])
-        if compiled:
-            faster = torch.compile(module, dynamic=False)
-            for which in PASSES:
-                found[entry.name + COMPILED, which] = one_pass(faster, module, features, which == PASSES[1])
-    return found
-
-
-def one_pass(run: Any, head: nn.Module, features: Tensor, backward: bool) -> Step:
-    """One pass; gradients are made anew each time, as after `zero_grad()`."""
-    parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
-
-    def forward() -> None:
-        with torch.no_grad():
-            run(features)
-
-    def both() -> None:
-        out = run(features)
-        logits = out if isinstance(out, Tensor) else out.logits
-        loss = logits.sum() if isinstance(out, Tensor) or out.pose is None else logits.sum() + out.pose.sum()
-        torch.autograd.grad(loss, [features, *parameters])
-
-    return both if backward else forward
 
 
 def figures(
