@@ -237,3 +237,33 @@ def test_a_network_without_a_name_is_refused_before_training(world: Path, tmp_pa
     with pytest.raises(ValueError, match="Sequential: cannot be saved as a run or trained into one"):
         ap.train(model, train, val, out=tmp_path / "tuned", progress=False)
     assert not (tmp_path / "tuned").exists()
+
+
+def test_weights_from_timms_cache(flower: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As timm finds them in the hub's local cache, without a network."""
+    torch.manual_seed(0)
+    net = timm.create_model("resnet10t")
+    torch.save(net.state_dict(), tmp_path / "model.bin")
+    monkeypatch.setattr(weights, "reachable", lambda host: False)
+    monkeypatch.setattr(weights, "cached_file", lambda repository: {"file": str(tmp_path / "model.bin")})
+    found = scores("timm:resnet10t.c3_in1k", flower, "--image-size", 96)
+    (expected,) = ap.predict(ap.convert(net.eval(), image_size=96), [flower], top=1000)
+    assert found == dict(expected.scores)
+    assert "daisy" in found
+
+
+def test_weights_from_torchs_cache(flower: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchvision has downloaded them once."""
+    import torchvision
+
+    torch.manual_seed(0)
+    net = torchvision.models.shufflenet_v2_x0_5()
+    file = Path(torchvision.models.ShuffleNet_V2_X0_5_Weights.DEFAULT.url).name
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(net.state_dict(), tmp_path / "hub" / "checkpoints" / file)
+    monkeypatch.setattr(weights, "reachable", lambda host: False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    found = scores("torchvision:shufflenet_v2_x0_5", flower, "--image-size", 96)
+    (expected,) = ap.predict(ap.convert(net.eval(), image_size=96), [flower], top=1000)
+    assert found == dict(expected.scores)
+    assert "daisy" in found
