@@ -183,7 +183,7 @@ def benchmark_pooling(
         made = {entry.name: entry.build().to(place) for entry in entries}
         steps = sum(1 + (e.name in faster) for e in entries for layout in layouts if layout in e.layouts) * len(PASSES)
         with (
-            bar(steps * (rounds + 1), "benchmark", "passes", hidden=not progress) as shown,
+            bar(steps * (rounds + 2), "benchmark", "passes", hidden=not progress) as shown,
             torch._dynamo.config.patch(recompile_limit=1000),  # variants and layouts of a head share its code
         ):
             for layout in layouts:
@@ -199,6 +199,7 @@ def benchmark_pooling(
                 found = {at: times["\n".join(at)] for at in timed}
                 for at, step in timed.items():
                     rows.append(figures(*at, layout, there, made, found, peak_memory(step, place)))
+                    shown.update(1)
                 if sizes == Sizes():
                     limits += held(layout, found)
         about = machine(place)

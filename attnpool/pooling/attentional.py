@@ -154,6 +154,6 @@ def classify(z: Tensor, h: Tensor, a: Tensor, alpha: Tensor | None) -> Tensor:
     rank = z.shape[1]
     if rank == 1:
         logits = F.linear(z[:, 0], a)
-    else:  # the sum over terms is a product over P*C
-        logits = F.linear(z.flatten(1), a.unflatten(0, (rank, -1)).transpose(0, 1).flatten(1))
+    else:  # in this order neither the weights nor their gradient, the largest things here, are copied
+        logits = torch.bmm(a.unflatten(0, (rank, -1)), z.permute(1, 2, 0)).sum(0).t()
     return logits if alpha is None else logits + h.mean(2) @ alpha.unflatten(0, (rank, -1))
