@@ -28,7 +28,7 @@ from attnpool.conversion import difference
 from attnpool.trunk import torchvision_classifier
 
 LOOKED_AT = 6  # networks of a family whose sizes are compared
-LARGEST = 120e6  # parameters; families whose smallest has more are left out
+LARGEST = 140e6  # parameters; families whose smallest has more are left out
 CLASSES = 10
 
 
