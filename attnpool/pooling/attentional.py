@@ -152,8 +152,6 @@ class AttentionalPooling(PoolingHead):
 def classify(z: Tensor, h: Tensor, a: Tensor, alpha: Tensor | None) -> Tensor:
     """`sum_p A_p z_p + alpha_p mean(h_p)`: `(B, P, C)`, `(B, P, N)`, `(P*K, C)`, `(P*K,)` -> `(B, K)`."""
     rank = z.shape[1]
-    if rank == 1:
-        logits = F.linear(z[:, 0], a)
-    else:  # in this order neither the weights nor their gradient, the largest things here, are copied
-        logits = torch.bmm(a.unflatten(0, (rank, -1)), z.permute(1, 2, 0)).sum(0).t()
+    # In this order neither the weights nor their gradient, the largest things here, are copied.
+    logits = torch.bmm(a.unflatten(0, (rank, -1)), z.permute(1, 2, 0)).sum(0).t()
     return logits if alpha is None else logits + h.mean(2) @ alpha.unflatten(0, (rank, -1))
