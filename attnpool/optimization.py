@@ -21,8 +21,8 @@ HEAD_LR = {
         "pose": 3e-3,
         "bilinear": 3e-5,
         "compact_bilinear": 3e-4,
-        "covariance": 3e-3,
-        "saliency": 3e-2,
+        "covariance": 1e-3,
+        "saliency": 1e-2,
     },
     "sgd": {
         "average": 1e-2,
@@ -31,8 +31,8 @@ HEAD_LR = {
         "pose": 1e-2,
         "bilinear": 1e-4,
         "compact_bilinear": 1e-4,
-        "covariance": 1e-2,
-        "saliency": 1e-2,
+        "covariance": 1e-1,
+        "saliency": 1e-1,
     },
 }
 # Of a sketch that is divided by its norm: what a classifier sees is smaller by that norm, which is some hundred.

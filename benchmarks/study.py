@@ -40,6 +40,9 @@ HEADS: dict[str, dict[str, Any]] = {
     "bilinear": {"pooling": "bilinear"},
     "compact bilinear": {"pooling": "compact_bilinear"},
     "compact bilinear, root and norm": {"pooling": "compact_bilinear", "signed_sqrt": True, "l2": True},
+    "covariance": {"pooling": "covariance"},
+    "saliency, norm": {"pooling": "saliency"},
+    "saliency, centre": {"pooling": "saliency", "saliency": "centre"},
 }
 POSE_WEIGHT = {"pose, pose loss off": 0.0, "pose, pose loss x 100": 100.0}
 RATES = dict.fromkeys(HEADS, (0.001, 0.003, 0.01, 0.03, 0.1))
@@ -50,6 +53,7 @@ RATES["pose"] = (1e-3, 3e-3, 1e-2)
 RATES["bilinear"] = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
 RATES["compact bilinear"] = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 RATES["compact bilinear, root and norm"] = (0.003, 0.01, 0.03, 0.1, 0.3)
+RATES["covariance"] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 # What differs from "pose" is the loss alone.
 RATES |= dict.fromkeys(POSE_WEIGHT, ())
 CHOOSING_SEEDS = (10,)

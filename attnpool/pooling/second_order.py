@@ -188,7 +188,7 @@ class SketchSum(torch.autograd.Function):
     """The sum of the sketches of all positions, `(B, N, C)` -> `(B, D)`, a few images at a time.
 
     The sketches of a batch are many times the size of the features (four times at D = 8192 and C = 2048, each of the
-    two, and their transforms again): what is left of the time is getting that memory. Here the count sketches of a
+    two, and their transforms again), and most of the time goes into that memory. Here the count sketches of a
     few images are made in one buffer, and the backward pass, which keeps the features alone, makes them again:
     psi is the circular convolution of both, so the gradient of one is the correlation of the other with the sum's.
     """
