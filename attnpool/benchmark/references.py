@@ -74,12 +74,14 @@ class UsualCompactBilinear(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         x = tokens(features)
-        empty = x.new_zeros(*x.shape[:2], self.dim)
-        first, second = (
-            torch.fft.rfft(empty.index_add(2, bins, x * signs))
-            for bins, signs in zip(self.bins, self.signs, strict=True)
-        )
-        return self.linear(torch.fft.irfft(first * second, n=self.dim).mean(1))
+        return self.linear(usual_sketch(x, self.bins, self.signs, self.dim) / x.shape[1])
+
+
+def usual_sketch(x: Tensor, bins: Tensor, signs: Tensor, dim: int) -> Tensor:
+    """The sum of all positions' sketches, `(B, N, C)` -> `(B, D)`; bins and signs `(2, C)`."""
+    empty = x.new_zeros(*x.shape[:2], dim)
+    first, second = (torch.fft.rfft(empty.index_add(2, at, x * sign)) for at, sign in zip(bins, signs, strict=True))
+    return torch.fft.irfft(first * second, n=dim).sum(1)
 
 
 class UsualCovariance(nn.Module):
@@ -99,12 +101,17 @@ class UsualCovariance(nn.Module):
             x = self.reduce(features).flatten(2)
         else:
             x = F.linear(features, self.reduce.weight.flatten(1)).transpose(1, 2)
-        count = x.shape[2]
-        centring = torch.eye(count, dtype=x.dtype, device=x.device) / count - 1 / count**2
-        covariance = x.bmm(centring.expand(x.shape[0], -1, -1)).bmm(x.transpose(1, 2))
-        root = NewtonSchulzRoot.apply(covariance, self.iterations)
-        index = torch.ones(self.dim, self.dim, device=x.device).triu().flatten().nonzero()[:, 0]
-        return self.linear(root.flatten(1)[:, index])
+        return self.linear(usual_root(x, self.iterations))
+
+
+def usual_root(x: Tensor, iterations: int = 5) -> Tensor:
+    """`(B, C, N)` -> the upper triangle of the root of `X J X^T`, `J = (I - 1/N) / N`, `(B, C (C + 1) / 2)`."""
+    count, size = x.shape[2], x.shape[1]
+    centring = torch.eye(count, dtype=x.dtype, device=x.device) / count - 1 / count**2
+    covariance = x.bmm(centring.expand(x.shape[0], -1, -1)).bmm(x.transpose(1, 2))
+    root = NewtonSchulzRoot.apply(covariance, iterations)
+    index = torch.ones(size, size, device=x.device).triu().flatten().nonzero()[:, 0]
+    return root.flatten(1)[:, index]
 
 
 class NewtonSchulzRoot(torch.autograd.Function):
