@@ -171,6 +171,23 @@ def clips_in(folder: Path) -> list[Path]:
     return clips
 
 
+def add_poolings(parser: argparse.ArgumentParser) -> None:
+    """The arguments that `reproduce poolings` alone has; what was not given is None."""
+    add = parser.add_argument_group("poolings").add_argument
+    add("--data", metavar="SOURCE", help="a dataset, such as folder:DIR (default: a playground)")
+    add("--images", type=int, metavar="N", help="of the playground (default: 560)")
+    add("--backbone", metavar="NAME", help="which stays frozen (default: lite0)")
+    add("--epochs", type=int, metavar="N", help="of each training (default: 6)")
+    add("--image-size", type=int, metavar="PX", help="side of the network's input (default: 448)")
+
+
+def refuse(args: argparse.Namespace, names: Sequence[str], what: str) -> None:
+    """Raises ValueError for an option that was given although it means nothing to `what`."""
+    for name in names:
+        if getattr(args, name) not in (None, []):
+            raise ValueError(f"{what} has no --{name.replace('_', '-')}: leave it out")
+
+
 def add_benchmark(parser: argparse.ArgumentParser) -> None:
     """The arguments of both benchmarks; what was not given is None."""
     add = parser.add_argument

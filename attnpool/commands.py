@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from attnpool.arguments import collect, expand, named_file, weighted_run
+from attnpool.arguments import collect, expand, named_file, refuse, weighted_run
 from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions
 
 Result = tuple[Any, str]
@@ -146,8 +146,11 @@ def pose(args: argparse.Namespace) -> Result:
 
 
 def reproduce(args: argparse.Namespace) -> Result:
+    if args.table == "poolings":
+        return poolings(args)
     from attnpool import reproduce as module
 
+    refuse(args, ("data", "images", "backbone", "epochs", "image_size"), args.table)
     data = module.TABLES[args.table].data
     given = [name for name in ("mpii", "hico", "hmdb51") if getattr(args, name) is not None]
     if given and given != [data]:
@@ -160,8 +163,33 @@ def reproduce(args: argparse.Namespace) -> Result:
         root=getattr(args, data),
         rows=args.rows,
         seeds=args.seeds,
-        scale=args.scale,
+        scale=args.scale or "full",
         weights=dict(named_file(word) for word in args.weights),
+        workers=args.workers,
+        cache=args.cache,
+    )
+    return made.results, made.text()
+
+
+def poolings(args: argparse.Namespace) -> Result:
+    from attnpool import study
+
+    refuse(args, ("mpii", "hico", "hmdb51", "scale"), "poolings")
+    backbone = args.backbone or "lite0"
+    files = dict(named_file(word) for word in args.weights)
+    for name in files:
+        if name != backbone:
+            raise ValueError(f"weights {name}={files[name]}: the backbone is {backbone}")
+    made = study.poolings(
+        args.out or Path("runs") / "poolings",
+        data=args.data,
+        images=args.images,
+        rows=args.rows,
+        seeds=args.seeds,
+        backbone=backbone,
+        weights=files.get(backbone, "pretrained"),
+        epochs=study.EPOCHS if args.epochs is None else args.epochs,
+        image_size=study.IMAGE_SIZE if args.image_size is None else args.image_size,
         workers=args.workers,
         cache=args.cache,
     )

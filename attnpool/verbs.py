@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpool import commands
-from attnpool.arguments import Parser, add_benchmark, add_fields, add_recipe
+from attnpool.arguments import Parser, add_benchmark, add_fields, add_poolings, add_recipe
 from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions
 
 
@@ -158,18 +158,21 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
         "train the rows of a table of the paper, and set its numbers beside ours",
         "attnpool reproduce table1 --scale small --out runs/table1",
     )
-    made.add_argument("table", choices=("table1", "table2", "table3"), help="MPII, HICO or HMDB51")
+    made.add_argument(
+        "table",
+        choices=("table1", "table2", "table3", "poolings"),
+        help="MPII, HICO or HMDB51; poolings: every pooling on one dataset, tuned alike, see docs/poolings.md",
+    )
     folder(made, "--out", "folder for the runs, TABLE.json and TABLE.md (default: runs/TABLE)")
     for data in ("mpii", "hico", "hmdb51"):
         folder(made, f"--{data}", f"root of {data.upper()}'s files, see docs/datasets.md")
-    made.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="recipes of the table (default: all)")
+    made.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="rows of the table (default: all)")
     made.add_argument(
         "--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="of the trainings (default: 0 1 2)"
     )
     made.add_argument(
         "--scale",
         choices=("full", "small"),
-        default="full",
         help="small: on a laptop in minutes; without data, on a playground in the benchmark's format (default: full)",
     )
     made.add_argument(
@@ -179,6 +182,7 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
         metavar="BACKBONE=FILE",
         help="weights that are neither installed nor on timm's hub: bn_inception=FILE for its rows of table1",
     )
+    add_poolings(made)
     made.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode (default: 0)")
     folder(made, "--cache", "folder of features (default: $ATTNPOOL_CACHE or the user's cache)")
 

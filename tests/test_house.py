@@ -28,7 +28,7 @@ LAYERS = [
     {"checkpoint", "examples", "optimization"},
     {"training", "session", "step", "evaluation", "prediction", "posing", "scoring", "tf_checkpoint"},
     {"opening", "report", "plots", "explaining", "quickstart", "arguments", "recipe", "reproduce", "rows", "tables"}
-    | {"benchmark"},
+    | {"benchmark", "study"},
     {"cli", "verbs", "commands", "__main__"},
 ]
 # What is stricter than the order of the layers: all of ours that these parts may import, besides themselves.

@@ -1,0 +1,264 @@
+"""`reproduce poolings`: chooses a learning rate for every pooling, trains it with several seeds, measures its cost."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attnpool.backbone import Backbone
+from attnpool.benchmark.measure import interleaved, machine, ratio
+from attnpool.benchmark.passes import one_pass
+from attnpool.checkpoint import Run, require_same
+from attnpool.data import Index, hold_out, read
+from attnpool.evaluation import summarize
+from attnpool.examples import CachedFeatures
+from attnpool.features import extract
+from attnpool.losses import classification_loss
+from attnpool.playground import write_folder
+from attnpool.plots import study_plot
+from attnpool.progress import bar
+from attnpool.recipe import Options, fit
+from attnpool.recognizer import Recognizer
+from attnpool.scoring import Outputs, score_source
+from attnpool.storage import write_bytes, write_json, write_text
+from attnpool.study.rows import DROPOUTS, Row, choose_rows, next_rate
+from attnpool.study.table import entries_of, markdown, plotted, summary
+
+NAME = "poolings"
+IMAGES = 560
+VAL = 0.4  # of the world: pictures that are only scored cost little
+WORLD_SEED = 3
+EPOCHS = 6
+IMAGE_SIZE = 448
+SEEDS = (0, 1, 2)
+CHOOSING_SEED = 10
+HELD_OUT = 0.2
+AVERAGE = {"pooling": "average"}
+ROUNDS, BATCH = 9, 32  # of measuring what a head costs
+
+
+@dataclass(frozen=True)
+class Study:
+    """What `poolings` found: `results` is the content of poolings.json, `text()` the table to read."""
+
+    out: Path
+    results: dict[str, Any]
+
+    def text(self) -> str:
+        return summary(self.results) + f"\n\n{self.out / (NAME + '.md')}, {self.out / (NAME + '.png')}"
+
+
+def poolings(
+    out: str | Path,
+    *,
+    data: str | None = None,
+    images: int | None = None,
+    rows: Sequence[str] = (),
+    seeds: Sequence[int] = SEEDS,
+    backbone: str = "lite0",
+    weights: str | Path = "pretrained",
+    epochs: int = EPOCHS,
+    image_size: int = IMAGE_SIZE,
+    workers: int = 0,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> Study:
+    """Compares poolings on frozen features of one dataset, each without and with dropout of 0.8.
+
+    The learning rate of a row is the best on a fifth held out of the training part (one seed); where it lies at the end
+    of the row's grid, the grid is continued. With it the row is trained on all of the training part, once a seed, and
+    scored on the validation part, which nothing was chosen on. What an earlier, interrupted call has done is not done
+    again. Writes `poolings.json`, `poolings.md`, `poolings.png` and `runs/` in `out`; the runs that rates were chosen
+    with are removed once they are scored.
+
+    Args:
+        out: the folder.
+        data: a dataset as in `data.read`, such as "folder:photos"; by default a playground is made.
+        images: of that playground, 560 by default.
+        rows: names of `ROWS`; the usual ones by default.
+        seeds: of the trainings that are scored.
+        backbone, weights: see `Backbone`; it stays frozen.
+        epochs: of every training.
+        image_size: side of the network's input, and of the playground's pictures.
+        workers: processes that decode pictures; changes nothing but the speed.
+        cache: folder of features.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: options or data that cannot be used, or a folder that holds a study of something else.
+    """
+    chosen = choose_rows(rows)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds {' '.join(map(str, seeds))}: give one or more different numbers")
+    if data is not None and images is not None:
+        raise ValueError("images is the size of the playground that is made without data: leave one of them out")
+    folder = Path(out)
+    settings: dict[str, Any] = {"data": data or "playground", "backbone": backbone, "weights": str(weights)}
+    settings |= {"epochs": epochs, "image_size": image_size} | ({} if data else {"images": images or IMAGES})
+    common = {"backbone": backbone, "weights": str(weights), "epochs": epochs, "image_size": image_size}
+    for seed in seeds:  # refused before the long work
+        Options.of(common | {"seed": seed, "workers": workers})
+    results = begin(folder, settings, seeds)
+    place = data or f"folder:{folder / 'data' / 'world'}"
+    if data is None:
+        with bar(settings["images"], "world", "images", hidden=not progress) as shown:
+            write_folder(
+                folder / "data" / "world",
+                settings["images"],
+                WORLD_SEED,
+                size=image_size,
+                val_fraction=VAL,
+                progress=lambda done, _: shown.update(done - shown.n),
+            )
+    train, val = read(place)
+    study = _Work(folder, results, common | {"workers": workers}, (train, val), weights, cache, progress)
+    study.run(chosen, seeds)
+    return Study(folder, results)
+
+
+def begin(folder: Path, settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
+    """What an earlier call left in the folder, or the beginning of it.
+
+    Raises:
+        ValueError: the folder holds a study with other settings.
+    """
+    results: dict[str, Any] = {"rows": {}, "costs": {}}
+    try:
+        found = json.loads((folder / f"{NAME}.json").read_text(encoding="utf-8"))
+        before, results["rows"], results["costs"] = found["settings"], found["rows"], found["costs"]
+    except (OSError, ValueError, KeyError, TypeError):  # the finished runs are still there, and are scored again
+        before = settings
+    require_same(folder, before, settings)
+    return {"study": NAME, "settings": dict(settings), "seeds": list(seeds), "complete": False} | results
+
+
+class _Work:
+    """The trainings of a study, which write down what they find in `results`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        results: dict[str, Any],
+        common: dict[str, Any],
+        data: tuple[Index, Index],
+        weights: str | Path,
+        cache: Path | None,
+        progress: bool,
+    ) -> None:
+        self.folder, self.results, self.common, self.cache, self.progress = folder, results, common, cache, progress
+        self.train, self.val = data
+        self.fitted, self.tuned = hold_out(self.train, HELD_OUT)
+        if not len(self.tuned):
+            raise ValueError(f"{self.train.name}: no class has two pictures in train, so no rate can be chosen")
+        self.backbone = Backbone(common["backbone"], weights, frozen=True)
+        self.results |= {
+            "pictures": {"train": len(self.train), "held out": len(self.tuned), "val": len(self.val)},
+            "classes": len(self.train.classes),
+            "keypoints": any(sample.people or sample.keypoints for sample in self.train),
+        }
+
+    def run(self, rows: Mapping[str, Row], seeds: Sequence[int]) -> None:
+        """All that is not done yet."""
+        for name, row in rows.items():
+            for dropout in DROPOUTS:
+                entry = self.results["rows"].setdefault(f"{name}, {dropout:g}", {})
+                entry |= {"row": name, "title": row.title, "dropout": dropout, "grid": list(row.rates)}
+                entry["tried"], entry["trainings"] = entry.get("tried", {}), entry.get("trainings", {})
+        total = len(rows) * len(DROPOUTS) * len(seeds) + sum(len(row.rates) for row in rows.values()) * len(DROPOUTS)
+        with bar(total, NAME, "trainings", hidden=not self.progress) as shown:
+            for name, row in rows.items():
+                for dropout in DROPOUTS:
+                    self.one(row, self.results["rows"][f"{name}, {dropout:g}"], seeds, shown)
+                if name not in self.results["costs"]:
+                    self.results["costs"][name] = {"cost": self.cost(row), "machine": machine(torch.device("cpu"))}
+                    self.keep()
+        self.results["complete"] = True
+        self.keep()
+        write_bytes(self.folder / f"{NAME}.png", study_plot(*plotted(self.results)))
+
+    def one(self, row: Row, entry: dict[str, Any], seeds: Sequence[int], shown: Any) -> None:
+        """Chooses the rate of a row with one dropout, and trains and scores it with every seed."""
+        tried: dict[str, float] = entry["tried"]
+        while (rate := next_rate(row.rates, {float(key): value for key, value in tried.items()})) is not None:
+            run = self.fit(row, entry, (self.fitted, self.tuned), rate, CHOOSING_SEED)
+            tried[f"{rate:g}"] = finite(run.about["results"]["history"][-1]["mAP"])
+            self.keep()
+            shutil.rmtree(run.folder)
+            shown.total += rate not in row.rates
+            shown.update(1)
+        entry["lr"] = float(max(tried, key=lambda key: tried[key]))
+        for seed in seeds:
+            if str(seed) not in entry["trainings"]:
+                run = self.fit(row, entry, (self.train, self.val), entry["lr"], seed)
+                entry["trainings"][str(seed)] = self.measure(run)
+                entry["parameters"] = sum(weight.numel() for weight in run.model.head.parameters())
+                self.keep()
+            shown.update(1)
+
+    def fit(self, row: Row, entry: Mapping[str, Any], parts: tuple[Index, Index], rate: float, seed: int) -> Run:
+        """One training, as `attnpool train` does it."""
+        values = self.common | row.options | {"lr": rate, "seed": seed, "dropout": entry["dropout"] or None}
+        part = "" if parts[0] is self.train else f"-rate-{rate:g}"
+        folder = self.folder / "runs" / f"{entry['row']}-dropout-{entry['dropout']:g}-{seed}{part}"
+        options = Options.of({name: value for name, value in values.items() if value is not None}, entry["row"])
+        return fit(options, parts, folder, backbone=self.backbone, cache=self.cache, progress=self.progress)
+
+    def measure(self, run: Run) -> dict[str, Any]:
+        """Scores on val, the loss on train without dropout, and the time that the steps of the training took."""
+        found = summarize(self.outputs(run, self.val, maps=True), run.model, "val")
+        seen = self.outputs(run, self.train, maps=False)
+        logits, targets, known = (torch.from_numpy(values) for values in (seen.logits, seen.targets, seen.known))
+        loss = classification_loss(logits, targets.double(), run.model.task, known=known)
+        history = run.about["results"]["history"]
+        return {
+            "mAP": finite(found.scores.mAP),
+            "accuracy": found.scores.accuracy,
+            "pointing": found.pointing,
+            "train_loss": float(loss),
+            "seconds": round(sum(len(self.train) / epoch["images_per_s"] for epoch in history), 1),
+            "run": str(run.folder),
+        }
+
+    def outputs(self, run: Run, index: Index, *, maps: bool) -> Outputs:
+        features = extract(run.model, index, cache=self.cache, workers=self.common["workers"], progress=self.progress)
+        return score_source(run.model, CachedFeatures(features), maps=maps)
+
+    def cost(self, row: Row) -> float:
+        """Forward and backward of the head, the gradient of the features included, as a multiple of average pooling's.
+
+        On the features of a batch of pictures of this study; the two take turns.
+        """
+        if row.options == AVERAGE:
+            return 1.0
+        average, head = (self.model(options) for options in (AVERAGE, row.options))
+        features = extract(average, self.val, cache=self.cache, progress=False)
+        x = features.batch([i % len(features) for i in range(BATCH)])
+        x = x.flatten(0, -4).requires_grad_()
+        steps = {name: one_pass(made.head, made.head, x, True) for name, made in (("0", average), ("1", head))}
+        times = interleaved(steps, ROUNDS, torch.device("cpu"))
+        return round(ratio(times["1"], times["0"]), 2)
+
+    def model(self, options: Mapping[str, Any]) -> Recognizer:
+        """A recognizer at its start."""
+        given = Options.of(self.common | dict(options))
+        names = ("pooling", "rank", "per_class", "activation", "init", "dim", "signed_sqrt", "l2", "saliency")
+        values = {name: getattr(given.model, name) for name in names}
+        return Recognizer(self.backbone, classes=self.train.classes, view=given.view.of_model(), **values)
+
+    def keep(self) -> None:
+        """Writes down what there is."""
+        write_json(self.folder / f"{NAME}.json", self.results)
+        if entries_of(self.results):
+            write_text(self.folder / f"{NAME}.md", markdown(self.results))
+
+
+def finite(score: float) -> float:
+    """A mean over no class at all is not a number; it counts as nothing."""
+    return score if math.isfinite(score) else 0.0

@@ -1,0 +1,134 @@
+"""The study as a table: scores with their spread over seeds, and what a pooling costs; in text and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from attnpool.benchmark.measure import machine_line
+from attnpool.tables import spread
+
+# Key of a training -> title, factor, digits.
+SCORES = {
+    "mAP": ("mAP", 100, 1),
+    "accuracy": ("accuracy", 100, 1),
+    "pointing": ("pointing", 100, 1),
+    "train_loss": ("loss on train", 1, 3),
+    "seconds": ("seconds", 1, 0),
+}
+BASE = "average"
+
+
+def entries_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of which there are trainings with the seeds that were asked for, with these in a list."""
+    found = []
+    for entry in results["rows"].values():
+        trainings = [entry["trainings"][str(s)] for s in results["seeds"] if str(s) in entry["trainings"]]
+        if trainings:
+            found.append(entry | {"trainings": trainings})
+    return found
+
+
+def values_of(entry: Mapping[str, Any], key: str) -> list[float]:
+    """The values of a score in the trainings of a row, in the table's unit; those there are."""
+    factor = SCORES[key][1]
+    return [factor * training[key] for training in entry["trainings"] if training[key] is not None]
+
+
+def table_of(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of cells."""
+    header = ["pooling", "dropout", "rate", *(title for title, _, _ in SCORES.values()), "parameters", "cost"]
+    rows, costs = [], results["costs"]
+    for entry in entries_of(results):
+        cells = [entry["title"], f"{entry['dropout']:g}", f"{entry['lr']:g}"]
+        cells += [spread(values_of(entry, key), digits) for key, (_, _, digits) in SCORES.items()]
+        rows.append(
+            [*cells, f"{entry['parameters']:,}", f"{costs[entry['row']]['cost']:.1f}" if entry["row"] in costs else "-"]
+        )
+    return header, rows
+
+
+def rates_of(results: Mapping[str, Any]) -> list[str]:
+    """A line a row: the rates that were tried, and what they reached on the part held out of train."""
+    lines = []
+    for entry in entries_of(results):
+        tried = sorted((float(rate), score) for rate, score in entry["tried"].items())
+        words = ", ".join(f"{rate:g}: {100 * score:.1f}" for rate, score in tried)
+        at_end = " (the best is the last that was tried)" if entry["lr"] in (tried[0][0], tried[-1][0]) else ""
+        lines.append(f"{entry['title']}, dropout {entry['dropout']:g}: {words}{at_end}")
+    return lines
+
+
+def gains_of(results: Mapping[str, Any]) -> list[str]:
+    """A line a row: what it adds to average pooling with the same dropout, seed by seed."""
+    entries = entries_of(results)
+    lines = []
+    for entry in entries:
+        base = next((e for e in entries if (e["row"], e["dropout"]) == (BASE, entry["dropout"])), None)
+        if base is None or entry["row"] == BASE or len(base["trainings"]) != len(entry["trainings"]):
+            continue
+        gains = np.subtract(values_of(entry, "mAP"), values_of(base, "mAP"))
+        mean = float(gains.mean())
+        within = len(gains) > 1 and mean <= gains.std(ddof=1)
+        verdict = " (no better)" if mean <= 0 else " (within the spread)" if within else ""
+        sign = "+" if mean >= 0 else ""
+        lines.append(f"{entry['title']}, dropout {entry['dropout']:g}: {sign}{spread(list(gains))} mAP{verdict}")
+    return lines
+
+
+def notes(results: Mapping[str, Any]) -> list[str]:
+    """What has to be known to read the table."""
+    settings, pictures, seeds = results["settings"], results["pictures"], results["seeds"]
+    spoken = f"mean ± standard deviation over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "one seed"
+    lines = [
+        f"Data {settings['data']}: {results['classes']} classes, {pictures['train']} pictures to train on, "
+        f"{pictures['val']} for validation. Frozen {settings['backbone']} at {settings['image_size']} px, "
+        f"{settings['epochs']} epochs. Scores in percent, {spoken}.",
+        f"The rate is the best on {pictures['held out']} pictures held out of train, one seed. The seeds vary a head's "
+        "start, the order of pictures and dropout, not the pictures.",
+        "Pointing: how often the combined map of the true class peaks in the evidence. Seconds: of the steps of one "
+        "training. Cost: forward and backward of the head, as a multiple of average pooling's.",
+    ]
+    machines = {machine_line(found["machine"]) for found in results["costs"].values()}
+    lines += [f"Costs were measured on {name}." for name in sorted(machines)]
+    if not results["keypoints"]:
+        lines.append("No keypoints are known in train: the pose head was trained without its pose loss.")
+    if not results["complete"]:
+        lines.append("Not complete: the same command goes on.")
+    return lines
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """The table as text for a terminal."""
+    header, rows = table_of(results)
+    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
+    lines = []
+    for cells in [header, *rows]:
+        others = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+        lines.append("  ".join([cells[0].ljust(widths[0]), *others]))
+    return "\n".join([*lines, "", *gains_of(results), "", *notes(results)])
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The table as a page."""
+    header, rows = table_of(results)
+    lines = ["# Poolings", "", f"| {' | '.join(header)} |", "|---|" + "---:|" * (len(header) - 1)]
+    lines += [f"| {' | '.join(cells)} |" for cells in rows]
+    gains = gains_of(results)
+    if gains:
+        lines += ["", "Against average pooling with the same dropout, seed by seed:", ""]
+        lines += [f"- {line}" for line in gains]
+    lines += ["", "mAP (%) of the rates on the part held out of train:", "", *(f"- {x}" for x in rates_of(results)), ""]
+    lines += [f"{line}\n" for line in notes(results)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def plotted(results: Mapping[str, Any]) -> tuple[dict[str, dict[str, Sequence[float]]], dict[str, float]]:
+    """What `plots.study_plot` draws: dropout -> row -> mAP of the seeds, and row -> cost."""
+    entries = entries_of(results)
+    scores: dict[str, dict[str, Sequence[float]]] = {}
+    for entry in entries:
+        scores.setdefault(f"dropout {entry['dropout']:g}", {})[entry["title"]] = values_of(entry, "mAP")
+    return scores, {entry["title"]: results["costs"][entry["row"]]["cost"] for entry in entries}
