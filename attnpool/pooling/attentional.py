@@ -8,7 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, on_grid, project, weighted_mean
+from attnpool.pooling.base import (
+    CLASSIFIER_STD,
+    Pooled,
+    PoolingHead,
+    channels_contiguous,
+    on_grid,
+    project,
+    weighted_mean,
+)
 from attnpool.pooling.fused import Activation, activate, attend
 
 ACTIVATIONS = ("relu", "sigmoid", "softmax")
@@ -140,13 +148,23 @@ class AttentionalPooling(PoolingHead):
             bias = None
             if self.alpha is not None:
                 bias = torch.cat([self.alpha, torch.zeros_like(self.alpha) if self.beta is None else self.beta])
-            t, s = project(x, torch.cat([self.a, self.b]), bias).chunk(2, 1)
+            t, s = halves(project(x, torch.cat([self.a, self.b]), bias))
         else:
             # One mask for all positions drops the same channels of every pooled feature.
             dropped = F.dropout(x, self.dropout) if self.dropout_on == "positions" else F.dropout1d(x, self.dropout)
             t, s = project(dropped, self.a, self.alpha), project(x, self.b, self.beta)
         h = activate(s, self.activation)
-        return (t * h).mean(2).unflatten(1, (self.rank, self.num_classes)).sum(1), h
+        scores = (t * h).sum(2) / x.shape[2]  # (the gradient of a mean would be written out, as large as t)
+        return scores.unflatten(1, (self.rank, self.num_classes)).sum(1), h
+
+
+def halves(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """`(B, 2Q, N)` as two of `(B, Q, N)`, whose gradients are put together in the layout that `maps` has."""
+    if channels_contiguous(maps):
+        first, second = maps.transpose(1, 2).chunk(2, 2)
+        return first.transpose(1, 2), second.transpose(1, 2)
+    first, second = maps.chunk(2, 1)
+    return first, second
 
 
 def classify(z: Tensor, h: Tensor, a: Tensor, alpha: Tensor | None) -> Tensor:
