@@ -158,6 +158,11 @@ class AttentionalPooling(PoolingHead):
         return scores.unflatten(1, (self.rank, self.num_classes)).sum(1), h
 
 
+def add_terms(z: Tensor, a: Tensor) -> Tensor:
+    """`sum_p A_p z_p`, `(B, P, C)`, `(P, K, C)` -> `(B, K)`, without a copy of the weights or of their gradient."""
+    return torch.bmm(a, z.permute(1, 2, 0)).sum(0).t()
+
+
 def halves(maps: Tensor) -> tuple[Tensor, Tensor]:
     """`(B, 2Q, N)` as two of `(B, Q, N)`, whose gradients are put together in the layout that `maps` has."""
     if channels_contiguous(maps):
@@ -170,6 +175,5 @@ def halves(maps: Tensor) -> tuple[Tensor, Tensor]:
 def classify(z: Tensor, h: Tensor, a: Tensor, alpha: Tensor | None) -> Tensor:
     """`sum_p A_p z_p + alpha_p mean(h_p)`: `(B, P, C)`, `(B, P, N)`, `(P*K, C)`, `(P*K,)` -> `(B, K)`."""
     rank = z.shape[1]
-    # In this order neither the weights nor their gradient, the largest things here, are copied.
-    logits = torch.bmm(a.unflatten(0, (rank, -1)), z.permute(1, 2, 0)).sum(0).t()
+    logits = F.linear(z[:, 0], a) if rank == 1 else add_terms(z, a.unflatten(0, (rank, -1)))
     return logits if alpha is None else logits + h.mean(2) @ alpha.unflatten(0, (rank, -1))

@@ -58,7 +58,7 @@ class Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dh: Tensor, dz: Tensor) -> tuple[Tensor | None, ...]:
         x, b, h = ctx.saved_tensors
-        dz = dz / x.shape[2]
+        dz = dz.contiguous() / x.shape[2]  # (strided, each product would be one an image)
         ds = slope(dh + torch.bmm(dz, x), h, ctx.activation)
         dx = db = dbeta = None
         if ctx.needs_input_grad[0]:
