@@ -131,6 +131,9 @@ class Session:
                     if updated and stop.received:
                         raise Interrupted(stop.received, self.folder)
                 self.end_epoch(stack)
+            if stop.received:  # while the last epoch was scored
+                self.save()
+                raise Interrupted(stop.received, self.folder)
         if self.average:
             self.average.swap(self.model)
         if self.options.patience:

@@ -130,6 +130,31 @@ def test_resumed_is_the_same(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["plain", "averaged weights"])
+def test_a_signal_while_the_last_epoch_is_scored_is_not_lost(
+    name: str, parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = VARIANTS[name] | {"epochs": 2}
+    whole = fit(parts, tmp_path / "whole", frozen, **options)
+    scored: list[int] = []
+    original = CachedFeatures.batches
+
+    def batches(self: CachedFeatures, order: Any, *, seed: int, epoch: int, train: bool) -> Iterator[Examples]:
+        if not train:
+            scored.append(1)
+            if len(scored) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+        yield from original(self, order, seed=seed, epoch=epoch, train=train)
+
+    monkeypatch.setattr(CachedFeatures, "batches", batches)
+    with pytest.raises(Interrupted):
+        fit(parts, tmp_path / "broken", frozen, **options)
+    resumed = fit(parts, tmp_path / "broken", frozen, **options)
+    assert len(scored) == 2  # nothing was left to do but to save the run
+    assert same(weights(resumed), weights(whole))
+    assert history(resumed) == history(whole)
+
+
 def test_whole_network_resumed_is_the_same(
     parts: tuple[Index, Index], tmp_path: Path, interrupt_at: Callable[[int], None]
 ) -> None:

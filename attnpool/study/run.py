@@ -106,6 +106,7 @@ def poolings(
     for seed in seeds:  # refused before the long work
         Options.of(common | {"seed": seed, "workers": workers})
     results = begin(folder, settings, seeds)
+    network = Backbone(backbone, weights, frozen=True)
     place = data or f"folder:{folder / 'data' / 'world'}"
     if data is None:
         with bar(settings["images"], "world", "images", hidden=not progress) as shown:
@@ -118,7 +119,7 @@ def poolings(
                 progress=lambda done, _: shown.update(done - shown.n),
             )
     train, val = read(place)
-    study = _Work(folder, results, common | {"workers": workers}, (train, val), weights, cache, progress)
+    study = _Work(folder, results, common | {"workers": workers}, (train, val), network, cache, progress)
     study.run(chosen, seeds)
     return Study(folder, results)
 
@@ -148,18 +149,19 @@ class _Work:
         results: dict[str, Any],
         common: dict[str, Any],
         data: tuple[Index, Index],
-        weights: str | Path,
+        backbone: Backbone,
         cache: Path | None,
         progress: bool,
     ) -> None:
         self.folder, self.results, self.common, self.cache, self.progress = folder, results, common, cache, progress
+        self.backbone = backbone
         self.train, self.val = data
         self.fitted, self.tuned = hold_out(self.train, HELD_OUT)
         if not len(self.tuned):
             raise ValueError(f"{self.train.name}: no class has two pictures in train, so no rate can be chosen")
-        self.backbone = Backbone(common["backbone"], weights, frozen=True)
         self.results |= {
             "pictures": {"train": len(self.train), "held out": len(self.tuned), "val": len(self.val)},
+            "held out": [sample.path for sample in self.tuned],
             "classes": len(self.train.classes),
             "keypoints": any(sample.people or sample.keypoints for sample in self.train),
         }
