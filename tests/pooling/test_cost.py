@@ -81,6 +81,32 @@ def test_nothing_as_large_as_the_features_but_their_gradient(options: dict[str, 
     assert second < x.numel()
 
 
+class Products(TorchDispatchMode):
+    """Strides of the operands of every batched product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operands: list[Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.bmm.default:
+            self.operands += args
+        return func(*args, **(kwargs or {}))
+
+
+@every_layout
+@pytest.mark.parametrize("options", AGNOSTIC, ids=str)
+def test_products_are_of_the_whole_batch(options: dict[str, Any], layout: str) -> None:
+    """An operand whose rows and columns are both apart in memory makes PyTorch multiply image by image on a CPU."""
+    head, x = trained(options), features(layout).requires_grad_()
+    with Products() as seen:
+        torch.autograd.grad(head(x).logits.square().sum(), [x, *head.parameters()])
+    assert len(seen.operands) >= 10
+    for operand in seen.operands:
+        (_, rows, columns), (_, across, along) = operand.shape, operand.stride()
+        assert (along == 1 and across >= columns) or (across == 1 and along >= rows), (operand.shape, operand.stride())
+
+
 @every_layout
 def test_per_class_copies_no_features(layout: str) -> None:
     head, x = AttentionalPooling(C, K, per_class=True), features(layout)
