@@ -206,7 +206,7 @@ def ratio_plot(values: Mapping[str, Mapping[str, float]], rows: Mapping[str, boo
     Returns:
         A PNG.
     """
-    names = _inches([_short(name, 60) for name in rows], 9)
+    names = _inches([_short(name, 60) for name in rows], 10.5)  # bold letters are wider
     top = 0.5
     figure = Figure(figsize=(names + 6.6, top + 0.3 * len(rows) + 0.75), dpi=160, facecolor="white")
     axes = _axes(figure, names, top, 6.3, 0.3 * len(rows))

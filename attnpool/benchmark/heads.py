@@ -30,7 +30,7 @@ LAYOUTS = ("NCHW", "NHWC", "tokens")
 PASSES = ("forward", "forward + backward")
 # Weights of a head that take more than this are not made.
 LARGEST = 2**30
-QUERIES = 8
+QUERIES = 32
 
 # Options in the order of the tables; a pooling that is not named here is timed with its defaults.
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
