@@ -45,6 +45,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "compact_bilinear": {"compact bilinear, D=2048": {}, SKETCH: {"dim": 8192}},
     "covariance": {COVARIANCE: {}},
+    "attentive": {PROBE: {"queries": QUERIES}},
 }
 
 

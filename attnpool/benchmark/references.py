@@ -164,7 +164,7 @@ class NewtonSchulzRoot(torch.autograd.Function):
 class EfficientProbing(nn.Module):
     """Multi-query pooling in its reference form: all positions are projected, then each query pools its channels.
 
-    `a_m = softmax_i(x_i . q_m)`, `v_i = V x_i`, `z = [sum_i a_mi v_i[group m]]_m`, `score = W z + w`.
+    `a_m = softmax_i(x_i . q_m / sqrt(C))`, `v_i = V x_i`, `z = [sum_i a_mi v_i[group m]]_m`, `score = W z + w`.
     """
 
     def __init__(self, channels: int, classes: int, queries: int) -> None:
@@ -175,7 +175,7 @@ class EfficientProbing(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         x = tokens(features)
-        attention = torch.softmax(torch.matmul(x, self.queries.t()), 1)  # (B, N, M)
+        attention = torch.softmax(torch.matmul(x, self.queries.t()) / x.shape[2] ** 0.5, 1)  # (B, N, M)
         values = self.values(x).unflatten(2, (self.queries.shape[0], -1))  # (B, N, M, C / M)
         return self.linear(torch.einsum("bnm,bnmc->bmc", attention, values).flatten(1))
 

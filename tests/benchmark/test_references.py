@@ -109,7 +109,7 @@ def test_efficient_probing_is_its_formula(layout: str) -> None:
     for image, logits in zip(tokens, probe(x), strict=True):
         pooled = []
         for m, query in enumerate(probe.queries):
-            weights = torch.exp(image @ query)
+            weights = torch.exp(image @ query / C**0.5)
             values = image @ probe.values.weight[4 * m : 4 * m + 4].t()
             pooled.append((weights[:, None] * values).sum(0) / weights.sum())
         torch.testing.assert_close(logits, probe.linear(torch.cat(pooled)))
