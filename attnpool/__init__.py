@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from attnpool.pooling import (
         POOLINGS,
         AttentionalPooling,
+        AttentivePooling,
         AveragePooling,
         BilinearPooling,
         CompactBilinearPooling,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         Pooled,
         PoseRegularizedPooling,
         SaliencyPooling,
+        VLADPooling,
     )
     from attnpool.posing import label_pose
     from attnpool.prediction import predict
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "POOLINGS",
     "AttentionalPooling",
+    "AttentivePooling",
     "AveragePooling",
     "Backbone",
     "BilinearPooling",
@@ -53,6 +56,7 @@ __all__ = [
     "Run",
     "SaliencyPooling",
     "TrainOptions",
+    "VLADPooling",
     "ViewOptions",
     "check",
     "convert",
@@ -80,6 +84,7 @@ _HOME = {
     "attnpool.pooling": (
         "POOLINGS",
         "AttentionalPooling",
+        "AttentivePooling",
         "AveragePooling",
         "BilinearPooling",
         "CompactBilinearPooling",
@@ -88,6 +93,7 @@ _HOME = {
         "Pooled",
         "PoseRegularizedPooling",
         "SaliencyPooling",
+        "VLADPooling",
     ),
     "attnpool.posing": ("label_pose",),
     "attnpool.prediction": ("predict",),

@@ -23,6 +23,8 @@ HEAD_LR = {
         "compact_bilinear": 3e-4,
         "covariance": 1e-3,
         "saliency": 1e-2,
+        "attentive": 3e-4,  # not tuned yet, as vlad: those of fine-tuning
+        "vlad": 3e-4,
     },
     "sgd": {
         "average": 1e-2,
@@ -33,6 +35,8 @@ HEAD_LR = {
         "compact_bilinear": 1e-4,
         "covariance": 1e-1,
         "saliency": 1e-1,
+        "attentive": 1e-3,
+        "vlad": 1e-3,
     },
 }
 # Of a sketch that is divided by its norm: what a classifier sees is smaller by that norm, which is some hundred.
@@ -74,7 +78,7 @@ def resolve(model: Recognizer, options: OptimizerOptions, images: int) -> Optimi
 
 def head_rate(model: Recognizer, optimizer: str) -> float:
     """The peak rate for a head on a frozen, standardised backbone."""
-    if getattr(model.head, "l2", False):
+    if model.pooling == "compact_bilinear" and getattr(model.head, "l2", False):
         return NORMALIZED_LR[optimizer]
     return HEAD_LR[optimizer][model.pooling]
 

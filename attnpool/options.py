@@ -83,14 +83,19 @@ class ModelOptions:
     )
     dim: int | None = field(
         default=None,
-        metadata={"help": "length of compact_bilinear's sketch (default: 2048), channels of covariance (default: 256)"},
+        metadata={
+            "help": "length of compact_bilinear's sketch (default: 2048), channels of covariance (default: 256), "
+            "values of attentive (default: as many as channels)"
+        },
     )
     signed_sqrt: bool | None = field(default=None, metadata={"help": "signed square root of the sketch"})
-    l2: bool | None = field(default=None, metadata={"help": "sketch divided by its norm"})
+    l2: bool | None = field(default=None, metadata={"help": "sketch, or vlad's sums, divided by the norm"})
     iterations: int | None = field(default=None, metadata={"help": "of the root of covariance (default: 5)"})
     saliency: Literal["norm", "centre"] | None = field(
         default=None, metadata={"help": "map of saliency pooling: the features' norm, or the centre (default: norm)"}
     )
+    queries: int | None = field(default=None, metadata={"help": "of attentive pooling (default: 32)"})
+    clusters: int | None = field(default=None, metadata={"help": "of vlad pooling (default: 64)"})
     instances: Literal["none", "boxes"] = field(
         default="none", metadata={"help": "boxes: the best of the picture and of its persons' boxes counts"}
     )

@@ -33,8 +33,8 @@ class Recognizer(nn.Module):
         backbone: "lite0", any timm name, or a `Backbone`.
         classes: class names; their order is the order of the scores.
         pooling: a key of `POOLINGS`.
-        rank, per_class, activation, dropout, dropout_on, init, dim, signed_sqrt, l2, iterations, saliency: options of
-            the pooling, None for its own default. An option that the pooling does not have is an error.
+        rank, per_class, activation, dropout, dropout_on, init, dim, signed_sqrt, l2, iterations, saliency, queries,
+            clusters: options of the pooling, None for its own default. One that the pooling does not have is an error.
         instances: "boxes": a picture's score is the best of the whole and its persons (`instances.pool_instances`).
         context: with instances, how many times its size a person's box is enlarged to.
         task: "single" (exactly one class a picture) or "multi" (any number).
@@ -74,6 +74,8 @@ class Recognizer(nn.Module):
         l2: bool | None = None,
         iterations: int | None = None,
         saliency: Literal["norm", "centre"] | None = None,
+        queries: int | None = None,
+        clusters: int | None = None,
         instances: Literal["none", "boxes"] = "none",
         context: float = 1.5,
         task: Literal["single", "multi"] = "single",
@@ -100,7 +102,7 @@ class Recognizer(nn.Module):
         self.pooling = pooling
         given: dict[str, Any] = {"rank": rank, "per_class": per_class, "activation": activation, "dropout": dropout}
         given |= {"dropout_on": dropout_on, "init": init, "dim": dim, "signed_sqrt": signed_sqrt, "l2": l2}
-        given |= {"iterations": iterations, "saliency": saliency}
+        given |= {"iterations": iterations, "saliency": saliency, "queries": queries, "clusters": clusters}
         self.head_options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         self.view: dict[str, Any] = dict(view or {"image_size": 448, "short_side": None, "max_width": None})
         head_class = check_pooling(pooling, self.head_options)  # before the slow part

@@ -44,7 +44,7 @@ def test_images(pooling: str, lite0: Backbone, photos: Tensor) -> None:
     model = make(lite0, pooling=pooling)
     out = model(photos, maps=True)
     assert out.logits.shape == (2, 3)
-    if pooling == "covariance":  # whose score is no sum over positions
+    if pooling in ("covariance", "vlad"):  # whose score is no sum over positions
         assert out.combined is None
     else:
         assert out.combined.shape == (2, 3, 2, 3)
@@ -63,7 +63,7 @@ def test_clips(pooling: str, lite0: Backbone) -> None:
     frames = [model(clips[:, t], maps=True) for t in range(4)]
     assert out.logits.shape == (2, 3)
     torch.testing.assert_close(out.logits, torch.stack([frame.logits for frame in frames]).mean(0))
-    if pooling == "covariance":
+    if pooling in ("covariance", "vlad"):
         assert out.combined is None
     else:
         torch.testing.assert_close(out.combined.sum((1, 3, 4)), out.logits, rtol=0, atol=1e-4, msg=str)
@@ -179,6 +179,8 @@ def equal(ours: Pooled, theirs: Pooled) -> bool:
         {"pooling": "compact_bilinear", "dim": 64, "signed_sqrt": True, "l2": True},
         {"pooling": "covariance", "dim": 16, "iterations": 3},
         {"pooling": "saliency", "saliency": "centre"},
+        {"pooling": "attentive", "queries": 4, "dim": 16},
+        {"pooling": "vlad", "clusters": 3, "l2": False},
     ],
     ids=str,
 )
@@ -298,7 +300,7 @@ def test_saving_where_nothing_can_be_written_leaves_nothing(lite0: Backbone, tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pooling": "vlad"}, "unknown pooling 'vlad': use one of average, max, attentional, pose"),
+        ({"pooling": "pyramid"}, "unknown pooling 'pyramid': use one of average, max, attentional, pose"),
         (
             {"pooling": "average", "rank": 2},
             "average pooling has no option rank: leave it out, or use pooling attentional",

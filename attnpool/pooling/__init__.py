@@ -1,12 +1,14 @@
 """The poolings: features in, scores and the maps that add up to them out. This package imports torch alone."""
 
 from attnpool.pooling.attentional import AttentionalPooling
+from attnpool.pooling.attentive import AttentivePooling
 from attnpool.pooling.base import Pooled, PoolingHead
 from attnpool.pooling.covariance import CovariancePooling
 from attnpool.pooling.first_order import AveragePooling, MaxPooling
 from attnpool.pooling.pose import PoseRegularizedPooling
 from attnpool.pooling.saliency import SaliencyPooling
 from attnpool.pooling.second_order import BilinearPooling, CompactBilinearPooling
+from attnpool.pooling.vlad import VLADPooling
 
 POOLINGS: dict[str, type[PoolingHead]] = {
     "average": AveragePooling,
@@ -17,11 +19,14 @@ POOLINGS: dict[str, type[PoolingHead]] = {
     "compact_bilinear": CompactBilinearPooling,
     "covariance": CovariancePooling,
     "saliency": SaliencyPooling,
+    "attentive": AttentivePooling,
+    "vlad": VLADPooling,
 }
 
 __all__ = [
     "POOLINGS",
     "AttentionalPooling",
+    "AttentivePooling",
     "AveragePooling",
     "BilinearPooling",
     "CompactBilinearPooling",
@@ -31,4 +36,5 @@ __all__ = [
     "PoolingHead",
     "PoseRegularizedPooling",
     "SaliencyPooling",
+    "VLADPooling",
 ]

@@ -1,0 +1,81 @@
+"""VLAD pooling: sums of deviations from learned centres (NetVLAD)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, on_grid, project, weighted_mean
+
+
+class VLADPooling(PoolingHead):
+    """NetVLAD: a linear classifier on the sums of deviations from M learned centres.
+
+    `s_mi = softmax_m(w_m . x_i + b_m)`, `v_m = 1/N * sum_i s_mi (x_i - c_m)`, every `v_m` divided by its norm, all of
+    them together by theirs, and `score_k = sum_m A_km . v_m + alpha_k`. The sum is made as
+    `1/N * sum_i s_mi x_i - c_m mean_i(s_mi)`: no deviation is ever written out.
+
+    With the norms there are no maps: what a position adds to a score depends on what the others have added to the
+    norm, so no share of the score belongs to it. With `l2=False` the score is a sum over positions with P = M terms:
+    bottom-up maps `s_mi`, top-down maps `A_km . (x_i - c_m) + alpha_k` (the s of a position add up to 1).
+
+    Args:
+        in_channels: C.
+        num_classes: K.
+        dropout: probability of dropping an entry of the deviations in training.
+        clusters: M, 64 in the paper.
+        l2: whether there are the two norms.
+
+    Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output.
+
+    Raises:
+        ValueError: at a wrong number of axes or channels, or if `clusters` is less than 1.
+
+    Source: Arandjelovic et al., "NetVLAD", CVPR 2016; over clips: Girdhar et al., "ActionVLAD", CVPR 2017, whose
+    centres come from k-means, where these are drawn at random and learned.
+
+    >>> VLADPooling(8, 3, clusters=4)(torch.randn(2, 8, 7, 7)).logits.shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(
+        self, in_channels: int, num_classes: int, *, dropout: float = 0.0, clusters: int = 64, l2: bool = True
+    ) -> None:
+        super().__init__(in_channels, num_classes, dropout=dropout)
+        if clusters < 1:
+            raise ValueError(f"clusters must be at least 1, not {clusters}")
+        self.clusters = clusters
+        self.l2 = l2
+        self.assign = nn.Parameter(torch.empty(clusters, in_channels))
+        self.assign_bias = nn.Parameter(torch.empty(clusters))
+        self.centres = nn.Parameter(torch.empty(clusters, in_channels))
+        self.a = nn.Parameter(torch.empty(num_classes, clusters * in_channels))
+        self.alpha = nn.Parameter(torch.empty(num_classes))
+        self.reset_parameters()
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, clusters={self.clusters}, l2={self.l2}"
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        nn.init.normal_(self.assign, std=1 / math.sqrt(self.in_channels), generator=generator)
+        nn.init.zeros_(self.assign_bias)
+        nn.init.normal_(self.centres, std=1 / math.sqrt(self.in_channels), generator=generator)
+        nn.init.normal_(self.a, std=CLASSIFIER_STD, generator=generator)
+        nn.init.zeros_(self.alpha)
+
+    def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
+        x, grid = self.channels_first(features)
+        s = project(x, self.assign, self.assign_bias).softmax(1)
+        v = weighted_mean(x, s) - s.mean(2).unsqueeze(2) * self.centres
+        v = F.normalize(F.normalize(v, dim=2).flatten(1)) if self.l2 else v.flatten(1)
+        logits = F.linear(F.dropout(v, self.dropout, self.training), self.a, self.alpha)
+        if not maps or self.l2:
+            return Pooled(logits)
+        a = self.a.unflatten(1, (self.clusters, -1)).transpose(0, 1)
+        shift = self.alpha - (a * self.centres[:, None]).sum(2)
+        top_down = project(x, a.flatten(0, 1), shift.flatten()).unflatten(1, (self.clusters, self.num_classes))
+        top_down, bottom_up = on_grid(top_down, grid), on_grid(s.unsqueeze(2), grid)
+        return Pooled(logits, top_down, bottom_up, (top_down * bottom_up).sum(1) / x.shape[2])
