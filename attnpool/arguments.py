@@ -175,7 +175,7 @@ def add_poolings(parser: argparse.ArgumentParser) -> None:
     """The arguments that `reproduce poolings` alone has; what was not given is None."""
     add = parser.add_argument_group("poolings").add_argument
     add("--data", metavar="SOURCE", help="a dataset, such as folder:DIR (default: a playground)")
-    add("--images", type=int, metavar="N", help="of the playground (default: 560)")
+    add("--images", type=int, metavar="N", help="of the playground (default: 840)")
     add("--backbone", metavar="NAME", help="which stays frozen (default: lite0)")
     add("--epochs", type=int, metavar="N", help="of each training (default: 6)")
     add("--image-size", type=int, metavar="PX", help="side of the network's input (default: 448)")

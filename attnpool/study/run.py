@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from attnpool.study.rows import DROPOUTS, Row, choose_rows, next_rate
 from attnpool.study.table import entries_of, markdown, plotted, summary
 
 NAME = "poolings"
-IMAGES = 560
+IMAGES = 840
 VAL = 0.4  # of the world: pictures that are only scored cost little
 WORLD_SEED = 3
 EPOCHS = 6
@@ -81,7 +81,7 @@ def poolings(
     Args:
         out: the folder.
         data: a dataset as in `data.read`, such as "folder:photos"; by default a playground is made.
-        images: of that playground, 560 by default.
+        images: of that playground, 840 by default.
         rows: names of `ROWS`; the usual ones by default.
         seeds: of the trainings that are scored.
         backbone, weights: see `Backbone`; it stays frozen.
@@ -250,8 +250,8 @@ class _Work:
     def model(self, options: Mapping[str, Any]) -> Recognizer:
         """A recognizer at its start."""
         given = Options.of(self.common | dict(options))
-        names = ("pooling", "rank", "per_class", "activation", "init", "dim", "signed_sqrt", "l2", "saliency")
-        values = {name: getattr(given.model, name) for name in names}
+        values = asdict(given.model)
+        del values["backbone"]
         return Recognizer(self.backbone, classes=self.train.classes, view=given.view.of_model(), **values)
 
     def keep(self) -> None:
