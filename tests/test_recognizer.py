@@ -54,7 +54,7 @@ def test_images(pooling: str, lite0: Backbone, photos: Tensor) -> None:
     assert model(photos).combined is None
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("pooling", [name for name, head in POOLINGS.items() if not head.over_time])
 def test_clips(pooling: str, lite0: Backbone) -> None:
     """A clip's logits are the mean over its frames, and its maps add up to them over T, H and W."""
     model = make(lite0, pooling=pooling)
@@ -63,7 +63,7 @@ def test_clips(pooling: str, lite0: Backbone) -> None:
     frames = [model(clips[:, t], maps=True) for t in range(4)]
     assert out.logits.shape == (2, 3)
     torch.testing.assert_close(out.logits, torch.stack([frame.logits for frame in frames]).mean(0))
-    if pooling in ("covariance", "vlad"):
+    if pooling == "covariance":
         assert out.combined is None
     else:
         torch.testing.assert_close(out.combined.sum((1, 3, 4)), out.logits, rtol=0, atol=1e-4, msg=str)
@@ -75,6 +75,34 @@ def test_clips(pooling: str, lite0: Backbone) -> None:
         if ours is not None:
             torch.testing.assert_close(ours, torch.stack(theirs, 1))
     assert torch.equal(model(clips).logits, out.logits)
+
+
+@pytest.mark.parametrize("options", [{"pooling": "attentive", "positions": True}, {"pooling": "vlad", "l2": False}])
+def test_clips_as_wholes(options: dict[str, Any], lite0: Backbone) -> None:
+    """Maps add up over T, H and W, only places make order count, and every view is a clip of its own."""
+    model = make(lite0, **options)
+    clips = torch.randn(2, 4, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    out = model(clips, maps=True)
+    assert out.combined.shape == (2, 4, 3, 2, 3)
+    torch.testing.assert_close(out.combined.sum((1, 3, 4)), out.logits, rtol=0, atol=1e-4)
+    assert torch.equal(model(clips).logits, out.logits)
+    features = model.features(clips)
+    together = model.head(model.standardize(features.flatten(0, 1)).unflatten(0, (2, 4)))
+    torch.testing.assert_close(out.logits, together.logits, rtol=0, atol=1e-6)
+    shift = (model(clips.flip(1)).logits - out.logits).abs().max()
+    assert shift > 1e-3 if "positions" in options else shift < 1e-5
+
+    first, second = (model.pool(features[:, at::2], maps=True) for at in (0, 1))
+    both = model.pool(features, maps=True, views=2)  # two frames, each of them in two views
+    torch.testing.assert_close(both.logits, (first.logits + second.logits) / 2, rtol=0, atol=1e-6)
+    assert (both.logits - out.logits).abs().max() > 1e-3
+    for field in ("top_down", "bottom_up", "combined"):
+        found = getattr(both, field) * (2 if field == "combined" else 1)
+        torch.testing.assert_close(found[:, 0::2], getattr(first, field), rtol=0, atol=1e-6)
+        torch.testing.assert_close(found[:, 1::2], getattr(second, field), rtol=0, atol=1e-6)
+    crops = model.pool(features, views=4).logits  # four crops of one picture
+    apart = model.pool(features.flatten(0, 1)).logits.unflatten(0, (2, 4)).mean(1)
+    torch.testing.assert_close(crops, apart, rtol=0, atol=1e-6)
 
 
 def test_frozen_backbones_come_with_standardised_features(lite0: Backbone) -> None:
@@ -180,6 +208,7 @@ def equal(ours: Pooled, theirs: Pooled) -> bool:
         {"pooling": "covariance", "dim": 16, "iterations": 3},
         {"pooling": "saliency", "saliency": "centre"},
         {"pooling": "attentive", "queries": 4, "dim": 16},
+        {"pooling": "attentive", "positions": True},
         {"pooling": "vlad", "clusters": 3, "l2": False},
     ],
     ids=str,
