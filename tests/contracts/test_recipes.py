@@ -107,10 +107,10 @@ def test_it_opens_with_its_command(table: str, row: str) -> None:
     assert first == f"# attnpool reproduce {table} --{data} ROOT --rows {row}{weights} --out runs/{table}"
     words = first.removeprefix("# attnpool ").split()
     args = build_parser(words).parse_args(words)
-    assert (args.verb, args.table, args.rows, args.scale or "full") == ("reproduce", table, [row], "full")
+    assert (args.verb, args.table, args.rows, args.scale) == ("reproduce", table, [row], None)  # at full scale
     assert [f" --weights {word}" for word in args.weights] == ([weights] if weights else [])
     assert (getattr(args, data), args.out) == (Path("ROOT"), Path("runs") / table)
-    assert [recipe.name for recipe in plan(table, args.rows, args.scale)[0]] == [row]
+    assert [recipe.name for recipe in plan(table, args.rows, "full")[0]] == [row]
     assert recipe_of(table, row).about["data"] == data
 
 
