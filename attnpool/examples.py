@@ -65,6 +65,11 @@ class Pictures:
         self.workers = workers
         self.crops, self.flip = crops, flip  # in testing
 
+    @property
+    def views(self) -> int:
+        """Of every picture or frame in testing."""
+        return self.crops * (2 if self.flip and self.crops == 1 else 1)
+
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Examples]:
         loaded = load(
             self.index,

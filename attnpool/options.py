@@ -95,6 +95,10 @@ class ModelOptions:
         default=None, metadata={"help": "map of saliency pooling: the features' norm, or the centre (default: norm)"}
     )
     queries: int | None = field(default=None, metadata={"help": "of attentive pooling (default: 32)"})
+    positions: bool | None = field(
+        default=None,
+        metadata={"help": "queries of attentive pooling look at where and when, over a clip as a whole (default: no)"},
+    )
     clusters: int | None = field(default=None, metadata={"help": "of vlad pooling (default: 64)"})
     instances: Literal["none", "boxes"] = field(
         default="none", metadata={"help": "boxes: the best of the picture and of its persons' boxes counts"}

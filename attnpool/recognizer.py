@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attnpool.backbone import Backbone
+from attnpool.consensus import pool_clips
 from attnpool.instances import Boxes, Instances, pool_instances
 from attnpool.pooling import POOLINGS, Pooled, PoolingHead
 from attnpool.standardize import kind_of, make
@@ -34,7 +35,8 @@ class Recognizer(nn.Module):
         classes: class names; their order is the order of the scores.
         pooling: a key of `POOLINGS`.
         rank, per_class, activation, dropout, dropout_on, init, dim, signed_sqrt, l2, iterations, saliency, queries,
-            clusters: options of the pooling, None for its own default. One that the pooling does not have is an error.
+            positions, clusters: options of the pooling, None for its own default. One that the pooling does not have is
+            an error.
         instances: "boxes": a picture's score is the best of the whole and its persons (`instances.pool_instances`).
         context: with instances, how many times its size a person's box is enlarged to.
         task: "single" (exactly one class a picture) or "multi" (any number).
@@ -75,6 +77,7 @@ class Recognizer(nn.Module):
         iterations: int | None = None,
         saliency: Literal["norm", "centre"] | None = None,
         queries: int | None = None,
+        positions: bool | None = None,
         clusters: int | None = None,
         instances: Literal["none", "boxes"] = "none",
         context: float = 1.5,
@@ -102,7 +105,8 @@ class Recognizer(nn.Module):
         self.pooling = pooling
         given: dict[str, Any] = {"rank": rank, "per_class": per_class, "activation": activation, "dropout": dropout}
         given |= {"dropout_on": dropout_on, "init": init, "dim": dim, "signed_sqrt": signed_sqrt, "l2": l2}
-        given |= {"iterations": iterations, "saliency": saliency, "queries": queries, "clusters": clusters}
+        given |= {"iterations": iterations, "saliency": saliency, "queries": queries, "positions": positions}
+        given |= {"clusters": clusters}
         self.head_options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         self.view: dict[str, Any] = dict(view or {"image_size": 448, "short_side": None, "max_width": None})
         head_class = check_pooling(pooling, self.head_options)  # before the slow part
@@ -136,9 +140,9 @@ class Recognizer(nn.Module):
     def forward(self, x: Tensor, *, maps: bool = False, boxes: Boxes | None = None) -> Pooled:
         """Scores normalised images `(B, 3, H, W)` or clips `(B, T, 3, H, W)`.
 
-        The logits of a clip are the mean of its frames' logits (the consensus of temporal segment networks); its
-        maps are `(B, T, ...)` and `combined`, divided by T, still adds up to the logits over T, H and W. For `boxes`
-        see `pool`.
+        The logits of a clip are the mean of its frames' logits (the consensus of temporal segment networks), unless the
+        head pools clips as wholes (`over_time`). Its maps are `(B, T, ...)` and `combined`, divided by T, still adds up
+        to the logits over T, H and W. For `boxes` see `pool`.
 
         Raises:
             ValueError: the input has other than 4 or 5 axes.
@@ -151,7 +155,7 @@ class Recognizer(nn.Module):
             raise ValueError(f"input must be (B, 3, H, W) or (B, T, 3, H, W), not of shape {tuple(x.shape)}")
         return self.backbone(x.flatten(0, -4)).unflatten(0, x.shape[:-3])
 
-    def pool(self, features: Tensor, *, maps: bool = False, boxes: Boxes | None = None) -> Pooled:
+    def pool(self, features: Tensor, *, maps: bool = False, boxes: Boxes | None = None, views: int = 1) -> Pooled:
         """Scores features of the backbone, `(B, C, h, w)` or, of clips, `(B, T, C, h, w)`.
 
         Args:
@@ -159,12 +163,14 @@ class Recognizer(nn.Module):
             maps: see `Pooled`.
             boxes: of the persons in each picture, in pixels of the network's input; only a recognizer with instances
                 looks at them. Its scores then are no sums over one map, so there are no maps.
+            views: how many of T are the views of one frame, or of a picture in several crops, see `pool_clips`.
         """
         if boxes is not None and self.instances == "boxes":
             best = self.pool_instances(features, boxes)
             return Pooled(best.logits, pose=best.pose)
         if features.ndim == 5:
-            return clip_consensus(self.pool(features.flatten(0, 1), maps=maps), features.shape[1])
+            frames = self.standardize(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+            return pool_clips(self.head, frames, maps=maps, views=views)
         return self.head(self.standardize(features), maps=maps)
 
     def pool_instances(self, features: Tensor, boxes: Boxes) -> Instances:
@@ -276,19 +282,3 @@ def check_pooling(pooling: str, options: Mapping[str, Any]) -> type[PoolingHead]
                 f"{pooling} pooling has no option {name}: leave it out, or use pooling {' or '.join(having)}"
             )
     return POOLINGS[pooling]
-
-
-def clip_consensus(frames: Pooled, length: int) -> Pooled:
-    """Averages the logits of `length` frames a clip, and gives every map its time axis."""
-
-    def clips(maps: Tensor | None) -> Tensor | None:
-        return None if maps is None else maps.unflatten(0, (-1, length))
-
-    combined = clips(frames.combined)
-    return Pooled(
-        frames.logits.unflatten(0, (-1, length)).mean(1),
-        clips(frames.top_down),
-        clips(frames.bottom_up),
-        None if combined is None else combined / length,
-        clips(frames.pose),
-    )

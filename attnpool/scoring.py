@@ -80,7 +80,8 @@ def score_source(
         if source.cached:
             out = model.pool(inputs, maps=with_evidence, boxes=batch.boxes)
         else:
-            out = model.pool(features_of(model, inputs), maps=with_evidence, boxes=batch.boxes)
+            views = source.views if isinstance(source, Pictures) else 1
+            out = model.pool(features_of(model, inputs), maps=with_evidence, boxes=batch.boxes, views=views)
         logits.append(out.logits.double().cpu().numpy())
         targets.append(batch.targets.numpy() > 0)
         known.append(batch.known.numpy())
@@ -132,7 +133,7 @@ def views_of(model: Recognizer, source: Source) -> int:
         return max(source.features.frames, 1)
     assert isinstance(source, Pictures)
     frames = source.options.frames if source.index.media == "clips" else 1
-    return frames * source.crops * (2 if source.flip and source.crops == 1 else 1)
+    return frames * source.views
 
 
 def as_probabilities(logits: Tensor, scores: str) -> np.ndarray:

@@ -95,6 +95,14 @@ def flow(source: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run.load(out)
 
 
+@pytest.fixture(scope="module", params=[("attentive", "--positions"), ("vlad",)], ids=lambda words: words[0])
+def whole(source: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Run:
+    """With a head that pools over time."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert attnpool(*words(source, out, "--pooling", *request.param, "--json")).value()["skipped"] == []
+    return Run.load(out)
+
+
 def logits(run: Run, index: Index, **options: Any) -> np.ndarray:
     """Decoded now, without the cache."""
     frames = options.pop("frames", run.model.view["frames"])
@@ -164,6 +172,45 @@ def test_ten_crops_are_the_mean_of_ten_views(source: str, pose: Run) -> None:
             one_by_one = [run.model(run.model.normalize(view.pixels[None])).logits for view in views]
             mean = torch.cat(one_by_one).mean(0).detach().double().numpy()
             np.testing.assert_allclose(found[row], mean, atol=1e-4)
+
+
+def test_heads_over_time_see_whole_clips(source: str, whole: Run, tmp_path: Path) -> None:
+    """From the cache, decoded, in several views and by `predict`; `explain` has their maps, if there are any."""
+    _, val = read(source)
+    run = replace(whole, model=Recognizer.load(whole.folder))
+    options = ViewOptions(**run.model.view)
+    assert run.model.head.over_time
+
+    def score(views: Sequence[Any]) -> np.ndarray:
+        pixels = torch.stack([view.pixels for view in views])
+        return run.model(run.model.normalize(pixels[None])).logits[0].detach().double().numpy()
+
+    plain, mirrored = logits(run, val), logits(run, val, flip=True)
+    by_hand = []
+    for row, sample in enumerate(val):
+        frames = read_frames(val.file(sample), [1, 3, 5, 7])
+        views = eval_views(frames, options, flip=True)
+        by_hand.append(score(views[::2]))
+        np.testing.assert_allclose(mirrored[row], (score(views[::2]) + score(views[1::2])) / 2, atol=1e-5)
+    np.testing.assert_allclose(plain, by_hand, atol=1e-5)
+    frame_by_frame = np.mean([logits(run, val, frames=1), plain], 0)
+    assert np.abs(frame_by_frame - plain).max() > 1e-3
+    cached = score_source(run.model, CachedFeatures(extract(run.model, val, progress=False))).logits
+    np.testing.assert_allclose(cached, plain, atol=0.02 * np.abs(plain).max())  # half precision
+
+    files = [val.file(sample) for sample in val]
+    found = [dict(prediction.scores) for prediction in predict(run.model, files, top=3)]
+    likely = torch.from_numpy(plain).softmax(1).numpy()
+    np.testing.assert_allclose([[row[name] for name in CLASSES] for row in found], likely, atol=1e-4)
+    value = attnpool("evaluate", run.folder, source, "--json").value()
+    assert (value["images"], value["skipped"]) == (6, [])
+    assert attnpool("evaluate", run.folder, source, "--crops", 10, "--frames", 2, "--json").value()["images"] == 6
+    (item,) = attnpool("explain", run.folder, files[0], "--out", tmp_path / "out", "--json").value()
+    if run.model.pooling == "vlad":
+        assert item["note"].startswith("no maps: a score of vlad pooling is no sum")
+    else:
+        assert Path(item["panel"]).stat().st_size > 0
+        assert item["frame"] in (2, 4, 6, 8)
 
 
 def test_fusion_is_the_weighted_mean_of_logits(source: str, pose: Run, flow: Run) -> None:

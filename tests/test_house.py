@@ -22,7 +22,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # One way: a part may import the parts of earlier lines, and parts of its own line as long as nothing goes in circles.
 LAYERS = [
     {"pooling", "weights", "backbone", "data", "pose", "playground", "options", "progress", "storage", "feature_store"}
-    | {"instances", "standardize", "bn_inception", "resnet_tf", "trunk", "tail", "tf_reader", "tf_names"},
+    | {"instances", "consensus", "standardize", "bn_inception", "resnet_tf", "trunk", "tail", "tf_reader", "tf_names"},
     {"recognizer", "folding", "classifiers"},
     {"losses", "metrics", "explain", "features", "fusion", "submission", "conversion"},
     {"checkpoint", "examples", "optimization"},
@@ -52,7 +52,8 @@ ONLY = {
     "playground": {"pose"},
     "data": {"pose", "storage"},
     "instances": {"pooling"},
-    "recognizer": {"pooling", "backbone", "instances", "standardize", "storage"},
+    "consensus": {"pooling"},
+    "recognizer": {"pooling", "backbone", "consensus", "instances", "standardize", "storage"},
     "losses": {"data.index", "data.media"},
     "metrics": {"data.index", "data.media"},
 }

@@ -17,7 +17,7 @@ class Pooled(NamedTuple):
     """Scores, and the maps that add up to them.
 
     `combined.sum((-2, -1)) == logits` in eval mode (over the last axis alone for token input). Maps are `None`
-    unless they were asked for with `maps=True`.
+    unless they were asked for with `maps=True`. Those of clips are `(B, T, ...)`, and `combined` adds up over T, too.
 
     Attributes:
         logits: `(B, K)` class scores.
@@ -42,11 +42,16 @@ _pytree._register_namedtuple(Pooled, serialized_type_name="attnpool.Pooled")
 class PoolingHead(nn.Module):
     """Base of the heads: features `(B, C, H, W)` or `(B, N, C)` in, `Pooled` out.
 
+    A head with `over_time` also takes clips `(B, T, C, H, W)`, all positions of which are pooled together. The others
+    score frames.
+
     Args:
         in_channels: C, channels of the features.
         num_classes: K.
         dropout: probability of dropping a channel of the pooled features in training.
     """
+
+    over_time: bool = False
 
     def __init__(self, in_channels: int, num_classes: int, *, dropout: float = 0.0) -> None:
         super().__init__()
@@ -68,18 +73,25 @@ class PoolingHead(nn.Module):
     def channels_first(self, features: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Views features as `(B, C, N)`, without a copy for NCHW, NHWC (channels_last) and tokens.
 
+        Clips are copied unless their channels lie side by side in memory.
+
         Returns:
-            The view, and the shape of the positions: `(H, W)` for feature maps, `(N,)` for tokens.
+            The view, and the shape of the positions: `(H, W)`, `(N,)` for tokens, `(T, H, W)` for clips.
 
         Raises:
-            ValueError: the features have other than 3 or 4 axes, or other than `in_channels` channels.
+            ValueError: the features have other than 3 or 4 axes (or 5, `over_time`), or other than `in_channels`
+                channels.
         """
         if features.ndim == 4:
             x, grid = features.flatten(2), tuple(features.shape[2:])
         elif features.ndim == 3:
             x, grid = features.transpose(1, 2), (features.shape[1],)
+        elif features.ndim == 5 and self.over_time:
+            x = features.movedim(2, -1)
+            x, grid = x.flatten(1, 3).transpose(1, 2), tuple(x.shape[1:4])
         else:
-            raise ValueError(f"features must be (B, C, H, W) or (B, N, C), not of shape {tuple(features.shape)}")
+            clips = ", or (B, T, C, H, W)" if self.over_time else ""
+            raise ValueError(f"features must be (B, C, H, W) or (B, N, C){clips}, not of shape {tuple(features.shape)}")
         if x.shape[1] != self.in_channels:
             raise ValueError(
                 f"features of shape {tuple(features.shape)} have {x.shape[1]} channels, this head was built for "
@@ -155,5 +167,15 @@ def channels_contiguous(x: Tensor) -> bool:
 
 
 def on_grid(maps: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Gives maps `(..., N)` the shape of the positions: `(..., H, W)`, or `(..., N)` for tokens."""
-    return maps.unflatten(-1, grid)
+    """Gives maps `(B, ..., N)` the shape of the positions: `(B, ..., H, W)`, or `(B, ..., N)` for tokens.
+
+    Those of clips get their time after the batch, `(B, T, ..., H, W)`.
+    """
+    maps = maps.unflatten(-1, grid)
+    return maps.movedim(-3, 1) if len(grid) == 3 else maps
+
+
+def sum_of_terms(logits: Tensor, top_down: Tensor, bottom_up: Tensor, grid: tuple[int, ...]) -> Pooled:
+    """A score that is the mean over positions of `sum_p t_p h_p`, from maps `(B, P, K, N)` and `(B, P, 1, N)`."""
+    combined = (top_down * bottom_up).sum(1) / top_down.shape[-1]
+    return Pooled(logits, *(on_grid(maps, grid) for maps in (top_down, bottom_up, combined)))

@@ -23,14 +23,15 @@ def attend(x: Tensor, b: Tensor, beta: Tensor | None, activation: Activation | N
     Args:
         x: features `(B, C, N)`, a view of any layout.
         b: `(P, C)`.
-        beta: `(P,)` or None.
+        beta: `(P,)`, or `(P, N)` with a number for every position, or None.
         activation: see `AttentionalPooling`.
 
     Returns:
         `h (B, P, N)` and `z (B, P, C)`. Both can be differentiated any number of times.
     """
     x, b = cast(x, b)
-    beta = None if beta is None else beta.to(b.dtype)
+    if beta is not None:
+        beta = (beta if beta.ndim == 2 else beta[:, None]).to(b.dtype)
     if torch.compiler.is_exporting():  # an exported program has no use for gradients
         return Attend.forward(x, b, beta, activation)
     return Attend.apply(x, b, beta, activation)
@@ -47,12 +48,13 @@ class Attend(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, b: Tensor, beta: Tensor | None, activation: Activation | None) -> tuple[Tensor, Tensor]:
         s = torch.bmm(b.expand(x.shape[0], -1, -1), x)
-        h = activate(s if beta is None else s + beta[:, None], activation).to(s.dtype)
+        h = activate(s if beta is None else s + beta, activation).to(s.dtype)
         return h, torch.bmm(h, x.transpose(1, 2)) / x.shape[2]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        x, b, _, ctx.activation = inputs
+        x, b, beta, ctx.activation = inputs
+        ctx.everywhere = beta is not None and beta.shape[1] == x.shape[2]
         ctx.save_for_backward(x, b, output[0])
 
     @staticmethod
@@ -70,7 +72,7 @@ class Attend(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             db = torch.bmm(ds, x.transpose(1, 2)).sum(0)
         if ctx.needs_input_grad[2]:
-            dbeta = ds.sum((0, 2))
+            dbeta = ds.sum(0) if ctx.everywhere else ds.sum((0, 2)).unsqueeze(1)
         return dx, db, dbeta, None
 
 

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, on_grid, project, weighted_mean
+from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, project, sum_of_terms, weighted_mean
 
 
 class VLADPooling(PoolingHead):
-    """NetVLAD: a linear classifier on the sums of deviations from M learned centres.
+    """NetVLAD: a linear classifier on the sums of deviations from M learned centres; of clips over all their frames.
 
     `s_mi = softmax_m(w_m . x_i + b_m)`, `v_m = 1/N * sum_i s_mi (x_i - c_m)`, every `v_m` divided by its norm, all of
     them together by theirs, and `score_k = sum_m A_km . v_m + alpha_k`. The sum is made as
@@ -29,17 +29,19 @@ class VLADPooling(PoolingHead):
         clusters: M, 64 in the paper.
         l2: whether there are the two norms.
 
-    Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output.
+    Shapes: features `(B, C, H, W)`, `(B, N, C)` or `(B, T, C, H, W)`; see `Pooled` for the output.
 
     Raises:
         ValueError: at a wrong number of axes or channels, or if `clusters` is less than 1.
 
-    Source: Arandjelovic et al., "NetVLAD", CVPR 2016; over clips: Girdhar et al., "ActionVLAD", CVPR 2017, whose
-    centres come from k-means, where these are drawn at random and learned.
+    Source: Arandjelovic et al., "NetVLAD", CVPR 2016; sums over the frames of a clip: Girdhar et al., "ActionVLAD",
+    CVPR 2017, whose centres come from k-means, where these are drawn at random and learned.
 
     >>> VLADPooling(8, 3, clusters=4)(torch.randn(2, 8, 7, 7)).logits.shape
     torch.Size([2, 3])
     """
+
+    over_time = True
 
     def __init__(
         self, in_channels: int, num_classes: int, *, dropout: float = 0.0, clusters: int = 64, l2: bool = True
@@ -77,5 +79,4 @@ class VLADPooling(PoolingHead):
         a = self.a.unflatten(1, (self.clusters, -1)).transpose(0, 1)
         shift = self.alpha - (a * self.centres[:, None]).sum(2)
         top_down = project(x, a.flatten(0, 1), shift.flatten()).unflatten(1, (self.clusters, self.num_classes))
-        top_down, bottom_up = on_grid(top_down, grid), on_grid(s.unsqueeze(2), grid)
-        return Pooled(logits, top_down, bottom_up, (top_down * bottom_up).sum(1) / x.shape[2])
+        return sum_of_terms(logits, top_down, s.unsqueeze(2), grid)

@@ -38,7 +38,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"dim": 32, "signed_sqrt": True, "l2": True},
     ],
     "covariance": [{}, {"dim": 4}, {"dim": 3, "iterations": 1}],
-    "attentive": [{"queries": 3}, {"queries": 2, "dim": 4}, {}],
+    "attentive": [{"queries": 3}, {"queries": 2, "dim": 4}, {}, {"queries": 3, "positions": True}],
     "vlad": [{"clusters": 3}, {"clusters": 3, "l2": False}],
     "saliency": [{}, {"bias": False}],  # the one that needs a grid is in its own test
 }
@@ -57,6 +57,7 @@ FEW: list[tuple[str, dict[str, Any]]] = [
     ("compact_bilinear", {"dim": 16, "signed_sqrt": True, "l2": True}),
     ("covariance", {"dim": 4}),
     ("attentive", {"queries": 3}),
+    ("attentive", {"queries": 3, "positions": True}),
     ("vlad", {"clusters": 3}),
     ("vlad", {"clusters": 3, "l2": False}),
     ("saliency", {}),
@@ -92,14 +93,17 @@ def features(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def layouts(x: Tensor) -> dict[str, Tensor]:
-    """The same features `(B, C, H, W)` as they come from CNNs in both memory formats and from ViTs."""
+def layouts(x: Tensor, options: dict[str, Any] | None = None) -> dict[str, Tensor]:
+    """The same features `(B, C, H, W)` as they come from CNNs in both memory formats and from ViTs.
+
+    Without plain tokens if the options make a head look at places, which they do not have.
+    """
     tokens = x.flatten(2).transpose(1, 2).contiguous()
     with_prefix = torch.cat([tokens[:, :1], tokens], 1)[:, 1:]
     return {
         "NCHW": x.contiguous(),
         "channels_last": x.contiguous(memory_format=torch.channels_last),
-        "tokens": tokens,
+        **({} if options and options.get("positions") else {"tokens": tokens}),
         "tokens on a grid": with_prefix.unflatten(1, tuple(x.shape[2:])).permute(0, 3, 1, 2),
         "a crop": torch.nn.functional.pad(x, (1, 1, 1, 1))[:, :, 1:-1, 1:-1],
     }
@@ -116,7 +120,7 @@ def test_layouts_shapes_and_sums(key: str, options: dict[str, Any], shape: tuple
     x = features(*shape)
     batch, _, height, width = shape
     reference = head(x, maps=True)
-    for layout, view in layouts(x).items():
+    for layout, view in layouts(x, options).items():
         axes = 1 if layout == "tokens" else 2
         grid = (height * width,) if layout == "tokens" else (height, width)
         out = head(view, maps=True)
@@ -168,6 +172,7 @@ REALISTIC = [
     ("pose", {}),
     ("compact_bilinear", {}),
     ("attentive", {}),
+    ("attentive", {"positions": True}),
     ("vlad", {"clusters": 4, "l2": False}),
     ("saliency", {}),
     ("saliency", {"saliency": "centre"}),
@@ -235,7 +240,7 @@ def test_backward_is_the_same_in_every_layout(key: str, options: dict[str, Any])
         return [found[0].flatten(2) if view.ndim == 4 else found[0].transpose(1, 2), *found[1:]]
 
     reference = gradients(x)
-    for view in layouts(x).values():
+    for view in layouts(x, options).values():
         for ours, theirs in zip(gradients(view), reference, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 

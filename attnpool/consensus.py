@@ -1,0 +1,41 @@
+"""From the features of a clip's frames to the scores of the clip."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from attnpool.pooling import Pooled, PoolingHead
+
+
+def pool_clips(head: PoolingHead, features: Tensor, *, maps: bool = False, views: int = 1) -> Pooled:
+    """Scores clips: the mean of the logits of their frames, or, with a head that pools over time, of their views.
+
+    Where every frame was looked at in V views, such a head sees V clips: that of the first views, that of the second,
+    and so on.
+
+    Args:
+        head: of a recognizer.
+        features: `(B, T V, C, H, W)`, standardised; of each frame its views one after the other.
+        maps: see `Pooled`; they are `(B, T V, ...)`, and `combined` adds up to the logits over T V, H and W.
+        views: V.
+    """
+    parts = views if head.over_time else features.shape[1]
+    if head.over_time:
+        each = head(features.unflatten(1, (-1, views)).transpose(1, 2).flatten(0, 1), maps=maps)
+    else:
+        each = head(features.flatten(0, 1), maps=maps)
+
+    def together(found: Tensor | None) -> Tensor | None:
+        if found is None:
+            return None
+        of_parts = found.unflatten(0, (-1, parts))
+        return of_parts.transpose(1, 2).flatten(1, 2) if head.over_time else of_parts
+
+    combined = together(each.combined)
+    return Pooled(
+        each.logits.unflatten(0, (-1, parts)).mean(1),
+        together(each.top_down),
+        together(each.bottom_up),
+        None if combined is None else combined / parts,
+        together(each.pose),
+    )
