@@ -41,7 +41,8 @@ ROWS: dict[str, Row] = {
     "pose": Row("Pose-regularised attention", {"pooling": "pose"}),
     "cbp": Row("CBP, 2048", {"pooling": "compact_bilinear"}, (1e-4, 3e-4, 1e-3)),
     "covariance": Row("Covariance, 128 channels", {"pooling": "covariance", "dim": 128}, (3e-4, 1e-3, 3e-3)),
-    "attentive": Row("Attentive, 32 queries", {"pooling": "attentive"}, (3e-4, 1e-3, 3e-3)),
+    "attentive": Row("Attentive, 32 queries", {"pooling": "attentive"}),
+    "vlad": Row("VLAD, 64 centres", {"pooling": "vlad"}, (3e-3, 1e-2, 3e-2)),
     "official-init": Row("Attention, official start", {"init": "official"}, usual=False),
     "no-pose-loss": Row("Pose head, pose loss off", {"pooling": "pose", "pose_weight": 0.0}, usual=False),
     "bilinear": Row("Bilinear", {"pooling": "bilinear"}, (1e-5, 3e-5, 1e-4), usual=False),
@@ -51,7 +52,6 @@ ROWS: dict[str, Row] = {
         (0.03, 0.1, 0.3),
         usual=False,
     ),
-    "vlad": Row("VLAD, 64 centres", {"pooling": "vlad"}, (1e-3, 3e-3, 1e-2), usual=False),
     "saliency-norm": Row(
         "Given saliency: norm", {"pooling": "saliency", "saliency": "norm"}, (3e-3, 1e-2, 3e-2), usual=False
     ),
