@@ -170,6 +170,25 @@ def test_options_of_second_order_pooling(tmp_path: Path, photos: Path) -> None:
     assert about["model"]["head_options"] == {"saliency": "centre"}
 
 
+def test_options_of_attentive_and_vlad_pooling(tmp_path: Path, photos: Path) -> None:
+    words = ["train", f"folder:{photos}", "--image-size", "64", "--epochs", "1", "--pooling", "attentive"]
+    attnpool(*words, "--queries", 4, "--dim", 8, "--positions", "--out", tmp_path / "a").text()
+    about = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert about["model"]["head_options"] == {"dim": 8, "queries": 4, "positions": True}
+    wrong = [*words, "--out", tmp_path / "b"]
+    refused(attnpool(*wrong, "--queries", 0), "queries must be at least 1, not 0")
+    refused(attnpool(*wrong, "--queries", "many"), "queries")
+    refused(attnpool(*wrong, "--queries", 4, "--dim", 6), "dim is 6; give a multiple of queries, which is 4")
+    refused(attnpool(*wrong, "--clusters", 4), "attentive pooling has no option clusters", "use pooling vlad")
+    wrong[-3] = words[-1] = "vlad"
+    attnpool(*words, "--clusters", 3, "--no-l2", "--out", tmp_path / "c").text()
+    about = json.loads((tmp_path / "c" / "run.json").read_text())
+    assert about["model"]["head_options"] == {"l2": False, "clusters": 3}
+    refused(attnpool(*wrong, "--clusters", -1), "clusters must be at least 1, not -1")
+    refused(attnpool(*wrong, "--positions"), "vlad pooling has no option positions", "use pooling attentive")
+    assert not (tmp_path / "b").exists()
+
+
 def test_recipe_names_every_flag_but_its_own() -> None:
     parser = build_parser(["train"])
     args = parser.parse_args(["train", "folder:x", "--out", "y"])
