@@ -12,7 +12,7 @@ from attnpool.data import Index
 from attnpool.options import OptimizerOptions
 from attnpool.recognizer import Recognizer
 
-# Peak rates of heads on a frozen, standardised backbone, from docs/study.md and docs/second-order.md.
+# Peak rates of heads on a frozen, standardised backbone, from docs/study.md, second-order.md and attentive.md.
 HEAD_LR = {
     "adamw": {
         "average": 3e-2,
@@ -23,8 +23,8 @@ HEAD_LR = {
         "compact_bilinear": 3e-4,
         "covariance": 1e-3,
         "saliency": 1e-2,
-        "attentive": 3e-4,  # not tuned yet, as vlad: those of fine-tuning
-        "vlad": 3e-4,
+        "attentive": 3e-3,
+        "vlad": 1e-2,
     },
     "sgd": {
         "average": 1e-2,
@@ -35,8 +35,8 @@ HEAD_LR = {
         "compact_bilinear": 1e-4,
         "covariance": 1e-1,
         "saliency": 1e-1,
-        "attentive": 1e-3,
-        "vlad": 1e-3,
+        "attentive": 1e-1,
+        "vlad": 3.0,
     },
 }
 # Of a sketch that is divided by its norm: what a classifier sees is smaller by that norm, which is some hundred.

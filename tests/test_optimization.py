@@ -11,7 +11,15 @@ from torch import nn
 
 import attnpool as ap
 from attnpool.backbone import Backbone
-from attnpool.optimization import HEAD_LR, MovingAverage, build_optimizer, rate_factor, resolve, start_at_priors
+from attnpool.optimization import (
+    HEAD_LR,
+    MovingAverage,
+    build_optimizer,
+    head_rate,
+    rate_factor,
+    resolve,
+    start_at_priors,
+)
 from attnpool.options import OptimizerOptions
 from attnpool.pooling import POOLINGS
 
@@ -47,6 +55,9 @@ def test_rates_of_a_normalised_sketch() -> None:
 
     assert rate(l2=True) == rate(l2=True, signed_sqrt=True) > 100 * rate()
     assert rate(signed_sqrt=True) == rate()
+    for l2 in (True, False):  # of another pooling that has the option
+        vlad = ap.Recognizer(backbone, classes=["a", "b"], pooling="vlad", clusters=2, l2=l2)
+        assert head_rate(vlad, "adamw") == HEAD_LR["adamw"]["vlad"]
     assert rate(lr=0.5, l2=True) == 0.5
 
 
