@@ -159,3 +159,31 @@ def test_compile_and_export(key: str, options: dict[str, Any]) -> None:
     file.seek(0)
     other = clips(3, 5, 6, 4, 2)
     close(torch.export.load(file).module()(other, maps=True), head(other, maps=True))
+
+
+def test_positions_learn_what_comes_first() -> None:
+    """Two classes of clips that have the same frames in opposite orders."""
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 8, 1, 1, generator=generator)
+    forth = torch.stack([first, first, second, second])
+    x = torch.stack([forth, forth.flip(0)] * 8) + 0.3 * torch.randn(16, 4, 8, 2, 2, generator=generator)
+    labels = torch.arange(16) % 2
+    right = {}
+    for positions in (True, False):
+        torch.manual_seed(0)
+        head = POOLINGS["attentive"](8, 2, queries=2, positions=positions)
+        optimizer = torch.optim.AdamW(head.parameters(), lr=0.03)
+
+        def score(clips: Tensor, head: PoolingHead = head) -> Tensor:
+            if head.over_time:
+                return head(clips).logits
+            return head(clips.flatten(0, 1)).logits.unflatten(0, (-1, clips.shape[1])).mean(1)
+
+        for _ in range(60):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(score(x), labels).backward()
+            optimizer.step()
+        fresh = torch.stack([forth, forth.flip(0)] * 20) + 0.3 * torch.randn(40, 4, 8, 2, 2, generator=generator)
+        right[positions] = (score(fresh).argmax(1) == torch.arange(40) % 2).float().mean().item()
+    assert right[True] == 1
+    assert right[False] < 0.75
