@@ -191,8 +191,8 @@ def test_heads_over_time_see_whole_clips(source: str, whole: Run, tmp_path: Path
         frames = read_frames(val.file(sample), [1, 3, 5, 7])
         views = eval_views(frames, options, flip=True)
         by_hand.append(score(views[::2]))
-        np.testing.assert_allclose(mirrored[row], (score(views[::2]) + score(views[1::2])) / 2, atol=1e-5)
-    np.testing.assert_allclose(plain, by_hand, atol=1e-5)
+        np.testing.assert_allclose(mirrored[row], (score(views[::2]) + score(views[1::2])) / 2, atol=1e-4)
+    np.testing.assert_allclose(plain, by_hand, atol=1e-4)
     frame_by_frame = np.mean([logits(run, val, frames=1), plain], 0)
     assert np.abs(frame_by_frame - plain).max() > 1e-3
     cached = score_source(run.model, CachedFeatures(extract(run.model, val, progress=False))).logits
