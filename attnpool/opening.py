@@ -71,6 +71,11 @@ def open_model(
             raise ValueError(
                 f"{name}: --{option} is for classifiers by name, such as timm:resnet50; a run folder has its own"
             )
+    if not Path(name).exists() and "/" not in str(name):
+        raise ValueError(
+            f"{name}: neither a run folder nor a classifier that timm knows; name a run, lite0, timm:NAME or "
+            "torchvision:NAME"
+        )
     run = Run.load(name)
     return run.model, run.media
 

@@ -131,6 +131,10 @@ class Session:
                     if updated and stop.received:
                         raise Interrupted(stop.received, self.folder)
                 self.end_epoch(stack)
+                last = at.history[-1]
+                shown.set_postfix_str(
+                    f"epoch {last['epoch']}/{epochs}, loss {last['loss']:.3f}, mAP {100 * last['mAP']:.1f}"
+                )
             if stop.received:  # while the last epoch was scored
                 self.save()
                 raise Interrupted(stop.received, self.folder)

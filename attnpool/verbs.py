@@ -17,7 +17,8 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = Parser(
         prog="attnpool",
         description="Say what people are doing in a picture, and show exactly where the evidence is.",
-        epilog="Exit codes: 0 done, 1 the run failed, 2 the input is at fault, 143 stopped by SIGTERM, state saved.",
+        epilog="Exit codes: 0 done, 1 the run failed, 2 the input is at fault, 130 or 143 stopped by Ctrl-C or "
+        "SIGTERM, state saved.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
@@ -231,7 +232,12 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
         "turn a TensorFlow checkpoint of the paper's authors into a run",
         "attnpool convert-tf models/model.ckpt-12000 --variant pose --classes classes.txt --out runs/authors",
     )
-    folder(made, "prefix", "common start of the names of the checkpoint's files, without .index or .data-...")
+    made.add_argument(
+        "prefix",
+        type=Path,
+        metavar="PREFIX",
+        help="common start of the names of the checkpoint's files, without .index or .data-...",
+    )
     made.add_argument(
         "--variant", choices=("baseline", "linear", "pose", "per-class"), required=True, help="what was trained"
     )

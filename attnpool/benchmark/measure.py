@@ -20,6 +20,9 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Milliseconds of each step in each round. All take turns, so that a busy machine slows all of them alike.
 
+    Every other round runs backwards: what a step leaves behind in the caches and the allocator is not always for the
+    same one.
+
     Args:
         steps: to be timed.
         rounds: after one that warms up and is not counted.
@@ -28,7 +31,7 @@ def interleaved(
     """
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 1):
-        for name, run in steps.items():
+        for name, run in list(steps.items())[:: -1 if turn % 2 else 1]:
             wait(device)
             start = time.perf_counter()
             run()

@@ -12,6 +12,7 @@ from attnpool.data.media import IMAGE_SUFFIXES
 from attnpool.data.split import choose
 
 LAYOUT = "put the pictures in one folder per class, such as {}/drinking/photo.jpg"
+NAMED = 5  # classes in a message
 _OTHER_NAMES_OF_VAL = ("dev", "eval", "valid", "validation")
 
 
@@ -113,11 +114,13 @@ def _check_classes(root: Path, files: Mapping[str, list[str]], at_least: int) ->
         raise ValueError(f"{root} holds no pictures ({kinds}) in class folders; {LAYOUT.format('DIR')}")
     if len(files) < 2:
         raise ValueError(f"{root} holds a single class, {next(iter(files))!r}; two or more are needed: add a folder")
-    for name, paths in files.items():
-        if len(paths) < at_least:
-            few = f"{len(paths)} picture{'' if len(paths) == 1 else 's'}"
-            needed = "one for train and one for val" if at_least == 2 else "one for train"
-            raise ValueError(f"{root}: class {name!r} has {few}, but needs {needed}; add pictures or take it away")
+    small = [f"{name!r} ({len(paths)})" for name, paths in files.items() if len(paths) < at_least]
+    if small:
+        needed = "two pictures, one for train and one for val" if at_least == 2 else "a picture for train"
+        names = ", ".join(small[:NAMED]) + (f" and {len(small) - NAMED} more" if len(small) > NAMED else "")
+        raise ValueError(
+            f"{root}: every class needs {needed}; too few has {names}: add pictures or take the folder away"
+        )
 
 
 def _samples(
