@@ -26,7 +26,7 @@ from attnpool.pooling import POOLINGS
 from attnpool.prediction import predict
 from attnpool.recipe import Options, fit
 from attnpool.study import ROWS, poolings
-from attnpool.study.rows import STEPS_BEYOND, neighbour, next_rate
+from attnpool.study.rows import STEPS_BEYOND, in_order, neighbour, next_rate
 
 SMALL = ("--image-size", "96", "--epochs", "1")
 
@@ -235,6 +235,12 @@ def test_the_best_rate_is_found_wherever_it_is_near(best: float) -> None:
     assert sum(rate < grid[0] for rate in tried) <= STEPS_BEYOND
     assert sum(rate > grid[-1] for rate in tried) <= STEPS_BEYOND
     assert max(tried, key=lambda rate: tried[rate]) == min(max(best, 1e-4), 0.1)
+
+
+def test_rows_stand_in_the_order_of_the_table() -> None:
+    asked = [("pose", 0.8), ("rank1", 0.0), ("gone", 0.0), ("average", 0.8), ("pose", 0.0), ("average", 0.0)]
+    entries = {f"{row}, {dropout:g}": {"row": row, "dropout": dropout} for row, dropout in asked}
+    assert list(in_order(entries)) == ["average, 0", "average, 0.8", "rank1, 0", "pose, 0", "pose, 0.8", "gone, 0"]
 
 
 def test_neighbours() -> None:

@@ -73,6 +73,13 @@ def choose_rows(names: Sequence[str]) -> dict[str, Row]:
     return {name: row for name, row in ROWS.items() if (name in names if names else row.usual)}
 
 
+def in_order(entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What is known of rows, in the order of the table and not in that in which it was asked for."""
+    number = {name: n for n, name in enumerate(ROWS)}
+    keys = sorted(entries, key=lambda key: (number.get(entries[key]["row"], len(number)), entries[key]["dropout"]))
+    return {key: entries[key] for key in keys}
+
+
 def next_rate(rates: Sequence[float], tried: dict[float, float]) -> float | None:
     """The learning rate to try next; None once the best one is known.
 

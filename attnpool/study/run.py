@@ -28,7 +28,7 @@ from attnpool.recipe import Options, fit
 from attnpool.recognizer import Recognizer
 from attnpool.scoring import Outputs, score_source
 from attnpool.storage import write_bytes, write_json, write_text
-from attnpool.study.rows import DROPOUTS, Row, choose_rows, next_rate
+from attnpool.study.rows import DROPOUTS, Row, choose_rows, in_order, next_rate
 from attnpool.study.table import entries_of, markdown, plotted, summary
 
 NAME = "poolings"
@@ -173,6 +173,7 @@ class _Work:
                 entry = self.results["rows"].setdefault(f"{name}, {dropout:g}", {})
                 entry |= {"row": name, "title": row.title, "dropout": dropout, "grid": list(row.rates)}
                 entry["tried"], entry["trainings"] = entry.get("tried", {}), entry.get("trainings", {})
+        self.results["rows"] = in_order(self.results["rows"])
         total = len(rows) * len(DROPOUTS) * len(seeds) + sum(len(row.rates) for row in rows.values()) * len(DROPOUTS)
         with bar(total, NAME, "trainings", hidden=not self.progress) as shown:
             for name, row in rows.items():
