@@ -189,6 +189,8 @@ class _Work:
     def one(self, row: Row, entry: dict[str, Any], seeds: Sequence[int], shown: Any) -> None:
         """Chooses the rate of a row with one dropout, and trains and scores it with every seed."""
         tried: dict[str, float] = entry["tried"]
+        shown.total += sum(float(rate) not in row.rates for rate in tried)
+        shown.update(len(tried))
         while (rate := next_rate(row.rates, {float(key): value for key, value in tried.items()})) is not None:
             run = self.fit(row, entry, (self.fitted, self.tuned), rate, CHOOSING_SEED)
             tried[f"{rate:g}"] = finite(run.about["results"]["history"][-1]["mAP"])
