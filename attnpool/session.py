@@ -189,6 +189,8 @@ class Session:
                 f"the loss is {value} at epoch {at.epoch + 1}, step {at.step + 1}; no weight was changed by it. "
                 f"Try a lower --lr, or look at the batch's files: {', '.join(batch.paths)}"
             )
+        if at.step % self.options.accumulate == 0:  # not before the forward pass, whose memory would take their place
+            self.optimizer.zero_grad()
         self.accelerator.backward(loss / together)
         at.loss_sum += value * len(batch.paths)
         at.images += len(batch.paths)
@@ -202,7 +204,6 @@ class Session:
         if self.schedule.clip:
             self.accelerator.clip_grad_norm_(self.step.parameters(), self.schedule.clip)
         self.optimizer.step()
-        self.optimizer.zero_grad()
         if self.average:
             self.average.update(self.model, self.at.updates)
         self.at.updates += 1
