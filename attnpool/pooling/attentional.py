@@ -13,8 +13,8 @@ from attnpool.pooling.base import (
     Pooled,
     PoolingHead,
     channels_contiguous,
-    on_grid,
     project,
+    sum_of_terms,
     weighted_mean,
 )
 from attnpool.pooling.fused import Activation, activate, attend
@@ -127,9 +127,8 @@ class AttentionalPooling(PoolingHead):
         logits, h = self.score_per_class(x) if self.per_class else self.score(x)
         if not maps:
             return Pooled(logits)
-        top_down = on_grid(project(x, self.a, self.alpha).unflatten(1, (self.rank, self.num_classes)), grid)
-        bottom_up = on_grid(h.unflatten(1, (self.rank, -1)), grid)
-        return Pooled(logits, top_down, bottom_up, (top_down * bottom_up).sum(1) / x.shape[2])
+        top_down = project(x, self.a, self.alpha).unflatten(1, (self.rank, self.num_classes))
+        return sum_of_terms(logits, top_down, h.unflatten(1, (self.rank, -1)), grid)
 
     def score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and bottom-up maps `(B, P, N)` of class-agnostic attention: pooled first, classified after (Eq. 6)."""

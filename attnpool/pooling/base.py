@@ -175,7 +175,16 @@ def on_grid(maps: Tensor, grid: tuple[int, ...]) -> Tensor:
     return maps.movedim(-3, 1) if len(grid) == 3 else maps
 
 
-def sum_of_terms(logits: Tensor, top_down: Tensor, bottom_up: Tensor, grid: tuple[int, ...]) -> Pooled:
-    """A score that is the mean over positions of `sum_p t_p h_p`, from maps `(B, P, K, N)` and `(B, P, 1, N)`."""
+def sum_of_terms(
+    logits: Tensor, top_down: Tensor, bottom_up: Tensor, grid: tuple[int, ...], pose: Tensor | None = None
+) -> Pooled:
+    """A score that is the mean over positions of `sum_p t_p h_p`, from maps `(B, P, K, N)` and `(B, P, 1 or K, N)`."""
     combined = (top_down * bottom_up).sum(1) / top_down.shape[-1]
-    return Pooled(logits, *(on_grid(maps, grid) for maps in (top_down, bottom_up, combined)))
+    return Pooled(logits, *(on_grid(maps, grid) for maps in (top_down, bottom_up, combined)), pose)
+
+
+def first_order_maps(logits: Tensor, top_down: Tensor, grid: tuple[int, ...]) -> Pooled:
+    """The maps of a score that is the mean of `top_down (B, K, N)`: the bottom-up map is 1."""
+    count = top_down.shape[2]
+    top_down = on_grid(top_down, grid).unsqueeze(1)
+    return Pooled(logits, top_down, torch.ones_like(top_down[:, :, :1]), top_down[:, 0] / count)

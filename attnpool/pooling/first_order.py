@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, on_grid, project
+from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, first_order_maps, project
 
 
 class LinearHead(PoolingHead):
@@ -58,9 +58,7 @@ class AveragePooling(LinearHead):
         logits = self.classify(x.mean(2))
         if not maps:
             return Pooled(logits)
-        top_down = on_grid(project(x, self.a, self.alpha), grid).unsqueeze(1)
-        bottom_up = torch.ones_like(top_down[:, :, :1])
-        return Pooled(logits, top_down, bottom_up, top_down[:, 0] / x.shape[2])
+        return first_order_maps(logits, project(x, self.a, self.alpha), grid)
 
 
 class MaxPooling(LinearHead):
@@ -79,10 +77,8 @@ class MaxPooling(LinearHead):
             return Pooled(self.classify(x.amax(2)))
         pooled, where = x.max(2)
         logits = self.classify(pooled)
-        count = x.shape[2]
         parts = torch.zeros_like(x).scatter(2, where.unsqueeze(2), pooled.unsqueeze(2))
-        top_down = project(parts, self.a) * count
+        top_down = project(parts, self.a) * x.shape[2]
         if self.alpha is not None:
             top_down = top_down + self.alpha[:, None]
-        top_down = on_grid(top_down, grid).unsqueeze(1)
-        return Pooled(logits, top_down, torch.ones_like(top_down[:, :, :1]), top_down[:, 0] / count)
+        return first_order_maps(logits, top_down, grid)

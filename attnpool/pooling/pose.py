@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnpool.pooling.attentional import DROPOUTS, INITS, OFFICIAL_STD, classify
-from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, on_grid, project, weighted_mean
+from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, on_grid, project, sum_of_terms, weighted_mean
 
 
 class PoseRegularizedPooling(PoolingHead):
@@ -103,6 +103,4 @@ class PoseRegularizedPooling(PoolingHead):
         logits = classify(z, h, self.a, self.alpha)
         if not maps:
             return Pooled(logits, pose=pose)
-        top_down = on_grid(project(x, self.a, self.alpha), grid).unsqueeze(1)
-        bottom_up = on_grid(h, grid).unsqueeze(1)
-        return Pooled(logits, top_down, bottom_up, (top_down * bottom_up).sum(1) / x.shape[2], pose)
+        return sum_of_terms(logits, project(x, self.a, self.alpha).unsqueeze(1), h.unsqueeze(1), grid, pose)

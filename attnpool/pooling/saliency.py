@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnpool.pooling.base import Pooled, on_grid, project, weighted_mean
+from attnpool.pooling.base import Pooled, project, sum_of_terms, weighted_mean
 from attnpool.pooling.first_order import LinearHead
 
 SALIENCIES = ("norm", "centre")
@@ -90,9 +90,7 @@ class SaliencyPooling(LinearHead):
         logits = self.classify(weighted_mean(x, h)[:, 0])
         if not maps:
             return Pooled(logits)
-        top_down = on_grid(project(x, self.a, self.alpha), grid).unsqueeze(1)
-        bottom_up = on_grid(h, grid).unsqueeze(1)
-        return Pooled(logits, top_down, bottom_up, (top_down * bottom_up)[:, 0] / x.shape[2])
+        return sum_of_terms(logits, project(x, self.a, self.alpha).unsqueeze(1), h.unsqueeze(1), grid)
 
 
 def mean_one(h: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, on_grid, project
+from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, first_order_maps, project
 
 # The signed square root is z / sqrt(|z| + this): its slope at 0 stays finite, and rounding of empty bins stays small.
 ROOT_EPS = 1e-8
@@ -231,10 +231,3 @@ def few_images(tokens: Tensor, dim: int) -> Tensor:
 def count_spectrum(part: Tensor, at: Tensor, sign: Tensor, buffer: Tensor) -> Tensor:
     """Fourier transform of one count sketch, `(b, N, C)` -> complex `(b, N, D // 2 + 1)`; the buffer is overwritten."""
     return torch.fft.rfft(buffer[: len(part)].zero_().index_add_(2, at, part * sign.to(part.dtype)))
-
-
-def first_order_maps(logits: Tensor, top_down: Tensor, grid: tuple[int, ...]) -> Pooled:
-    """The maps of a score that is the mean of `top_down (B, K, N)`: the bottom-up map is 1."""
-    count = top_down.shape[2]
-    top_down = on_grid(top_down, grid).unsqueeze(1)
-    return Pooled(logits, top_down, torch.ones_like(top_down[:, :, :1]), top_down[:, 0] / count)
