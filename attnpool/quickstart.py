@@ -22,6 +22,7 @@ from attnpool.prediction import predict
 from attnpool.progress import bar
 from attnpool.recognizer import Recognizer
 from attnpool.report import comparison_plot, png, write_report
+from attnpool.rows import require_seeds
 from attnpool.storage import write_bytes, write_json
 from attnpool.training import train
 
@@ -92,8 +93,7 @@ def quickstart(
     """
     started = time.monotonic()
     out = Path(out)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds {' '.join(map(str, seeds))}: give one or more different numbers")
+    require_seeds(seeds)
     trainings = {seed: TrainOptions(epochs=epochs, seed=seed) for seed in seeds}  # refused before the long work
     world = out / "world"
     if not world.exists():

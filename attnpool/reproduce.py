@@ -16,7 +16,7 @@ from attnpool.explain import feature_similarity
 from attnpool.playground import write_style
 from attnpool.progress import bar
 from attnpool.recipe import RECIPES, Recipe, fit, read_recipe
-from attnpool.rows import TABLES, Job, jobs_of, plan
+from attnpool.rows import TABLES, Job, jobs_of, plan, require_seeds
 from attnpool.storage import RUN_FILE, write_json, write_text
 from attnpool.tables import markdown, summary
 
@@ -74,8 +74,7 @@ def reproduce(
             other options, such as those of the other scale.
     """
     chosen, skipped = plan(table, rows, scale)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds {' '.join(map(str, seeds))}: give one or more different numbers")
+    require_seeds(seeds)
     folder, about = Path(out), TABLES[table]
     if root is None and scale != "small":
         raise ValueError(f"{table} at full scale needs the data: give --{about.data} ROOT, or use --scale small")

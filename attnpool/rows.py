@@ -86,6 +86,12 @@ def plan(table: str, rows: Sequence[str], scale: str) -> tuple[list[Recipe], dic
     return left, skipped
 
 
+def require_seeds(seeds: Sequence[int]) -> None:
+    """Raises ValueError unless there are one or more different seeds."""
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds {' '.join(map(str, seeds))}: give one or more different numbers")
+
+
 def jobs_of(
     recipe: Recipe,
     data: str,

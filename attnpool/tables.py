@@ -144,26 +144,32 @@ def notes(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table for a terminal: the first column to the left, the others to the right."""
+    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
+    lines = []
+    for cells in [header, *rows]:
+        others = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+        lines.append("  ".join([cells[0].ljust(widths[0]), *others]))
+    return lines
+
+
+def piped(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table in Markdown, aligned likewise."""
+    lines = [f"| {' | '.join(header)} |", "|---|" + "---:|" * (len(header) - 1)]
+    return lines + [f"| {' | '.join(cells)} |" for cells in rows]
+
+
 def summary(results: Mapping[str, Any]) -> str:
     """The table as text for a terminal."""
-    header, rows = table_of(results)
-    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
-    lines = [results["title"], ""]
-    for cells in [header, *rows]:
-        padded = [
-            cells[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)),
-        ]
-        lines.append("  ".join(padded))
     compared = comparisons(results)
+    lines = [results["title"], "", *aligned(*table_of(results))]
     return "\n".join([*lines, "", *compared, *([""] if compared else []), *notes(results)])
 
 
 def markdown(results: Mapping[str, Any]) -> str:
     """The table as a page."""
-    header, rows = table_of(results)
-    lines = [f"# {results['title']}", "", f"| {' | '.join(header)} |", "|---|" + "---:|" * (len(header) - 1)]
-    lines += [f"| {' | '.join(cells)} |" for cells in rows]
+    lines = [f"# {results['title']}", "", *piped(*table_of(results))]
     compared = comparisons(results)
     lines += ["", *(f"- {line}" for line in compared), *([""] if compared else [])]
     lines += [f"{line}\n" for line in notes(results)]

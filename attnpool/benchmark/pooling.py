@@ -25,6 +25,7 @@ from attnpool.benchmark.passes import COMPILED, make_features, passes
 from attnpool.plots import ratio_plot
 from attnpool.progress import bar
 from attnpool.storage import write_bytes, write_json, write_text
+from attnpool.tables import piped
 
 QUICK = Sizes(2, 32, 4, 5)
 
@@ -45,12 +46,9 @@ class PoolingBenchmark:
     def table(self, value: str) -> str:
         """Markdown of a value, "ms" or "peak_mib", and in brackets how many times average pooling + linear it is."""
         columns = [(layout, which) for layout in self.results["layouts"] for which in PASSES]
-        lines = [
-            "| head | " + " | ".join(f"{layout} {which}" for layout, which in columns) + " |",
-            "|---|" + "---:|" * len(columns),
-        ]
+        rows = []
         for name in dict.fromkeys(row["head"] for row in self.results["rows"]):
-            cells = []
+            cells = [name]
             for at in columns:
                 row, base = self.find(name, *at), self.find(REFERENCE, *at)
                 assert base is not None
@@ -59,8 +57,8 @@ class PoolingBenchmark:
                     continue
                 times = row["ratio"] if value == "ms" else row[value] / base[value]
                 cells.append(f"{row[value]:.1f} ({times:.{1 if times < 100 else 0}f}x)")
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-        return "\n".join(lines)
+            rows.append(cells)
+        return "\n".join(piped(["head", *(f"{layout} {which}" for layout, which in columns)], rows))
 
     def limits(self) -> str:
         """Markdown of what was promised and what was measured; "" if nothing that was promised was measured."""

@@ -180,7 +180,7 @@ def sum_of_terms(
 ) -> Pooled:
     """A score that is the mean over positions of `sum_p t_p h_p`, from maps `(B, P, K, N)` and `(B, P, 1 or K, N)`."""
     combined = (top_down * bottom_up).sum(1) / top_down.shape[-1]
-    return Pooled(logits, *(on_grid(maps, grid) for maps in (top_down, bottom_up, combined)), pose)
+    return Pooled(logits, on_grid(top_down, grid), on_grid(bottom_up, grid), on_grid(combined, grid), pose)
 
 
 def first_order_maps(logits: Tensor, top_down: Tensor, grid: tuple[int, ...]) -> Pooled:

@@ -26,6 +26,7 @@ from attnpool.plots import study_plot
 from attnpool.progress import bar
 from attnpool.recipe import Options, fit
 from attnpool.recognizer import Recognizer
+from attnpool.rows import require_seeds
 from attnpool.scoring import Outputs, score_source
 from attnpool.storage import write_bytes, write_json, write_text
 from attnpool.study.rows import DROPOUTS, Row, choose_rows, in_order, next_rate
@@ -95,8 +96,7 @@ def poolings(
         ValueError: options or data that cannot be used, or a folder that holds a study of something else.
     """
     chosen = choose_rows(rows)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds {' '.join(map(str, seeds))}: give one or more different numbers")
+    require_seeds(seeds)
     if data is not None and images is not None:
         raise ValueError("images is the size of the playground that is made without data: leave one of them out")
     folder = Path(out)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from attnpool.benchmark.measure import machine_line
-from attnpool.tables import spread
+from attnpool.tables import aligned, piped, spread
 
 # Key of a training -> title, factor, digits.
 SCORES = {
@@ -102,20 +102,12 @@ def notes(results: Mapping[str, Any]) -> list[str]:
 
 def summary(results: Mapping[str, Any]) -> str:
     """The table as text for a terminal."""
-    header, rows = table_of(results)
-    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
-    lines = []
-    for cells in [header, *rows]:
-        others = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-        lines.append("  ".join([cells[0].ljust(widths[0]), *others]))
-    return "\n".join([*lines, "", *gains_of(results), "", *notes(results)])
+    return "\n".join([*aligned(*table_of(results)), "", *gains_of(results), "", *notes(results)])
 
 
 def markdown(results: Mapping[str, Any]) -> str:
     """The table as a page."""
-    header, rows = table_of(results)
-    lines = ["# Poolings", "", f"| {' | '.join(header)} |", "|---|" + "---:|" * (len(header) - 1)]
-    lines += [f"| {' | '.join(cells)} |" for cells in rows]
+    lines = ["# Poolings", "", *piped(*table_of(results))]
     gains = gains_of(results)
     if gains:
         lines += ["", "Against average pooling with the same dropout, seed by seed:", ""]
