@@ -10,7 +10,7 @@ from attnpool.checkpoint import STATE_FILE, Run
 from attnpool.classifiers import classifier, is_classifier
 from attnpool.conversion import convert
 from attnpool.recognizer import Recognizer
-from attnpool.storage import RUN_FILE
+from attnpool.storage import RUN_FILE, read_run
 from attnpool.tf_checkpoint import read_classes, save
 
 Media = Literal["pictures", "clips"]
@@ -113,7 +113,7 @@ def convert_to_run(
         )
     else:
         before, _ = open_model(name, weights=weights, classes=classes, image_size=image_size)
-        split = Run.load(name).about["split"]
+        split = read_run(name)["split"]
         try:
             model = convert(
                 before, rank=rank, per_class=per_class, activation=activation, freeze_backbone=before.backbone.frozen
