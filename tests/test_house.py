@@ -19,53 +19,10 @@ import attnpool
 ROOT = Path(attnpool.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-# One way: a part may import the parts of earlier lines, and parts of its own line as long as nothing goes in circles.
-LAYERS = [
-    {"pooling", "weights", "backbone", "data", "pose", "playground", "options", "progress", "storage", "feature_store"}
-    | {"instances", "consensus", "standardize", "bn_inception", "resnet_tf", "trunk", "tail", "tf_reader", "tf_names"},
-    {"recognizer", "folding", "classifiers"},
-    {"losses", "metrics", "explain", "features", "fusion", "submission", "conversion"},
-    {"checkpoint", "examples", "optimization"},
-    {"training", "session", "step", "evaluation", "prediction", "posing", "scoring", "tf_checkpoint"},
-    {"opening", "report", "plots", "explaining", "quickstart", "arguments", "recipe", "reproduce", "rows", "tables"}
-    | {"benchmark", "study"},
-    {"cli", "verbs", "commands", "__main__"},
-]
-# What is stricter than the order of the layers: all of ours that these parts may import, besides themselves.
-ONLY = {
-    "pooling": set(),
-    "weights": set(),
-    "bn_inception": set(),
-    "standardize": set(),
-    "backbone": {"weights", "bn_inception", "resnet_tf", "trunk"},
-    "trunk": set(),
-    "tail": set(),
-    "classifiers": {"backbone", "trunk", "weights"},
-    "conversion": {"backbone", "classifiers", "recognizer", "standardize", "tail", "trunk", "weights"},
-    "resnet_tf": set(),
-    "tf_names": set(),
-    "tf_reader": set(),
-    "pose": set(),
-    "options": set(),
-    "progress": set(),
-    "storage": set(),
-    "playground": {"pose"},
-    "data": {"pose", "storage"},
-    "instances": {"pooling"},
-    "consensus": {"pooling"},
-    "recognizer": {"pooling", "backbone", "consensus", "instances", "standardize", "storage"},
-    "losses": {"data.index", "data.media"},
-    "metrics": {"data.index", "data.media"},
-}
-
 
 def module_of(path: Path) -> str:
     """`attnpool/data/index.py` -> `data.index`; a package is its own `__init__`."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-def part_of(module: str) -> str:
-    return module.split(".")[0]
 
 
 @cache
@@ -81,49 +38,6 @@ def imports(path: Path) -> set[str]:
             # `from attnpool import data` imports a part, `from attnpool.data import read` a name
             found |= {f"attnpool.{alias.name}" for alias in node.names} if node.module == "attnpool" else {node.module}
     return found
-
-
-def ours(path: Path) -> set[str]:
-    """Modules of this package, without its name, that a file of another part imports."""
-    found = {name.removeprefix("attnpool.") for name in imports(path) if name.startswith("attnpool.")}
-    return {name for name in found if part_of(name) != part_of(module_of(path))}
-
-
-parts = sorted({part_of(module_of(path)) for path in FILES} - {"__init__"})
-INSIDE = [path for path in FILES if module_of(path) != "__init__"]
-
-
-def level(part: str) -> int:
-    for number, layer in enumerate(LAYERS):
-        if part in layer:
-            return number
-    raise AssertionError(f"attnpool/{part} has no place in LAYERS: give it one, here and in the notes on design")
-
-
-@pytest.mark.parametrize("path", INSIDE, ids=module_of)
-def test_imports_run_one_way(path: Path) -> None:
-    part = part_of(module_of(path))
-    for name in ours(path):
-        assert level(part_of(name)) <= level(part), f"{module_of(path)} imports {name}, which is built on top of it"
-        assert part_of(name) != "cli" or part == "__main__", f"{module_of(path)} imports the command line"
-
-
-@pytest.mark.parametrize("path", [path for path in INSIDE if part_of(module_of(path)) in ONLY], ids=module_of)
-def test_lower_parts_know_little(path: Path) -> None:
-    allowed = ONLY[part_of(module_of(path))]
-    for name in ours(path):
-        assert name in allowed or part_of(name) in allowed, f"{module_of(path)} may not import {name}"
-
-
-def test_nothing_is_imported_in_circles() -> None:
-    needs = {
-        part: {part_of(name) for path in INSIDE for name in ours(path) if part_of(module_of(path)) == part}
-        for part in parts
-    }
-    while free := [part for part, others in needs.items() if not others & needs.keys()]:
-        for part in free:
-            del needs[part]
-    assert not needs, f"these import each other: {needs}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "pooling").glob("*.py")), ids=module_of)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import Process, attnpool, refused
+from estimating import PYTHON, photo, save_checkpoint
 
 from attnpool.data import read_all
 from attnpool.data.annotations import read_annotations
 from attnpool.pose import MPII_FLIP
-
-sys.path.insert(0, str(Path(__file__).parent / "pose"))
-from estimating import PYTHON, photo, save_checkpoint
 
 MEDIAPIPE = ("--estimator", "mediapipe", "--python", PYTHON)
 Joints = tuple[tuple[float, float] | None, ...]

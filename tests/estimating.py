@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
-PYTHON = Path(__file__).parents[2] / ".venv-pose" / "bin" / "python"  # made by `make test`
+PYTHON = Path(__file__).parents[1] / ".venv-pose" / "bin" / "python"  # made by `make test`
 
 
 def photo() -> Image.Image:
