@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from attnpool.data.media import IMAGE_SUFFIXES
+from attnpool.files import RUN_FILE, load_tensors, read_run, save_tensors, write_json
 from attnpool.recognizer import Recognizer
-from attnpool.storage import RUN_FILE, load_tensors, read_run, save_tensors, write_json
 
 STATE_FILE = "state.json"
 BEST_FILE = "best.safetensors"

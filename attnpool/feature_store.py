@@ -19,7 +19,7 @@ from typing import BinaryIO, TextIO
 import numpy as np
 from filelock import FileLock
 
-from attnpool.storage import write_json
+from attnpool.files import write_json
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from attnpool.checkpoint import STATE_FILE, Run
 from attnpool.classifiers import classifier, is_classifier
 from attnpool.conversion import convert
+from attnpool.files import RUN_FILE, read_run
 from attnpool.recognizer import Recognizer
-from attnpool.storage import RUN_FILE, read_run
 from attnpool.tf_checkpoint import read_classes, save
 
 Media = Literal["pictures", "clips"]

@@ -12,10 +12,7 @@ from torch import Tensor, nn
 
 from attnpool.backbone import Backbone
 from attnpool.consensus import pool_clips
-from attnpool.instances import Boxes, Instances, pool_instances
-from attnpool.pooling import POOLINGS, Pooled, PoolingHead
-from attnpool.standardize import kind_of, make
-from attnpool.storage import (
+from attnpool.files import (
     FORMAT,
     RUN_FILE,
     WEIGHTS_FILE,
@@ -25,6 +22,9 @@ from attnpool.storage import (
     versions,
     write_json,
 )
+from attnpool.instances import Boxes, Instances, pool_instances
+from attnpool.pooling import POOLINGS, Pooled, PoolingHead
+from attnpool.standardize import kind_of, make
 
 
 class Recognizer(nn.Module):

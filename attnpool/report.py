@@ -13,8 +13,8 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from attnpool.files import write_bytes
 from attnpool.plots import comparison_plot, evaluation_plot
-from attnpool.storage import write_bytes
 
 __all__ = ["comparison_plot", "evaluation_figure", "png", "write_report"]
 

@@ -13,11 +13,11 @@ from attnpool.checkpoint import Run, require_same
 from attnpool.data import Index, read_splits
 from attnpool.evaluation import Evaluation, evaluate
 from attnpool.explain import feature_similarity
+from attnpool.files import RUN_FILE, write_json, write_text
 from attnpool.playground import write_style
 from attnpool.progress import bar
 from attnpool.recipe import RECIPES, Recipe, fit, read_recipe
 from attnpool.rows import TABLES, Job, jobs_of, plan, require_seeds
-from attnpool.storage import RUN_FILE, write_json, write_text
 from attnpool.tables import markdown, summary
 
 SEEDS = (0, 1, 2)

@@ -31,6 +31,7 @@ from attnpool.checkpoint import (
 from attnpool.data import batches
 from attnpool.evaluation import summarize
 from attnpool.examples import Examples, Source
+from attnpool.files import save_tensors, write_text
 from attnpool.losses import class_weights
 from attnpool.optimization import MovingAverage, build_optimizer, rate_factor
 from attnpool.options import OptimizerOptions, TrainOptions
@@ -38,7 +39,6 @@ from attnpool.progress import bar
 from attnpool.recognizer import Recognizer
 from attnpool.scoring import merge, score_source
 from attnpool.step import Step
-from attnpool.storage import save_tensors, write_text
 
 SAVE_SECONDS = 60  # the most that a killed process loses
 

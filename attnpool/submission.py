@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from attnpool.data import Index, annolist_ids
-from attnpool.storage import write_bytes
+from attnpool.files import write_bytes
 
 
 def picture_numbers(path: Path, index: Index) -> dict[str, int]:

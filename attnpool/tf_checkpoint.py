@@ -20,8 +20,8 @@ import numpy as np
 from attnpool import tf_reader
 from attnpool.backbone import Backbone
 from attnpool.checkpoint import STATE_FILE, Run
+from attnpool.files import RUN_FILE, WEIGHTS_FILE
 from attnpool.recognizer import Recognizer
-from attnpool.storage import RUN_FILE, WEIGHTS_FILE
 from attnpool.tf_names import HEADS, VIEW, kind_of, ours, tf_shape, unused, variables
 
 Variant = Literal["baseline", "linear", "pose", "per-class"]

@@ -12,13 +12,13 @@ from attnpool.checkpoint import Run, load_state, remove_state, require_same
 from attnpool.data import Index, ViewOptions, hold_out
 from attnpool.examples import CachedFeatures, Pictures, Source
 from attnpool.features import extract, standardize
+from attnpool.files import RUN_FILE
 from attnpool.losses import resolve_loss
 from attnpool.optimization import resolve, start_at_priors
 from attnpool.options import OptimizerOptions, TrainOptions
 from attnpool.recognizer import Recognizer
 from attnpool.session import Session
 from attnpool.standardize import Standardize
-from attnpool.storage import RUN_FILE
 
 
 def train(

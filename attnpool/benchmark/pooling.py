@@ -22,9 +22,9 @@ from attnpool.benchmark.measure import (
     threads,
 )
 from attnpool.benchmark.passes import COMPILED, make_features, passes
+from attnpool.files import write_bytes, write_json, write_text
 from attnpool.plots import ratio_plot
 from attnpool.progress import bar
-from attnpool.storage import write_bytes, write_json, write_text
 from attnpool.tables import piped
 
 QUICK = Sizes(2, 32, 4, 5)

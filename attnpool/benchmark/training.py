@@ -25,9 +25,9 @@ from attnpool.benchmark.steps import (
     stepper,
     stored,
 )
+from attnpool.files import write_bytes, write_json, write_text
 from attnpool.plots import ratio_plot
 from attnpool.progress import bar
-from attnpool.storage import write_bytes, write_json, write_text
 
 PLAIN = "plain timm + PyTorch loop"
 OURS = "attnpool, whole network"

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from attnpool.storage import cache_folder
+from attnpool.files import cache_folder
 
 FORMAT = 1  # raised when what is kept of a file changes
 SECONDS = 300.0  # for one file; MPII's takes 20 on a slow machine

@@ -14,9 +14,9 @@ from typing import Protocol
 from attnpool.data.annotations import FILE_NAME, read_annotations
 from attnpool.data.index import Index, Sample
 from attnpool.data.merging import Labelled, known_names, merge
+from attnpool.files import write_text
 from attnpool.pose.estimate import Estimate
 from attnpool.pose.openpose import write_openpose
-from attnpool.storage import write_text
 
 KEYPOINTS = "keypoints"
 FRAME_FILE = "image_{:05d}.json"  # frames are counted from 1 here

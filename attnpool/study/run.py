@@ -20,6 +20,7 @@ from attnpool.data import Index, hold_out, read
 from attnpool.evaluation import summarize
 from attnpool.examples import CachedFeatures
 from attnpool.features import extract
+from attnpool.files import write_bytes, write_json, write_text
 from attnpool.losses import classification_loss
 from attnpool.playground import write_folder
 from attnpool.plots import study_plot
@@ -28,7 +29,6 @@ from attnpool.recipe import Options, fit
 from attnpool.recognizer import Recognizer
 from attnpool.rows import require_seeds
 from attnpool.scoring import Outputs, score_source
-from attnpool.storage import write_bytes, write_json, write_text
 from attnpool.study.rows import DROPOUTS, Row, choose_rows, in_order, next_rate
 from attnpool.study.table import entries_of, markdown, plotted, summary
 

@@ -25,5 +25,7 @@ def test_the_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist() if name.startswith("attnpool/")}
     assert held == files
-    assert {f"attnpool/recipes/{name}" for name in ("mpii.yaml", "table1/rank2.yaml", "table3/pose.yaml")} <= set(held)
-    assert "attnpool/report_template.html" in held
+    assert {
+        f"attnpool/experiments/paper/recipes/{name}" for name in ("mpii.yaml", "table1/rank2.yaml", "table3/pose.yaml")
+    } <= set(held)
+    assert "attnpool/explain/report_template.html" in held
