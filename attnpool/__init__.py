@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attnpool.backbone import Backbone
+    from attnpool.backbones.backbone import Backbone
     from attnpool.checkpoint import Run
     from attnpool.conversion import convert
     from attnpool.data import Index, ViewOptions, check, read
@@ -72,7 +72,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "attnpool.backbone": ("Backbone",),
+    "attnpool.backbones.backbone": ("Backbone",),
     "attnpool.checkpoint": ("Run",),
     "attnpool.conversion": ("convert",),
     "attnpool.data": ("Index", "ViewOptions", "check", "read"),

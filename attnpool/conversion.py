@@ -14,13 +14,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from attnpool.backbone import Backbone
-from attnpool.classifiers import class_names, names_of, pixels_of, view_of
+from attnpool.backbones.backbone import Backbone
+from attnpool.backbones.classifiers import class_names, names_of, pixels_of, view_of
+from attnpool.backbones.torchvision_features import Trunk
+from attnpool.backbones.weights import LoadReport
 from attnpool.recognizer import Recognizer
 from attnpool.standardize import PooledNorm
 from attnpool.tail import Tail, evaluating, read_tail
-from attnpool.trunk import Trunk
-from attnpool.weights import LoadReport
 
 # Largest difference of the logits; of logits beyond 1, relative to the largest.
 TOLERANCE = 1e-5

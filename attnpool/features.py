@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnpool.backbones.batchnorm_folding import folded
 from attnpool.data import Box, Index, View, ViewOptions, load, segment_positions
 from attnpool.data.flow import FLOW_LENGTH
 from attnpool.data.people import Joints, people_of, person_boxes
 from attnpool.feature_store import FeatureStore
 from attnpool.files import cache_folder, versions
-from attnpool.folding import folded
 from attnpool.progress import bar
 from attnpool.recognizer import Recognizer
 from attnpool.standardize import Standardize

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from attnpool.backbones.classifiers import classifier, is_classifier
 from attnpool.checkpoint import STATE_FILE, Run
-from attnpool.classifiers import classifier, is_classifier
 from attnpool.conversion import convert
 from attnpool.files import RUN_FILE, read_run
 from attnpool.recognizer import Recognizer

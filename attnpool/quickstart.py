@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from attnpool.backbone import Backbone
+from attnpool.backbones.backbone import Backbone
 from attnpool.checkpoint import Run
 from attnpool.data import Index, read, read_image
 from attnpool.evaluation import Evaluation, evaluate

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from attnpool.backbone import Backbone
+from attnpool.backbones.backbone import Backbone
 from attnpool.checkpoint import Run
 from attnpool.data import Index, ViewOptions
 from attnpool.data.flow import FLOW_LENGTH

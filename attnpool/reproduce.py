@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from attnpool.backbone import Backbone
+from attnpool.backbones.backbone import Backbone
 from attnpool.checkpoint import Run, require_same
 from attnpool.data import Index, read_splits
 from attnpool.evaluation import Evaluation, evaluate

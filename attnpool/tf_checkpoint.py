@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from attnpool import tf_reader
-from attnpool.backbone import Backbone
+from attnpool.backbones.backbone import Backbone
 from attnpool.checkpoint import STATE_FILE, Run
 from attnpool.files import RUN_FILE, WEIGHTS_FILE
 from attnpool.recognizer import Recognizer

@@ -23,9 +23,9 @@ import torchvision
 from torch import nn
 
 import attnpool as ap
-from attnpool.classifiers import view_of
+from attnpool.backbones.classifiers import view_of
+from attnpool.backbones.torchvision_features import torchvision_classifier
 from attnpool.conversion import difference
-from attnpool.trunk import torchvision_classifier
 
 LOOKED_AT = 6  # networks of a family whose sizes are compared
 LARGEST = 140e6  # parameters; families whose smallest has more are left out

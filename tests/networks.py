@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from attnpool.trunk import PREFIX, torchvision_classifier
+from attnpool.backbones.torchvision_features import PREFIX, torchvision_classifier
 
 CLASSES = 7
 

@@ -15,7 +15,7 @@ from command_line import Outcome, Process, attnpool, failed, refused, small_disk
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from attnpool import weights
+from attnpool.backbones import weights
 
 
 def real(*arguments: Any) -> Outcome:

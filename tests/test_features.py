@@ -13,7 +13,7 @@ from PIL import Image
 
 import attnpool as ap
 from attnpool import features as module
-from attnpool.backbone import Backbone
+from attnpool.backbones.backbone import Backbone
 from attnpool.data import Index, Sample, ViewOptions, load
 from attnpool.feature_store import FeatureStore
 from attnpool.features import Features, extract, statistics

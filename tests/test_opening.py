@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import attnpool as ap
-from attnpool import weights
-from attnpool.classifiers import classifier, is_classifier
+from attnpool.backbones import weights
+from attnpool.backbones.classifiers import classifier, is_classifier
 
 NAMES = [f"action {i}" for i in range(CLASSES)]
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import attnpool as ap
-from attnpool.backbone import Backbone
+from attnpool.backbones.backbone import Backbone
 from attnpool.optimization import (
     HEAD_LR,
     MovingAverage,

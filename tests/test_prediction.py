@@ -13,7 +13,7 @@ from clips import numbered, write_clip
 from command_line import attnpool, refused
 
 from attnpool.arguments import expand
-from attnpool.backbone import Backbone
+from attnpool.backbones.backbone import Backbone
 from attnpool.checkpoint import Run
 from attnpool.data import ViewOptions, eval_view
 from attnpool.data.video import read_frames

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from attnpool.backbone import Backbone
+from attnpool.backbones.backbone import Backbone
 from attnpool.pooling import POOLINGS, Pooled
 from attnpool.recognizer import FORMAT, RUN_FILE, WEIGHTS_FILE, Recognizer, check_pooling
 from attnpool.standardize import Standardize

@@ -16,7 +16,7 @@ from command_line import Process, attnpool, refused
 from safetensors.torch import save_file
 from scipy.io import loadmat
 
-from attnpool.backbone import Backbone
+from attnpool.backbones.backbone import Backbone
 from attnpool.checkpoint import Run
 from attnpool.data import annolist_ids, read_splits
 from attnpool.evaluation import evaluate

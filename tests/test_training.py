@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import attnpool as ap
-from attnpool.backbone import Backbone
+from attnpool.backbones.backbone import Backbone
 from attnpool.checkpoint import Interrupted, Run, TrainingFailed
 from attnpool.data import Index, hold_out
 from attnpool.examples import CachedFeatures, Examples, Pictures

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from attnpool.backbone import Backbone
+from attnpool.backbones.backbone import Backbone
 from attnpool.benchmark.measure import interleaved, machine, ratio
 from attnpool.benchmark.passes import one_pass
 from attnpool.checkpoint import Run, require_same

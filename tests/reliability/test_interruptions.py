@@ -13,7 +13,7 @@ import pytest
 from command_line import Process, attnpool
 from safetensors.torch import save_file
 
-from attnpool.backbone import Backbone
+from attnpool.backbones.backbone import Backbone
 
 CASES = {
     "pose": ["--pooling", "pose", "--dropout", 0.3, "--batch-size", 5, "--accumulate", 2],

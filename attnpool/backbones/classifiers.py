@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from attnpool.backbone import BUNDLED_PIXELS, OWN, build
-from attnpool.trunk import MEAN, PREFIX, STD, Trunk, torchvision_classifier
-from attnpool.weights import BUNDLED, assign, bundled_weights, hub_weights, read_state_dict
+from attnpool.backbones.backbone import BUNDLED_PIXELS, OWN, build
+from attnpool.backbones.torchvision_features import MEAN, PREFIX, STD, Trunk, torchvision_classifier
+from attnpool.backbones.weights import BUNDLED, assign, bundled_weights, hub_weights, read_state_dict
 
 TIMM = "timm:"
 USUAL_SIZE, USUAL_CROP = 224, 0.875  # of pictures, and the part of the short side that is seen: ImageNet's custom

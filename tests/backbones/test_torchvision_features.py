@@ -9,8 +9,8 @@ import torch
 from networks import network, noise
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from attnpool.backbone import Backbone
-from attnpool.trunk import Trunk
+from attnpool.backbones.backbone import Backbone
+from attnpool.backbones.torchvision_features import Trunk
 
 # Where torchvision's extractor, which follows what a network computes, finds the last feature map.
 LAST = {

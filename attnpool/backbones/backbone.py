@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnpool.bn_inception import BNInception
-from attnpool.resnet_tf import resnet101_tf
-from attnpool.trunk import PREFIX, torchvision_trunk
-from attnpool.weights import BUNDLED, load_weights
+from attnpool.backbones.bn_inception import BNInception
+from attnpool.backbones.resnet_tf import resnet101_tf
+from attnpool.backbones.torchvision_features import PREFIX, torchvision_trunk
+from attnpool.backbones.weights import BUNDLED, load_weights
 
 # EfficientNet-Lite was trained on (x - 127) / 128.
 BUNDLED_PIXELS = {"lite0": ((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))}
@@ -111,7 +111,7 @@ class Backbone(nn.Module):
         if not self.named:
             raise ValueError(
                 f"{self.name}: cannot be saved as a run or trained into one, which builds its backbone by name; use it "
-                "in memory, or give it a place in attnpool.backbone.OWN"
+                "in memory, or give it a place in attnpool.backbones.backbone.OWN"
             )
         return self.name
 

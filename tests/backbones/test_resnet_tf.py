@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from attnpool.backbone import Backbone
-from attnpool.folding import folded
+from attnpool.backbones.backbone import Backbone
+from attnpool.backbones.batchnorm_folding import folded
 
 
 @pytest.fixture(scope="module")

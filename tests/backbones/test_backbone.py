@@ -13,9 +13,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import attnpool.weights as module
-from attnpool.backbone import Backbone, build, token_grid
-from attnpool.weights import bundled_weights
+import attnpool.backbones.weights as module
+from attnpool.backbones.backbone import Backbone, build, token_grid
+from attnpool.backbones.weights import bundled_weights
 
 SMALL = "mobilenetv3_small_050"
 

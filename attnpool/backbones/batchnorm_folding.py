@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from attnpool.backbone import Backbone
+from attnpool.backbones.backbone import Backbone
 
 # Largest difference of the features, relative to their size, that counts as rounding.
 TOLERANCE = 1e-3

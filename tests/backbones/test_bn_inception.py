@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from attnpool.backbone import Backbone
-from attnpool.bn_inception import BNInception
-from attnpool.folding import folded
+from attnpool.backbones.backbone import Backbone
+from attnpool.backbones.batchnorm_folding import folded
+from attnpool.backbones.bn_inception import BNInception
 from attnpool.recognizer import Recognizer
 
 Picture = tuple[int, int]

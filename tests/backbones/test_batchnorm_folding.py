@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnpool.backbone import Backbone
-from attnpool.folding import fold, folded
+from attnpool.backbones.backbone import Backbone
+from attnpool.backbones.batchnorm_folding import fold, folded
 
 CPU = torch.device("cpu")
 

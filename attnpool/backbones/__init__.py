@@ -1,0 +1,1 @@
+"""Images -> features: networks by name, their weights, and what their layers are turned into."""
