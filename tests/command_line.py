@@ -48,7 +48,7 @@ class Outcome:
 
 def attnpool(*arguments: Any) -> Outcome:
     """Runs a command in this process."""
-    from attnpool.cli import main
+    from attnpool.cli.main import main
 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -89,7 +89,9 @@ class Process:
         number = len(list(folder.iterdir()))
         self.out, self.err = folder / f"{number}.out", folder / f"{number}.err"
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["attnpool.cli", "attnpool.commands", "attnpool.training", "attnpool.report"])
+        context.set_forkserver_preload(
+            ["attnpool.cli.main", "attnpool.cli.commands", "attnpool.training", "attnpool.report"]
+        )
         words = [str(argument) for argument in arguments]
         self.process = context.Process(
             target=_run, args=(words, str(self.out), str(self.err), os.environ["ATTNPOOL_CACHE"], limit)
@@ -128,7 +130,7 @@ def _run(words: list[str], out: str, err: str, cache: str, limit: int | None) ->
     torch.set_num_threads(1)
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    from attnpool.cli import main
+    from attnpool.cli.main import main
 
     sys.exit(main(words))
 

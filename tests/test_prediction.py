@@ -12,9 +12,9 @@ import torch
 from clips import numbered, write_clip
 from command_line import attnpool, refused
 
-from attnpool.arguments import expand
 from attnpool.backbones.backbone import Backbone
 from attnpool.checkpoint import Run
+from attnpool.cli.flags import expand
 from attnpool.data import ViewOptions, eval_view
 from attnpool.data.video import read_frames
 from attnpool.prediction import WHOLE, look, predict

@@ -11,11 +11,11 @@ from command_line import attnpool, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpool.arguments import read_recipe as recipe_of_arguments
+from attnpool.cli.flags import read_recipe as recipe_of_arguments
+from attnpool.cli.parser import build_parser
 from attnpool.data import ViewOptions
 from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions
 from attnpool.recipe import RECIPES, Options, read_recipe
-from attnpool.verbs import build_parser
 
 
 def write(folder: Path, **texts: str) -> Path:

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from attnpool.arguments import read_recipe
-from attnpool.verbs import build_parser
+from attnpool.cli.flags import read_recipe
+from attnpool.cli.parser import build_parser
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left, as disks, quotas and limits of files say it
 

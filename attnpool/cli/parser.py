@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attnpool import commands
-from attnpool.arguments import Parser, add_benchmark, add_fields, add_poolings, add_recipe
+from attnpool.cli import commands
+from attnpool.cli.flags import Parser, add_benchmark, add_fields, add_poolings, add_recipe
 from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions
 
 

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import pytest
 from command_line import Outcome, attnpool, refused
 
-from attnpool.arguments import Parser, add_fields, add_recipe, collect, expand, read_recipe
+from attnpool.cli.flags import Parser, add_fields, add_recipe, collect, expand, read_recipe
+from attnpool.cli.parser import build_parser
 from attnpool.data import ViewOptions
 from attnpool.options import OptimizerOptions, TrainOptions
-from attnpool.verbs import build_parser
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from attnpool.arguments import collect, expand, named_file, refuse, weighted_run
+from attnpool.cli.flags import collect, expand, named_file, refuse, weighted_run
 from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions
 
 Result = tuple[Any, str]
