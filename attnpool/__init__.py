@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from attnpool.checkpoint import Run
     from attnpool.conversion import convert
     from attnpool.data import Index, ViewOptions, check, read
+    from attnpool.data.pose_labelling import label_pose
     from attnpool.evaluation import evaluate
     from attnpool.explain import feature_similarity
     from attnpool.explaining import explain_files
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
         SaliencyPooling,
         VLADPooling,
     )
-    from attnpool.posing import label_pose
     from attnpool.prediction import predict
     from attnpool.recognizer import Recognizer
     from attnpool.tf_checkpoint import convert_tf
@@ -95,7 +95,7 @@ _HOME = {
         "SaliencyPooling",
         "VLADPooling",
     ),
-    "attnpool.posing": ("label_pose",),
+    "attnpool.data.pose_labelling": ("label_pose",),
     "attnpool.prediction": ("predict",),
     "attnpool.recognizer": ("Recognizer",),
     "attnpool.tf_checkpoint": ("convert_tf",),

@@ -26,7 +26,7 @@ import av
 import cv2
 import numpy as np
 
-from attnpool.data.sampling import segment_positions
+from attnpool.data.temporal_sampling import segment_positions
 from attnpool.data.video import read_clip
 
 SEGMENTS = 3

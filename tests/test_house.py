@@ -21,13 +21,13 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 
 def module_of(path: Path) -> str:
-    """`attnpool/data/index.py` -> `data.index`; a package is its own `__init__`."""
+    """`attnpool/data/dataset.py` -> `data.index`; a package is its own `__init__`."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 @cache
 def imports(path: Path) -> set[str]:
-    """Every module that a file imports anywhere, written out in full: `torch.nn`, `attnpool.data.index`."""
+    """Every module that a file imports anywhere, written out in full: `torch.nn`, `attnpool.data.dataset`."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

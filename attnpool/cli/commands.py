@@ -127,7 +127,7 @@ def evaluate(args: argparse.Namespace) -> Result:
 
 
 def pose(args: argparse.Namespace) -> Result:
-    from attnpool.posing import label_pose
+    from attnpool.data.pose_labelling import label_pose
 
     done = label_pose(
         args.source,

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from attnpool.data.annotations import with_evidence
 from attnpool.data.check import check_splits
-from attnpool.data.findings import Check
+from attnpool.data.check_report import Check
+from attnpool.data.dataset import Box, Index, Person, Sample
 from attnpool.data.folder import read_folder
 from attnpool.data.hico import read_hico
 from attnpool.data.hmdb51 import read_hmdb51
-from attnpool.data.index import Box, Index, Person, Sample
 from attnpool.data.loader import Batch, batches, label_tensors, load
 from attnpool.data.media import read_image
 from attnpool.data.mpii import annolist_ids, read_mpii
-from attnpool.data.sampling import segment_positions
-from attnpool.data.split import hold_out
-from attnpool.data.transforms import View, ViewOptions, eval_view, eval_views, train_view
+from attnpool.data.preprocessing import View, ViewOptions, eval_view, eval_views, train_view
+from attnpool.data.splits import hold_out
+from attnpool.data.temporal_sampling import segment_positions
 
 __all__ = [
     "READERS",

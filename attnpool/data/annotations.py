@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from attnpool.data.index import Box, Index, Person
+from attnpool.data.dataset import Box, Index, Person
 from attnpool.pose.joints import joint_mapping
 
 FILE_NAME = "annotations.json"

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from attnpool.data.annotations import FILE_NAME
-from attnpool.data.findings import MISSING, Check, Part
-from attnpool.data.index import Index, Sample
+from attnpool.data.check_report import MISSING, Check, Part
+from attnpool.data.dataset import Index, Sample
 from attnpool.data.media import IMAGE_SUFFIXES, Unreadable, decode, quiet
 from attnpool.data.video import VIDEO_SUFFIXES, frame_files, probe
 from attnpool.pose.openpose import read_openpose

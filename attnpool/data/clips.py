@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from attnpool.data.flow import FLOW_LENGTH, flow_stacks, flow_views
-from attnpool.data.sampling import segment_frames
-from attnpool.data.transforms import View, ViewOptions, eval_views, train_views
+from attnpool.data.preprocessing import View, ViewOptions, eval_views, train_views
+from attnpool.data.temporal_sampling import segment_frames
 from attnpool.data.video import VIDEO_SUFFIXES, read_clip
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from attnpool.data.transforms import ViewOptions
+    from attnpool.data.preprocessing import ViewOptions
 
 SQUASHED = (340, 256)
 """Width and height to which the authors' code brings the pictures of HICO and HMDB51, whatever their aspect."""

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from attnpool.data.crops import eval_crops, train_crops
-from attnpool.data.transforms import View, ViewOptions, cut
+from attnpool.data.preprocessing import View, ViewOptions, cut
 
 FLOW_LENGTH = 5
 """Steps of a stack, L: from 6 consecutive frames."""

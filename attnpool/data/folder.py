@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from attnpool.data.annotations import FILE_NAME, Marks, read_annotations
-from attnpool.data.index import Index, Sample
+from attnpool.data.dataset import Index, Sample
 from attnpool.data.media import IMAGE_SUFFIXES
-from attnpool.data.split import choose
+from attnpool.data.splits import choose
 
 LAYOUT = "put the pictures in one folder per class, such as {}/drinking/photo.jpg"
 NAMED = 5  # classes in a message

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from attnpool.data.index import Index, Sample
+from attnpool.data.dataset import Index, Sample
 from attnpool.data.matfile import MatFile, read_mat
 from attnpool.data.published import (
     Malformed,

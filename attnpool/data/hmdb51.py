@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from attnpool.data.index import Index, Sample
+from attnpool.data.dataset import Index, Sample
 from attnpool.data.published import Malformed, file_name, need_folder, need_some, places, read_list
 
 CLIP_FOLDERS = ("", "videos", "hmdb51_org", "frames", "jpegs")

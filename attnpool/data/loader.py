@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from attnpool.data.clips import read_views
+from attnpool.data.dataset import Box, Index, Sample
 from attnpool.data.flow import FLOW_LENGTH
-from attnpool.data.index import Box, Index, Sample
 from attnpool.data.media import Unreadable, read_image
 from attnpool.data.people import Joints, people_of, person_boxes
-from attnpool.data.transforms import ViewOptions, eval_views, train_view
+from attnpool.data.preprocessing import ViewOptions, eval_views, train_view
 
 # The first word of every generator's seed, so that the order and the views of one (seed, epoch) are unrelated:
 # NumPy's seeds [s, e] and [s, e, 0] are the same.

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from attnpool.data.index import Box, Index, Person, Sample
+from attnpool.data.dataset import Box, Index, Person, Sample
 from attnpool.data.matfile import MatFile, read_mat
 from attnpool.data.published import (
     Malformed,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from attnpool.data.annotations import FILE_NAME, read_annotations
-from attnpool.data.index import Index, Sample
-from attnpool.data.merging import Labelled, known_names, merge
+from attnpool.data.coco_merging import Labelled, known_names, merge
+from attnpool.data.dataset import Index, Sample
 from attnpool.files import write_text
 from attnpool.pose.estimate import Estimate
 from attnpool.pose.openpose import write_openpose

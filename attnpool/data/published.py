@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from attnpool.data.index import Index
+from attnpool.data.dataset import Index
 
 
 class Malformed(Exception):

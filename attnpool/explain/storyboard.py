@@ -15,7 +15,7 @@ from attnpool.explain.peaks import as_array
 from attnpool.explain.text import draw_lines, font, line_height, number, wrap
 
 if TYPE_CHECKING:
-    from attnpool.data.index import Box
+    from attnpool.data.dataset import Box
 
 
 @dataclass(frozen=True)

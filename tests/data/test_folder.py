@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from attnpool.data import read, read_all, read_splits
-from attnpool.data.split import choose
+from attnpool.data.splits import choose
 
 
 def make(root: Path, names: Iterable[str]) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from attnpool.data.index import Index
+from attnpool.data.dataset import Index
 
 
 def choose(names: Sequence[str], seed: int, fraction: float) -> list[str]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from attnpool.data.crops import SQUASHED, Crop, Jitter, eval_crops, train_crops
-from attnpool.data.index import Box
+from attnpool.data.dataset import Box
 from attnpool.pose.joints import MPII_FLIP
 
 Joint = tuple[float, float] | None

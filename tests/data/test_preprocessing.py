@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from attnpool.data.transforms import View, ViewOptions, eval_view, eval_views, train_view, train_views
+from attnpool.data.preprocessing import View, ViewOptions, eval_view, eval_views, train_view, train_views
 from attnpool.pose import MPII_FLIP, MPII_JOINTS
 
 

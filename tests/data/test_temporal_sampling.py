@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from attnpool.data.sampling import segment_frames, segment_positions
+from attnpool.data.temporal_sampling import segment_frames, segment_positions
 
 clip_strategy = (st.integers(1, 2000), st.integers(1, 40), st.integers(1, 12))
 
