@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from attnpool.data.media import IMAGE_SUFFIXES
+from attnpool.data.decoding.image import IMAGE_SUFFIXES
 from attnpool.files import RUN_FILE, load_tensors, read_run, save_tensors, write_json
 from attnpool.recognizer import Recognizer
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from attnpool.data import Box, Index, ViewOptions, label_tensors, load, segment_positions
-from attnpool.data.media import Unreadable
+from attnpool.data.decoding.image import Unreadable
 from attnpool.features import Features
 
 _FRAMES = 3  # apart from the streams of `data.loader`

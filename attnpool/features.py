@@ -20,7 +20,7 @@ from torch import Tensor
 
 from attnpool.backbones.batchnorm_folding import folded
 from attnpool.data import Box, Index, View, ViewOptions, load, segment_positions
-from attnpool.data.flow import FLOW_LENGTH
+from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.data.people import Joints, people_of, person_boxes
 from attnpool.feature_store import FeatureStore
 from attnpool.files import cache_folder, versions

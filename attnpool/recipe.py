@@ -17,7 +17,7 @@ from typing import Any
 from attnpool.backbones.backbone import Backbone
 from attnpool.checkpoint import Run
 from attnpool.data import Index, ViewOptions
-from attnpool.data.flow import FLOW_LENGTH
+from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions, typed
 from attnpool.recognizer import Recognizer
 from attnpool.training import train

@@ -26,8 +26,8 @@ import av
 import cv2
 import numpy as np
 
+from attnpool.data.decoding.video import read_clip
 from attnpool.data.temporal_sampling import segment_positions
-from attnpool.data.video import read_clip
 
 SEGMENTS = 3
 PAGE = """# Reading clips

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.io import savemat
 
 from attnpool.data import read_splits
-from attnpool.data.matfile import MatReader
+from attnpool.data.decoding.matlab import MatReader
 
 VARIABLES = {
     "mpii": ("RELEASE",),

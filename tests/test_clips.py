@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score
 
 from attnpool.checkpoint import Interrupted, Run
 from attnpool.data import Index, ViewOptions, eval_views, load, read
-from attnpool.data.video import read_frames
+from attnpool.data.decoding.video import read_frames
 from attnpool.evaluation import evaluate
 from attnpool.examples import CachedFeatures, Examples, Pictures
 from attnpool.features import extract

@@ -16,7 +16,7 @@ from attnpool.backbones.backbone import Backbone
 from attnpool.checkpoint import Run
 from attnpool.cli.flags import expand
 from attnpool.data import ViewOptions, eval_view
-from attnpool.data.video import read_frames
+from attnpool.data.decoding.video import read_frames
 from attnpool.prediction import WHOLE, look, predict
 from attnpool.recognizer import Recognizer
 

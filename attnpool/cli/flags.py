@@ -142,8 +142,8 @@ def expand(files: Sequence[str], media: Literal["pictures", "clips"] = "pictures
 
 def pictures_in(folder: Path) -> list[Path]:
     """The pictures and videos of a folder; see `expand`."""
-    from attnpool.data.media import IMAGE_SUFFIXES
-    from attnpool.data.video import VIDEO_SUFFIXES
+    from attnpool.data.decoding.image import IMAGE_SUFFIXES
+    from attnpool.data.decoding.video import VIDEO_SUFFIXES
 
     known = IMAGE_SUFFIXES + VIDEO_SUFFIXES
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in known and not p.name.startswith("."))
@@ -154,7 +154,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def clips_in(folder: Path) -> list[Path]:
     """The folder itself if it holds frames, else its videos and its folders of frames; see `expand`."""
-    from attnpool.data.video import VIDEO_SUFFIXES, UnreadableVideo, frame_files
+    from attnpool.data.decoding.video import VIDEO_SUFFIXES, UnreadableVideo, frame_files
 
     def is_frames(path: Path) -> bool:
         try:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from attnpool.data.flow import FLOW_LENGTH, flow_stacks, flow_views
+from attnpool.data.decoding.optical_flow import FLOW_LENGTH, flow_stacks, flow_views
+from attnpool.data.decoding.video import VIDEO_SUFFIXES, read_clip
 from attnpool.data.preprocessing import View, ViewOptions, eval_views, train_views
 from attnpool.data.temporal_sampling import segment_frames
-from attnpool.data.video import VIDEO_SUFFIXES, read_clip
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from attnpool.data.dataset import Index, Sample
-from attnpool.data.matfile import MatFile, read_mat
+from attnpool.data.decoding.matlab import MatFile, read_mat
 from attnpool.data.published import (
     Malformed,
     file_name,

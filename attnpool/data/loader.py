@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from attnpool.data.clips import read_views
 from attnpool.data.dataset import Box, Index, Sample
-from attnpool.data.flow import FLOW_LENGTH
-from attnpool.data.media import Unreadable, read_image
+from attnpool.data.decoding.image import Unreadable, read_image
+from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.data.people import Joints, people_of, person_boxes
 from attnpool.data.preprocessing import ViewOptions, eval_views, train_view
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpool.data.dataset import Box, Index, Person, Sample
-from attnpool.data.matfile import MatFile, read_mat
+from attnpool.data.decoding.matlab import MatFile, read_mat
 from attnpool.data.published import (
     Malformed,
     file_name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attnpool.data.dataset import Box, Index, Sample
-from attnpool.data.media import Unreadable
+from attnpool.data.decoding.image import Unreadable
 from attnpool.pose.openpose import read_openpose
 
 Joints = tuple[tuple[float, float] | None, ...]

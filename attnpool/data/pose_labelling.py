@@ -11,9 +11,9 @@ from typing import Any
 from PIL import Image
 
 from attnpool.data import Index, Sample, read_splits
-from attnpool.data.media import Unreadable, read_image
+from attnpool.data.decoding.image import Unreadable, read_image
+from attnpool.data.decoding.video import read_clip
 from attnpool.data.pose_labels import Store, open_store
-from attnpool.data.video import read_clip
 from attnpool.pose.estimate import Estimator
 from attnpool.pose.estimators import build_estimator
 from attnpool.progress import bar

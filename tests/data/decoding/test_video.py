@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from attnpool.data.media import Unreadable
-from attnpool.data.video import (
+from attnpool.data.decoding.image import Unreadable
+from attnpool.data.decoding.video import (
     UnreadableVideo,
     VideoInfo,
     count_frames,

@@ -13,7 +13,7 @@ import pytest
 from matlab_files import EMPTY, cells, struct, try_damaged_files
 from scipy.io import savemat
 
-from attnpool.data.matfile import MatReader, read_mat
+from attnpool.data.decoding.matlab import MatReader, read_mat
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import torch
 import torchvision
 from PIL import Image, ImageOps
 
-from attnpool.data.media import IMAGE_SUFFIXES, MAX_PIXELS, UnreadableImage, read_image
+from attnpool.data.decoding.image import IMAGE_SUFFIXES, MAX_PIXELS, UnreadableImage, read_image
 
 
 def picture(width: int = 96, height: int = 64, seed: int = 0) -> Image.Image:

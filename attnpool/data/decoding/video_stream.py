@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnpool.data.media import Unreadable
+from attnpool.data.decoding.image import Unreadable
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from attnpool.data.media import IMAGE_SUFFIXES, UnreadableImage, decode, quiet
-from attnpool.data.stream import OpenVideo, UnreadableVideo, reason_of
+from attnpool.data.decoding.image import IMAGE_SUFFIXES, UnreadableImage, decode, quiet
+from attnpool.data.decoding.video_stream import OpenVideo, UnreadableVideo, reason_of
 
 if TYPE_CHECKING:
     import av

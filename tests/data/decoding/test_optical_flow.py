@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from attnpool.data.flow import flow_stack, flow_stacks, flow_views
+from attnpool.data.decoding.optical_flow import flow_stack, flow_stacks, flow_views
 from attnpool.data.preprocessing import ViewOptions, eval_views, train_views
 
 WIDTH, HEIGHT = 160, 120

@@ -1,0 +1,1 @@
+"""Bytes -> pixels: images, videos, optical flow and MATLAB's files."""
