@@ -21,11 +21,11 @@ from sklearn.metrics import average_precision_score
 from attnpool.checkpoint import Interrupted, Run
 from attnpool.data import Index, ViewOptions, eval_views, load, read
 from attnpool.data.decoding.video import read_frames
+from attnpool.data.formats.openpose import write_openpose
 from attnpool.evaluation import evaluate
 from attnpool.examples import CachedFeatures, Examples, Pictures
 from attnpool.features import extract
 from attnpool.options import TrainOptions
-from attnpool.pose.openpose import write_openpose
 from attnpool.prediction import predict
 from attnpool.recognizer import Recognizer
 from attnpool.scoring import score_source

@@ -7,16 +7,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from attnpool.data.annotations import with_evidence
 from attnpool.data.check import check_splits
 from attnpool.data.check_report import Check
 from attnpool.data.dataset import Box, Index, Person, Sample
 from attnpool.data.decoding.image import read_image
-from attnpool.data.folder import read_folder
-from attnpool.data.hico import read_hico
-from attnpool.data.hmdb51 import read_hmdb51
+from attnpool.data.formats.coco import with_evidence
+from attnpool.data.formats.folder import read_folder
+from attnpool.data.formats.hico import read_hico
+from attnpool.data.formats.hmdb51 import read_hmdb51
+from attnpool.data.formats.mpii import annolist_ids, read_mpii
 from attnpool.data.loader import Batch, batches, label_tensors, load
-from attnpool.data.mpii import annolist_ids, read_mpii
 from attnpool.data.preprocessing import View, ViewOptions, eval_view, eval_views, train_view
 from attnpool.data.splits import hold_out
 from attnpool.data.temporal_sampling import segment_positions

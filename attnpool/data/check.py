@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from attnpool.data.annotations import FILE_NAME
 from attnpool.data.check_report import MISSING, Check, Part
 from attnpool.data.dataset import Index, Sample
 from attnpool.data.decoding.image import IMAGE_SUFFIXES, Unreadable, decode, quiet
 from attnpool.data.decoding.video import VIDEO_SUFFIXES, frame_files, probe
-from attnpool.pose.openpose import read_openpose
+from attnpool.data.formats.coco import FILE_NAME
+from attnpool.data.formats.openpose import read_openpose
 
 Joint = tuple[float, float] | None
 

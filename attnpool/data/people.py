@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from attnpool.data.dataset import Box, Index, Sample
 from attnpool.data.decoding.image import Unreadable
-from attnpool.pose.openpose import read_openpose
+from attnpool.data.formats.openpose import read_openpose
 
 Joints = tuple[tuple[float, float] | None, ...]
 

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from attnpool.data.annotations import FILE_NAME, read_annotations
 from attnpool.data.coco_merging import Labelled, known_names, merge
 from attnpool.data.dataset import Index, Sample
+from attnpool.data.formats.coco import FILE_NAME, read_annotations
+from attnpool.data.formats.openpose import write_openpose
 from attnpool.files import write_text
 from attnpool.pose.estimate import Estimate
-from attnpool.pose.openpose import write_openpose
 
 KEYPOINTS = "keypoints"
 FRAME_FILE = "image_{:05d}.json"  # frames are counted from 1 here

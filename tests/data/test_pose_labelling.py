@@ -13,7 +13,7 @@ from command_line import Process, attnpool, refused
 from estimating import PYTHON, photo, save_checkpoint
 
 from attnpool.data import read_all
-from attnpool.data.annotations import read_annotations
+from attnpool.data.formats.coco import read_annotations
 from attnpool.pose import MPII_FLIP
 
 MEDIAPIPE = ("--estimator", "mediapipe", "--python", PYTHON)

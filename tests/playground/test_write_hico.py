@@ -10,12 +10,12 @@ from PIL import Image
 from scipy.io import loadmat
 
 from attnpool.data import read
+from attnpool.data.formats.openpose import OPENPOSE_JOINTS
 from attnpool.playground import CLASSES, write_hico
 from attnpool.playground.compose import label_of
 from attnpool.playground.crowd import compose_crowd
 from attnpool.playground.scene import Scene, draw
 from attnpool.playground.write_hico import INTERACTIONS, labels
-from attnpool.pose.openpose import OPENPOSE_JOINTS
 
 SIZE, IMAGES, SEED = 128, 56, 2
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from attnpool.data.dataset import Index, Sample
-from attnpool.data.published import Malformed, file_name, need_folder, need_some, places, read_list
+from attnpool.data.formats.published import Malformed, file_name, need_folder, need_some, places, read_list
 
 CLIP_FOLDERS = ("", "videos", "hmdb51_org", "frames", "jpegs")
 LIST_FOLDERS = (

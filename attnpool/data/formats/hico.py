@@ -9,7 +9,7 @@ import numpy as np
 
 from attnpool.data.dataset import Index, Sample
 from attnpool.data.decoding.matlab import MatFile, read_mat
-from attnpool.data.published import (
+from attnpool.data.formats.published import (
     Malformed,
     file_name,
     find,

@@ -15,7 +15,7 @@ from scipy.io import savemat
 
 from attnpool.data import Index, Person, read_splits
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 REAL = ROOT.parent / "shared" / "real"
 MAT = "mpii_human_pose_v1_u12_1.mat"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from attnpool.data.dataset import Box, Index, Person, Sample
 from attnpool.data.decoding.matlab import MatFile, read_mat
-from attnpool.data.published import (
+from attnpool.data.formats.published import (
     Malformed,
     file_name,
     find,

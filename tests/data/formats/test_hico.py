@@ -14,7 +14,7 @@ from scipy.io import loadmat, savemat
 
 from attnpool.data import read, read_splits
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 REAL = ROOT.parent / "shared" / "real"
 
 ACTIONS = [

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from attnpool.data import read_all
-from attnpool.data.annotations import read_annotations
+from attnpool.data.formats.coco import read_annotations
 from attnpool.pose import COCO_JOINTS, MPII_JOINTS
 
 

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from attnpool.data.annotations import FILE_NAME, Marks, read_annotations
 from attnpool.data.dataset import Index, Sample
 from attnpool.data.decoding.image import IMAGE_SUFFIXES
+from attnpool.data.formats.coco import FILE_NAME, Marks, read_annotations
 from attnpool.data.splits import choose
 
 LAYOUT = "put the pictures in one folder per class, such as {}/drinking/photo.jpg"

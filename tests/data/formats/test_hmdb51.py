@@ -12,7 +12,7 @@ from PIL import Image
 
 from attnpool.data import read, read_splits
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 REAL = ROOT.parent / "shared" / "real"
 
 CLIPS = {"wave": ["a (1)!&_é.avi", "b.avi", "c.avi", "d.avi"], "dive": ["a (1)!&_é.avi", "#b 100%.avi", "c.avi"]}

@@ -1,0 +1,1 @@
+"""Layouts on disk -> samples: one reader a format."""
