@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from attnpool.conversion import convert
     from attnpool.data import Index, ViewOptions, check, read
     from attnpool.data.pose_labelling import label_pose
-    from attnpool.evaluation import evaluate
-    from attnpool.explain import feature_similarity
+    from attnpool.evaluation.evaluate import evaluate
+    from attnpool.evaluation.predict import predict
+    from attnpool.evaluation.similarity import feature_similarity
     from attnpool.explaining import explain_files
     from attnpool.features import extract
     from attnpool.options import OptimizerOptions, TrainOptions
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
         SaliencyPooling,
         VLADPooling,
     )
-    from attnpool.prediction import predict
     from attnpool.recognizer import Recognizer
     from attnpool.tf_checkpoint import convert_tf
     from attnpool.training import train
@@ -76,8 +76,8 @@ _HOME = {
     "attnpool.checkpoint": ("Run",),
     "attnpool.conversion": ("convert",),
     "attnpool.data": ("Index", "ViewOptions", "check", "read"),
-    "attnpool.evaluation": ("evaluate",),
-    "attnpool.explain": ("feature_similarity",),
+    "attnpool.evaluation.evaluate": ("evaluate",),
+    "attnpool.evaluation.similarity": ("feature_similarity",),
     "attnpool.explaining": ("explain_files",),
     "attnpool.features": ("extract",),
     "attnpool.options": ("OptimizerOptions", "TrainOptions"),
@@ -96,7 +96,7 @@ _HOME = {
         "VLADPooling",
     ),
     "attnpool.data.pose_labelling": ("label_pose",),
-    "attnpool.prediction": ("predict",),
+    "attnpool.evaluation.predict": ("predict",),
     "attnpool.recognizer": ("Recognizer",),
     "attnpool.tf_checkpoint": ("convert_tf",),
     "attnpool.training": ("train",),

@@ -11,8 +11,9 @@ from PIL import Image
 
 from attnpool.data import segment_positions
 from attnpool.data.clips import Clip
-from attnpool.explain import figure_columns, figure_rows, panel, peak, storyboard
-from attnpool.prediction import Prediction, look, score
+from attnpool.evaluation.pointing import peak
+from attnpool.evaluation.predict import Prediction, look, score
+from attnpool.explain import figure_columns, figure_rows, panel, storyboard
 from attnpool.recognizer import Recognizer
 
 SHOWN = 5  # frames of a clip

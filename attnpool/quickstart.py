@@ -13,13 +13,13 @@ import numpy as np
 from attnpool.backbones.backbone import Backbone
 from attnpool.checkpoint import Run
 from attnpool.data import Index, read, read_image
-from attnpool.evaluation import Evaluation, evaluate
+from attnpool.evaluation.evaluate import Evaluation, evaluate
+from attnpool.evaluation.predict import predict
 from attnpool.explain import grid
 from attnpool.explaining import explain
 from attnpool.files import write_bytes, write_json
 from attnpool.options import OptimizerOptions, TrainOptions
 from attnpool.playground import write_folder
-from attnpool.prediction import predict
 from attnpool.progress import bar
 from attnpool.recognizer import Recognizer
 from attnpool.report import comparison_plot, png, write_report

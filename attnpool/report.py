@@ -84,8 +84,8 @@ def evaluation_figure(path: str | Path, scores: Any, confusion: np.ndarray | Non
 
     Args:
         path: the file; missing directories are made, and it appears complete or not at all.
-        scores: from `attnpool.metrics.score`.
-        confusion: `(K, K)` counts from `attnpool.metrics.confusion`, `None` if an image may have several classes.
+        scores: from `metrics.score`.
+        confusion: `(K, K)` counts from `metrics.confusion`, `None` if an image may have several classes.
         classes: K names.
     """
     write_bytes(Path(path), evaluation_plot(scores, confusion, classes))

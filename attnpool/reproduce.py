@@ -11,8 +11,8 @@ from typing import Any, Literal
 from attnpool.backbones.backbone import Backbone
 from attnpool.checkpoint import Run, require_same
 from attnpool.data import Index, read_splits
-from attnpool.evaluation import Evaluation, evaluate
-from attnpool.explain import feature_similarity
+from attnpool.evaluation.evaluate import Evaluation, evaluate
+from attnpool.evaluation.similarity import feature_similarity
 from attnpool.files import RUN_FILE, write_json, write_text
 from attnpool.playground import write_style
 from attnpool.progress import bar

@@ -29,7 +29,8 @@ from attnpool.checkpoint import (
     unpack_optimizer,
 )
 from attnpool.data import batches
-from attnpool.evaluation import summarize
+from attnpool.evaluation.evaluate import summarize
+from attnpool.evaluation.inference import merge, score_source
 from attnpool.examples import Examples, Source
 from attnpool.files import save_tensors, write_text
 from attnpool.losses import class_weights
@@ -37,7 +38,6 @@ from attnpool.optimization import MovingAverage, build_optimizer, rate_factor
 from attnpool.options import OptimizerOptions, TrainOptions
 from attnpool.progress import bar
 from attnpool.recognizer import Recognizer
-from attnpool.scoring import merge, score_source
 from attnpool.step import Step
 
 SAVE_SECONDS = 60  # the most that a killed process loses

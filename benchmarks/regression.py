@@ -25,8 +25,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import attnpool as ap
+from attnpool.evaluation.metrics import score
 from attnpool.features import extract
-from attnpool.metrics import score
 from attnpool.playground import write_folder
 
 STRENGTHS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]

@@ -22,13 +22,13 @@ from attnpool.checkpoint import Interrupted, Run
 from attnpool.data import Index, ViewOptions, eval_views, load, read
 from attnpool.data.decoding.video import read_frames
 from attnpool.data.formats.openpose import write_openpose
-from attnpool.evaluation import evaluate
+from attnpool.evaluation.evaluate import evaluate
+from attnpool.evaluation.inference import score_source
+from attnpool.evaluation.predict import predict
 from attnpool.examples import CachedFeatures, Examples, Pictures
 from attnpool.features import extract
 from attnpool.options import TrainOptions
-from attnpool.prediction import predict
 from attnpool.recognizer import Recognizer
-from attnpool.scoring import score_source
 from attnpool.training import train
 
 CLASSES = ("fall", "pass", "stay")

@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 
 from attnpool.checkpoint import Run
 from attnpool.data import segment_positions
+from attnpool.evaluation.predict import predict
 from attnpool.explaining import explain_files, unused
-from attnpool.prediction import predict
 from attnpool.recognizer import Recognizer
 
 

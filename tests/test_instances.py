@@ -14,14 +14,14 @@ from torch import Tensor
 from attnpool.backbones.backbone import Backbone
 from attnpool.checkpoint import Run
 from attnpool.data import ViewOptions, read
-from attnpool.evaluation import evaluate
+from attnpool.evaluation.evaluate import evaluate
+from attnpool.evaluation.inference import score_source
 from attnpool.examples import CachedFeatures, Pictures
 from attnpool.features import extract
 from attnpool.instances import Box, pool_instances, regions
 from attnpool.options import TrainOptions
 from attnpool.pooling import AttentionalPooling, AveragePooling, PoseRegularizedPooling
 from attnpool.recognizer import Recognizer
-from attnpool.scoring import score_source
 from attnpool.step import Step
 from attnpool.training import train
 

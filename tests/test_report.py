@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attnpool.metrics import confusion, score
+from attnpool.evaluation.metrics import confusion, score
 from attnpool.report import comparison_plot, evaluation_figure, png, write_report
 
 NASTY = '<script>alert("1")</script> & $x^2$'

@@ -19,7 +19,7 @@ from scipy.io import loadmat
 from attnpool.backbones.backbone import Backbone
 from attnpool.checkpoint import Run
 from attnpool.data import annolist_ids, read_splits
-from attnpool.evaluation import evaluate
+from attnpool.evaluation.evaluate import evaluate
 from attnpool.recipe import RECIPES, Options, fit, read_recipe
 from attnpool.reproduce import reproduce
 from attnpool.rows import TABLES, jobs_of, plan

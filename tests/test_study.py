@@ -20,10 +20,10 @@ from sklearn.metrics import log_loss
 
 from attnpool.checkpoint import Run
 from attnpool.data import hold_out, read
-from attnpool.evaluation import evaluate
+from attnpool.evaluation.evaluate import evaluate
+from attnpool.evaluation.predict import predict
 from attnpool.plots import study_plot
 from attnpool.pooling import POOLINGS
-from attnpool.prediction import predict
 from attnpool.recipe import Options, fit
 from attnpool.study import ROWS, poolings
 from attnpool.study.rows import STEPS_BEYOND, in_order, neighbour, next_rate

@@ -101,7 +101,7 @@ def train(args: argparse.Namespace) -> Result:
 
 def evaluate(args: argparse.Namespace) -> Result:
     from attnpool.checkpoint import Run
-    from attnpool.evaluation import evaluate as run_evaluation
+    from attnpool.evaluation.evaluate import evaluate as run_evaluation
     from attnpool.report import evaluation_figure
 
     run = Run.load(args.run_folder, best=args.best)
@@ -204,8 +204,8 @@ def benchmark(args: argparse.Namespace) -> Result:
 
 
 def predict(args: argparse.Namespace) -> Result:
+    from attnpool.evaluation.predict import predict as run_prediction
     from attnpool.opening import open_model
-    from attnpool.prediction import predict as run_prediction
 
     if args.top < 1:
         raise ValueError(f"--top is {args.top}; give at least 1")

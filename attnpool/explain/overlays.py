@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 
-from attnpool.explain.peaks import as_array, peak
+from attnpool.evaluation.pointing import as_array, peak
 from attnpool.explain.text import draw_lines, font, line_height, number, wrap
 
 if TYPE_CHECKING:

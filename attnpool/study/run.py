@@ -17,7 +17,8 @@ from attnpool.benchmark.measure import interleaved, machine, ratio
 from attnpool.benchmark.passes import one_pass
 from attnpool.checkpoint import Run, require_same
 from attnpool.data import Index, hold_out, read
-from attnpool.evaluation import summarize
+from attnpool.evaluation.evaluate import summarize
+from attnpool.evaluation.inference import Outputs, score_source
 from attnpool.examples import CachedFeatures
 from attnpool.features import extract
 from attnpool.files import write_bytes, write_json, write_text
@@ -28,7 +29,6 @@ from attnpool.progress import bar
 from attnpool.recipe import Options, fit
 from attnpool.recognizer import Recognizer
 from attnpool.rows import require_seeds
-from attnpool.scoring import Outputs, score_source
 from attnpool.study.rows import DROPOUTS, Row, choose_rows, in_order, next_rate
 from attnpool.study.table import entries_of, markdown, plotted, summary
 

@@ -18,13 +18,13 @@ from sklearn.metrics import accuracy_score, average_precision_score
 
 from attnpool.checkpoint import Run
 from attnpool.data import Index, ViewOptions, read, read_all
-from attnpool.evaluation import choose_split, evaluate, negatives, summarize
+from attnpool.evaluation.evaluate import choose_split, evaluate, negatives, summarize
+from attnpool.evaluation.inference import Outputs, as_probabilities, points, score_source
+from attnpool.evaluation.predict import predict
 from attnpool.examples import CachedFeatures, Pictures, Source
 from attnpool.features import extract
 from attnpool.pooling import Pooled
-from attnpool.prediction import predict
 from attnpool.recognizer import Recognizer
-from attnpool.scoring import Outputs, as_probabilities, points, score_source
 
 
 @pytest.fixture(scope="module")

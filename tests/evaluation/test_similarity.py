@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import attnpool as ap
-from attnpool.explain import feature_similarity, similarities, similarity
+from attnpool.evaluation.similarity import feature_similarity, similarities, similarity
 
 
 def draw(*shape: int) -> Tensor:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, confusion_matrix
 
-from attnpool.metrics import average_precision, confusion, score
+from attnpool.evaluation.metrics import average_precision, confusion, score
 
 # Few distinct scores, so that ties are common.
 RANKINGS = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=40)

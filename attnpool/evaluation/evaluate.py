@@ -12,13 +12,13 @@ import torch
 
 from attnpool.checkpoint import Run
 from attnpool.data import Index, ViewOptions, read_splits
+from attnpool.evaluation.inference import Outputs, as_probabilities, score_source
+from attnpool.evaluation.late_fusion import fuse as fused
+from attnpool.evaluation.metrics import Scores, confusion, score
+from attnpool.evaluation.mpii_submission import picture_numbers, write_submission
 from attnpool.examples import CachedFeatures, Pictures, Source
 from attnpool.features import extract
-from attnpool.fusion import fuse as fused
-from attnpool.metrics import Scores, confusion, score
 from attnpool.recognizer import Recognizer
-from attnpool.scoring import Outputs, as_probabilities, score_source
-from attnpool.submission import picture_numbers, write_submission
 
 
 @dataclass(frozen=True)

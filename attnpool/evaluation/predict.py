@@ -12,9 +12,9 @@ import torch
 
 from attnpool.data import View, ViewOptions, eval_view, read_image
 from attnpool.data.clips import Clip, is_clip, read_views
+from attnpool.evaluation.inference import as_probabilities
 from attnpool.pooling import Pooled
 from attnpool.recognizer import Recognizer
-from attnpool.scoring import as_probabilities
 
 WHOLE = "scored as a whole: the persons' boxes that this run looks at come with a dataset"
 

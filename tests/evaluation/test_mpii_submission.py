@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, whosmat
 
-from attnpool.submission import write_submission
+from attnpool.evaluation.mpii_submission import write_submission
 
 CLASSES = ["curling", "yoga, Nauli", "bicycling, mountain"]
 SCORES = np.random.default_rng(0).random((4, 3))

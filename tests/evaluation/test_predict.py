@@ -17,7 +17,7 @@ from attnpool.checkpoint import Run
 from attnpool.cli.flags import expand
 from attnpool.data import ViewOptions, eval_view
 from attnpool.data.decoding.video import read_frames
-from attnpool.prediction import WHOLE, look, predict
+from attnpool.evaluation.predict import WHOLE, look, predict
 from attnpool.recognizer import Recognizer
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnpool.evaluation.pointing import peak, pointing
 from attnpool.examples import CachedFeatures, Pictures, Source
-from attnpool.explain import peak, pointing
 from attnpool.pooling import Pooled
 from attnpool.progress import bar
 from attnpool.recognizer import Recognizer

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpool.explain import peak, pointing
+from attnpool.evaluation.pointing import peak, pointing
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.data())

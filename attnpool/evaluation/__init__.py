@@ -1,0 +1,1 @@
+"""Trained model and data -> scores: metrics, predictions, pointing, late fusion."""
