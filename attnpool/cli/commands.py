@@ -16,7 +16,7 @@ Result = tuple[Any, str]
 
 
 def quickstart(args: argparse.Namespace) -> Result:
-    from attnpool import quickstart as module
+    from attnpool.experiments import quickstart as module
 
     images = module.IMAGES if args.images is None else args.images
     epochs = module.EPOCHS if args.epochs is None else args.epochs
