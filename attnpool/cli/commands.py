@@ -197,7 +197,7 @@ def poolings(args: argparse.Namespace) -> Result:
 
 
 def benchmark(args: argparse.Namespace) -> Result:
-    from attnpool.benchmark.command import run
+    from attnpool.experiments.benchmark.command import run
 
     made = run(args)
     return made.results, made.text()

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.benchmark.measure import interleaved, machine, ratio
-from attnpool.benchmark.passes import one_pass
 from attnpool.checkpoint import Run, require_same
 from attnpool.data import Index, hold_out, read
 from attnpool.evaluation.evaluate import summarize
 from attnpool.evaluation.inference import Outputs, score_source
 from attnpool.examples import CachedFeatures
+from attnpool.experiments.benchmark.measure import interleaved, machine, ratio
+from attnpool.experiments.benchmark.passes import one_pass
 from attnpool.features import extract
 from attnpool.files import write_bytes, write_json, write_text
 from attnpool.losses import classification_loss

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from attnpool.benchmark.measure import machine_line
+from attnpool.experiments.benchmark.measure import machine_line
 from attnpool.tables import aligned, piped, spread
 
 # Key of a training -> title, factor, digits.

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnpool.benchmark.measure import Step
 from attnpool.data import Index, Sample, label_tensors
 from attnpool.examples import CachedFeatures, Examples, Source
+from attnpool.experiments.benchmark.measure import Step
 from attnpool.feature_store import FeatureStore
 from attnpool.features import Features
 from attnpool.optimization import resolve

@@ -12,9 +12,9 @@ import pytest
 import torch
 from command_line import Outcome, attnpool, refused
 
-from attnpool.benchmark import PoolingBenchmark, Sizes, benchmark_pooling
-from attnpool.benchmark.heads import LAYOUTS, LIMITS, PASSES, PROBE, REFERENCE, USUAL_PROBE, catalogue
-from attnpool.benchmark.measure import peak_memory
+from attnpool.experiments.benchmark import PoolingBenchmark, Sizes, benchmark_pooling
+from attnpool.experiments.benchmark.heads import LAYOUTS, LIMITS, PASSES, PROBE, REFERENCE, USUAL_PROBE, catalogue
+from attnpool.experiments.benchmark.measure import peak_memory
 from attnpool.pooling import POOLINGS
 
 CPU = torch.device("cpu")

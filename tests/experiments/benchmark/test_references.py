@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnpool.benchmark.references import (
+from attnpool.experiments.benchmark.references import (
     AverageAndLinear,
     BothMaps,
     EfficientProbing,

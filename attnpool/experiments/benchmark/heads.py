@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from attnpool.benchmark.references import (
+from attnpool.experiments.benchmark.references import (
     AverageAndLinear,
     BothMaps,
     EfficientProbing,

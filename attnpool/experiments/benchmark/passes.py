@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnpool.benchmark.heads import PASSES, Entry, Sizes
-from attnpool.benchmark.measure import Step
+from attnpool.experiments.benchmark.heads import PASSES, Entry, Sizes
+from attnpool.experiments.benchmark.measure import Step
 
 COMPILED = ", compiled"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from attnpool.benchmark.measure import interleaved, machine, machine_line, ratio, threads
-from attnpool.benchmark.steps import (
+from attnpool.experiments.benchmark.measure import interleaved, machine, machine_line, ratio, threads
+from attnpool.experiments.benchmark.steps import (
     CACHED_STEPS,
     Repeated,
     TrainingSizes,

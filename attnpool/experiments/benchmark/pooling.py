@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnpool.benchmark.heads import LAYOUTS, LIMITS, PASSES, REFERENCE, Entry, Sizes, catalogue
-from attnpool.benchmark.measure import (
+from attnpool.experiments.benchmark.heads import LAYOUTS, LIMITS, PASSES, REFERENCE, Entry, Sizes, catalogue
+from attnpool.experiments.benchmark.measure import (
     choose_device,
     interleaved,
     machine,
@@ -21,7 +21,7 @@ from attnpool.benchmark.measure import (
     ratio,
     threads,
 )
-from attnpool.benchmark.passes import COMPILED, make_features, passes
+from attnpool.experiments.benchmark.passes import COMPILED, make_features, passes
 from attnpool.files import write_bytes, write_json, write_text
 from attnpool.plots import ratio_plot
 from attnpool.progress import bar

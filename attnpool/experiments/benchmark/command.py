@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from attnpool.benchmark import pooling, training
-from attnpool.benchmark.heads import LAYOUTS, Sizes, families
+from attnpool.experiments.benchmark import pooling, training
+from attnpool.experiments.benchmark.heads import LAYOUTS, Sizes, families
 
 OWN = {
     "pooling": ("heads", "layouts", "device", "compile"),
