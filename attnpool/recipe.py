@@ -22,7 +22,7 @@ from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions, typed
 from attnpool.recognizer import Recognizer
 from attnpool.training import train
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parent / "experiments" / "paper" / "recipes"
 RESERVED = ("about", "base", "small")
 
 

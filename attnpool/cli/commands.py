@@ -148,7 +148,7 @@ def pose(args: argparse.Namespace) -> Result:
 def reproduce(args: argparse.Namespace) -> Result:
     if args.table == "poolings":
         return poolings(args)
-    from attnpool import reproduce as module
+    from attnpool.experiments.paper import reproduce as module
 
     refuse(args, ("data", "images", "backbone", "epochs", "image_size"), args.table)
     data = module.TABLES[args.table].data

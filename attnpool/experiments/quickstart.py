@@ -15,6 +15,7 @@ from attnpool.checkpoint import Run
 from attnpool.data import Index, read, read_image
 from attnpool.evaluation.evaluate import Evaluation, evaluate
 from attnpool.evaluation.predict import predict
+from attnpool.experiments.paper.tables import require_seeds
 from attnpool.explain import grid
 from attnpool.explaining import explain
 from attnpool.files import write_bytes, write_json
@@ -23,7 +24,6 @@ from attnpool.playground import write_folder
 from attnpool.progress import bar
 from attnpool.recognizer import Recognizer
 from attnpool.report import comparison_plot, png, write_report
-from attnpool.rows import require_seeds
 from attnpool.training import train
 
 # Heads and the learning rates that docs/study.md chose for so short a training, on another world.

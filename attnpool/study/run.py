@@ -20,6 +20,7 @@ from attnpool.evaluation.inference import Outputs, score_source
 from attnpool.examples import CachedFeatures
 from attnpool.experiments.benchmark.measure import interleaved, machine, ratio
 from attnpool.experiments.benchmark.passes import one_pass
+from attnpool.experiments.paper.tables import require_seeds
 from attnpool.features import extract
 from attnpool.files import write_bytes, write_json, write_text
 from attnpool.losses import classification_loss
@@ -28,7 +29,6 @@ from attnpool.plots import study_plot
 from attnpool.progress import bar
 from attnpool.recipe import Options, fit
 from attnpool.recognizer import Recognizer
-from attnpool.rows import require_seeds
 from attnpool.study.rows import DROPOUTS, Row, choose_rows, in_order, next_rate
 from attnpool.study.table import entries_of, markdown, plotted, summary
 

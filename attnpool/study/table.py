@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from attnpool.experiments.benchmark.measure import machine_line
-from attnpool.tables import aligned, piped, spread
+from attnpool.experiments.paper.table_text import aligned, piped, spread
 
 # Key of a training -> title, factor, digits.
 SCORES = {

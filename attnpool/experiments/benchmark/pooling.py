@@ -22,10 +22,10 @@ from attnpool.experiments.benchmark.measure import (
     threads,
 )
 from attnpool.experiments.benchmark.passes import COMPILED, make_features, passes
+from attnpool.experiments.paper.table_text import piped
 from attnpool.files import write_bytes, write_json, write_text
 from attnpool.plots import ratio_plot
 from attnpool.progress import bar
-from attnpool.tables import piped
 
 QUICK = Sizes(2, 32, 4, 5)
 

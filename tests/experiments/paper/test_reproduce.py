@@ -20,9 +20,9 @@ from attnpool.backbones.backbone import Backbone
 from attnpool.checkpoint import Run
 from attnpool.data import annolist_ids, read_splits
 from attnpool.evaluation.evaluate import evaluate
+from attnpool.experiments.paper.reproduce import reproduce
+from attnpool.experiments.paper.tables import TABLES, jobs_of, plan
 from attnpool.recipe import RECIPES, Options, fit, read_recipe
-from attnpool.reproduce import reproduce
-from attnpool.rows import TABLES, jobs_of, plan
 
 SCORES = {"mAP", "mAP_voc07", "mAP_sklearn", "accuracy", "known_object", "pointing", "skipped"}
 

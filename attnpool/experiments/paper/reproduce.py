@@ -13,12 +13,12 @@ from attnpool.checkpoint import Run, require_same
 from attnpool.data import Index, read_splits
 from attnpool.evaluation.evaluate import Evaluation, evaluate
 from attnpool.evaluation.similarity import feature_similarity
+from attnpool.experiments.paper.table_text import markdown, summary
+from attnpool.experiments.paper.tables import TABLES, Job, jobs_of, plan, require_seeds
 from attnpool.files import RUN_FILE, write_json, write_text
 from attnpool.playground import write_style
 from attnpool.progress import bar
 from attnpool.recipe import RECIPES, Recipe, fit, read_recipe
-from attnpool.rows import TABLES, Job, jobs_of, plan, require_seeds
-from attnpool.tables import markdown, summary
 
 SEEDS = (0, 1, 2)
 SCORES_FILE = "scores.json"

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpool.tables import averaged, comparisons, markdown, notes, spread, summary, table_of, values_of
+from attnpool.experiments.paper.table_text import (
+    averaged,
+    comparisons,
+    markdown,
+    notes,
+    spread,
+    summary,
+    table_of,
+    values_of,
+)
 
 
 def training(seed: int, split: str = "", **scores: Any) -> dict[str, Any]:
