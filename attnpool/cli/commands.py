@@ -172,7 +172,7 @@ def reproduce(args: argparse.Namespace) -> Result:
 
 
 def poolings(args: argparse.Namespace) -> Result:
-    from attnpool import study
+    from attnpool.experiments import pooling_study as study
 
     refuse(args, ("mpii", "hico", "hmdb51", "scale"), "poolings")
     backbone = args.backbone or "lite0"

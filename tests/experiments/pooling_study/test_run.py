@@ -22,11 +22,11 @@ from attnpool.checkpoint import Run
 from attnpool.data import hold_out, read
 from attnpool.evaluation.evaluate import evaluate
 from attnpool.evaluation.predict import predict
+from attnpool.experiments.pooling_study import ROWS, poolings
+from attnpool.experiments.pooling_study.rows import STEPS_BEYOND, in_order, neighbour, next_rate
 from attnpool.plots import study_plot
 from attnpool.pooling import POOLINGS
 from attnpool.recipe import Options, fit
-from attnpool.study import ROWS, poolings
-from attnpool.study.rows import STEPS_BEYOND, in_order, neighbour, next_rate
 
 SMALL = ("--image-size", "96", "--epochs", "1")
 

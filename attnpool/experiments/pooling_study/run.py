@@ -21,6 +21,8 @@ from attnpool.examples import CachedFeatures
 from attnpool.experiments.benchmark.measure import interleaved, machine, ratio
 from attnpool.experiments.benchmark.passes import one_pass
 from attnpool.experiments.paper.tables import require_seeds
+from attnpool.experiments.pooling_study.rows import DROPOUTS, Row, choose_rows, in_order, next_rate
+from attnpool.experiments.pooling_study.table import entries_of, markdown, plotted, summary
 from attnpool.features import extract
 from attnpool.files import write_bytes, write_json, write_text
 from attnpool.losses import classification_loss
@@ -29,8 +31,6 @@ from attnpool.plots import study_plot
 from attnpool.progress import bar
 from attnpool.recipe import Options, fit
 from attnpool.recognizer import Recognizer
-from attnpool.study.rows import DROPOUTS, Row, choose_rows, in_order, next_rate
-from attnpool.study.table import entries_of, markdown, plotted, summary
 
 NAME = "poolings"
 IMAGES = 840
