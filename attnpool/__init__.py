@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from attnpool.evaluation.evaluate import evaluate
     from attnpool.evaluation.predict import predict
     from attnpool.evaluation.similarity import feature_similarity
-    from attnpool.explaining import explain_files
+    from attnpool.explain.explain import explain_files
     from attnpool.features import extract
     from attnpool.options import OptimizerOptions, TrainOptions
     from attnpool.pooling import (
@@ -78,7 +78,7 @@ _HOME = {
     "attnpool.data": ("Index", "ViewOptions", "check", "read"),
     "attnpool.evaluation.evaluate": ("evaluate",),
     "attnpool.evaluation.similarity": ("feature_similarity",),
-    "attnpool.explaining": ("explain_files",),
+    "attnpool.explain.explain": ("explain_files",),
     "attnpool.features": ("extract",),
     "attnpool.options": ("OptimizerOptions", "TrainOptions"),
     "attnpool.pooling": (

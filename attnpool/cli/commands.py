@@ -102,7 +102,7 @@ def train(args: argparse.Namespace) -> Result:
 def evaluate(args: argparse.Namespace) -> Result:
     from attnpool.checkpoint import Run
     from attnpool.evaluation.evaluate import evaluate as run_evaluation
-    from attnpool.report import evaluation_figure
+    from attnpool.explain.report import evaluation_figure
 
     run = Run.load(args.run_folder, best=args.best)
     found = run_evaluation(
@@ -220,7 +220,7 @@ def predict(args: argparse.Namespace) -> Result:
 
 
 def explain(args: argparse.Namespace) -> Result:
-    from attnpool.explaining import explain_files
+    from attnpool.explain.explain import explain_files
     from attnpool.opening import open_model
 
     model, media = open_model(args.model, weights=args.weights, classes=args.classes, image_size=args.image_size)

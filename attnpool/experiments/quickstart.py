@@ -17,13 +17,13 @@ from attnpool.evaluation.evaluate import Evaluation, evaluate
 from attnpool.evaluation.predict import predict
 from attnpool.experiments.paper.tables import require_seeds
 from attnpool.explain import grid
-from attnpool.explaining import explain
+from attnpool.explain.explain import explain
+from attnpool.explain.report import comparison_plot, png, write_report
 from attnpool.files import write_bytes, write_json
 from attnpool.options import OptimizerOptions, TrainOptions
 from attnpool.playground import write_folder
 from attnpool.progress import bar
 from attnpool.recognizer import Recognizer
-from attnpool.report import comparison_plot, png, write_report
 from attnpool.training import train
 
 # Heads and the learning rates that docs/study.md chose for so short a training, on another world.

@@ -1,8 +1,8 @@
 """Maps -> pictures: showing where the evidence is."""
 
+from attnpool.explain.clip_figure import Row, figure_rows, storyboard
 from attnpool.explain.columns import figure_columns
-from attnpool.explain.overlays import Column, grid, overlay, panel
-from attnpool.explain.storyboard import Row, figure_rows, storyboard
+from attnpool.explain.overlay import Column, grid, overlay, panel
 
 __all__ = [
     "Column",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from attnpool.evaluation.pointing import as_array
-from attnpool.explain.overlays import Column
+from attnpool.explain.overlay import Column
 from attnpool.explain.text import number
 
 

@@ -23,8 +23,8 @@ from attnpool.experiments.benchmark.measure import (
 )
 from attnpool.experiments.benchmark.passes import COMPILED, make_features, passes
 from attnpool.experiments.paper.table_text import piped
+from attnpool.explain.plots import ratio_plot
 from attnpool.files import write_bytes, write_json, write_text
-from attnpool.plots import ratio_plot
 from attnpool.progress import bar
 
 QUICK = Sizes(2, 32, 4, 5)

@@ -25,8 +25,8 @@ from attnpool.experiments.benchmark.steps import (
     stepper,
     stored,
 )
+from attnpool.explain.plots import ratio_plot
 from attnpool.files import write_bytes, write_json, write_text
-from attnpool.plots import ratio_plot
 from attnpool.progress import bar
 
 PLAIN = "plain timm + PyTorch loop"

@@ -23,11 +23,11 @@ from attnpool.experiments.benchmark.passes import one_pass
 from attnpool.experiments.paper.tables import require_seeds
 from attnpool.experiments.pooling_study.rows import DROPOUTS, Row, choose_rows, in_order, next_rate
 from attnpool.experiments.pooling_study.table import entries_of, markdown, plotted, summary
+from attnpool.explain.plots import study_plot
 from attnpool.features import extract
 from attnpool.files import write_bytes, write_json, write_text
 from attnpool.losses import classification_loss
 from attnpool.playground import write_folder
-from attnpool.plots import study_plot
 from attnpool.progress import bar
 from attnpool.recipe import Options, fit
 from attnpool.recognizer import Recognizer

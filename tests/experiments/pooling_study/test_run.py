@@ -24,7 +24,7 @@ from attnpool.evaluation.evaluate import evaluate
 from attnpool.evaluation.predict import predict
 from attnpool.experiments.pooling_study import ROWS, poolings
 from attnpool.experiments.pooling_study.rows import STEPS_BEYOND, in_order, neighbour, next_rate
-from attnpool.plots import study_plot
+from attnpool.explain.plots import study_plot
 from attnpool.pooling import POOLINGS
 from attnpool.recipe import Options, fit
 

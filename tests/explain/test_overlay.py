@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from sklearn.datasets import load_sample_image
 
 from attnpool.explain import Column, figure_columns, grid, overlay, panel
-from attnpool.explain.overlays import PAPER, colour_range
+from attnpool.explain.overlay import PAPER, colour_range
 from attnpool.explain.text import font, number, wrap
 
 

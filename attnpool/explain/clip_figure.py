@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from attnpool.evaluation.pointing import as_array
 from attnpool.explain.columns import leading_term, percent
-from attnpool.explain.overlays import INK, PAPER, SOFT, colour_bar, fit, overlay
+from attnpool.explain.overlay import INK, PAPER, SOFT, colour_bar, fit, overlay
 from attnpool.explain.text import draw_lines, font, line_height, number, wrap
 
 if TYPE_CHECKING:

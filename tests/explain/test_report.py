@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from attnpool.evaluation.metrics import confusion, score
-from attnpool.report import comparison_plot, evaluation_figure, png, write_report
+from attnpool.explain.report import comparison_plot, evaluation_figure, png, write_report
 
 NASTY = '<script>alert("1")</script> & $x^2$'
 RESULTS = {

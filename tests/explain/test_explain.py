@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from attnpool.checkpoint import Run
 from attnpool.data import segment_positions
 from attnpool.evaluation.predict import predict
-from attnpool.explaining import explain_files, unused
+from attnpool.explain.explain import explain_files, unused
 from attnpool.recognizer import Recognizer
 
 

@@ -13,8 +13,8 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from attnpool.explain.plots import comparison_plot, evaluation_plot
 from attnpool.files import write_bytes
-from attnpool.plots import comparison_plot, evaluation_plot
 
 __all__ = ["comparison_plot", "evaluation_figure", "png", "write_report"]
 
