@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from attnpool.evaluation.predict import predict
     from attnpool.evaluation.similarity import feature_similarity
     from attnpool.explain.explain import explain_files
-    from attnpool.features import extract
+    from attnpool.features.extraction import extract
     from attnpool.options import OptimizerOptions, TrainOptions
     from attnpool.pooling import (
         POOLINGS,
@@ -79,7 +79,7 @@ _HOME = {
     "attnpool.evaluation.evaluate": ("evaluate",),
     "attnpool.evaluation.similarity": ("feature_similarity",),
     "attnpool.explain.explain": ("explain_files",),
-    "attnpool.features": ("extract",),
+    "attnpool.features.extraction": ("extract",),
     "attnpool.options": ("OptimizerOptions", "TrainOptions"),
     "attnpool.pooling": (
         "POOLINGS",

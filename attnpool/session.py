@@ -31,7 +31,7 @@ from attnpool.checkpoint import (
 from attnpool.data import batches
 from attnpool.evaluation.evaluate import summarize
 from attnpool.evaluation.inference import merge, score_source
-from attnpool.examples import Examples, Source
+from attnpool.features.batches import Examples, Source
 from attnpool.files import save_tensors, write_text
 from attnpool.losses import class_weights
 from attnpool.optimization import MovingAverage, build_optimizer, rate_factor

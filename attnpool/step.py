@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from attnpool.examples import Examples
+from attnpool.features.batches import Examples
 from attnpool.losses import classification_loss, pose_loss
 from attnpool.options import TrainOptions
 from attnpool.pose import heatmaps

@@ -10,8 +10,8 @@ import torch
 
 from attnpool.checkpoint import Run, load_state, remove_state, require_same
 from attnpool.data import Index, ViewOptions, hold_out
-from attnpool.examples import CachedFeatures, Pictures, Source
-from attnpool.features import extract, standardize
+from attnpool.features.batches import CachedFeatures, Pictures, Source
+from attnpool.features.extraction import extract, standardize
 from attnpool.files import RUN_FILE
 from attnpool.losses import resolve_loss
 from attnpool.optimization import resolve, start_at_priors

@@ -25,8 +25,8 @@ from attnpool.data.formats.openpose import write_openpose
 from attnpool.evaluation.evaluate import evaluate
 from attnpool.evaluation.inference import score_source
 from attnpool.evaluation.predict import predict
-from attnpool.examples import CachedFeatures, Examples, Pictures
-from attnpool.features import extract
+from attnpool.features.batches import CachedFeatures, Examples, Pictures
+from attnpool.features.extraction import extract
 from attnpool.options import TrainOptions
 from attnpool.recognizer import Recognizer
 from attnpool.training import train

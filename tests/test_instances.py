@@ -16,8 +16,8 @@ from attnpool.checkpoint import Run
 from attnpool.data import ViewOptions, read
 from attnpool.evaluation.evaluate import evaluate
 from attnpool.evaluation.inference import score_source
-from attnpool.examples import CachedFeatures, Pictures
-from attnpool.features import extract
+from attnpool.features.batches import CachedFeatures, Pictures
+from attnpool.features.extraction import extract
 from attnpool.instances import Box, pool_instances, regions
 from attnpool.options import TrainOptions
 from attnpool.pooling import AttentionalPooling, AveragePooling, PoseRegularizedPooling

@@ -19,7 +19,7 @@ import attnpool as ap
 from attnpool.backbones.backbone import Backbone
 from attnpool.checkpoint import Interrupted, Run, TrainingFailed
 from attnpool.data import Index, hold_out
-from attnpool.examples import CachedFeatures, Examples, Pictures
+from attnpool.features.batches import CachedFeatures, Examples, Pictures
 from attnpool.options import OptimizerOptions, TrainOptions
 
 VIEW = {"image_size": 96, "short_side": None, "max_width": None}

@@ -16,8 +16,8 @@ from attnpool.evaluation.inference import Outputs, as_probabilities, score_sourc
 from attnpool.evaluation.late_fusion import fuse as fused
 from attnpool.evaluation.metrics import Scores, confusion, score
 from attnpool.evaluation.mpii_submission import picture_numbers, write_submission
-from attnpool.examples import CachedFeatures, Pictures, Source
-from attnpool.features import extract
+from attnpool.features.batches import CachedFeatures, Pictures, Source
+from attnpool.features.extraction import extract
 from attnpool.recognizer import Recognizer
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attnpool.evaluation.pointing import peak, pointing
-from attnpool.examples import CachedFeatures, Pictures, Source
+from attnpool.features.batches import CachedFeatures, Pictures, Source
 from attnpool.pooling import Pooled
 from attnpool.progress import bar
 from attnpool.recognizer import Recognizer

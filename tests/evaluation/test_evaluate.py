@@ -21,8 +21,8 @@ from attnpool.data import Index, ViewOptions, read, read_all
 from attnpool.evaluation.evaluate import choose_split, evaluate, negatives, summarize
 from attnpool.evaluation.inference import Outputs, as_probabilities, points, score_source
 from attnpool.evaluation.predict import predict
-from attnpool.examples import CachedFeatures, Pictures, Source
-from attnpool.features import extract
+from attnpool.features.batches import CachedFeatures, Pictures, Source
+from attnpool.features.extraction import extract
 from attnpool.pooling import Pooled
 from attnpool.recognizer import Recognizer
 

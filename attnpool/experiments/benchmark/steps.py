@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attnpool.data import Index, Sample, label_tensors
-from attnpool.examples import CachedFeatures, Examples, Source
 from attnpool.experiments.benchmark.measure import Step
-from attnpool.feature_store import FeatureStore
-from attnpool.features import Features
+from attnpool.features.batches import CachedFeatures, Examples, Source
+from attnpool.features.extraction import Features
+from attnpool.features.store import FeatureStore
 from attnpool.optimization import resolve
 from attnpool.options import OptimizerOptions, TrainOptions
 from attnpool.recognizer import Recognizer

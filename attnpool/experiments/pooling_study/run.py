@@ -17,14 +17,14 @@ from attnpool.checkpoint import Run, require_same
 from attnpool.data import Index, hold_out, read
 from attnpool.evaluation.evaluate import summarize
 from attnpool.evaluation.inference import Outputs, score_source
-from attnpool.examples import CachedFeatures
 from attnpool.experiments.benchmark.measure import interleaved, machine, ratio
 from attnpool.experiments.benchmark.passes import one_pass
 from attnpool.experiments.paper.tables import require_seeds
 from attnpool.experiments.pooling_study.rows import DROPOUTS, Row, choose_rows, in_order, next_rate
 from attnpool.experiments.pooling_study.table import entries_of, markdown, plotted, summary
 from attnpool.explain.plots import study_plot
-from attnpool.features import extract
+from attnpool.features.batches import CachedFeatures
+from attnpool.features.extraction import extract
 from attnpool.files import write_bytes, write_json, write_text
 from attnpool.losses import classification_loss
 from attnpool.playground import write_folder

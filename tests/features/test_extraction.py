@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 import attnpool as ap
-from attnpool import features as module
 from attnpool.backbones.backbone import Backbone
 from attnpool.data import Index, Sample, ViewOptions, load
-from attnpool.feature_store import FeatureStore
-from attnpool.features import Features, extract, statistics
+from attnpool.features import extraction as module
+from attnpool.features.extraction import Features, extract, statistics
+from attnpool.features.store import FeatureStore
 
 VIEW = {"image_size": 64, "short_side": None, "max_width": None}
 

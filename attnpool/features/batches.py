@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attnpool.data import Box, Index, ViewOptions, label_tensors, load, segment_positions
 from attnpool.data.decoding.image import Unreadable
-from attnpool.features import Features
+from attnpool.features.extraction import Features
 
 _FRAMES = 3  # apart from the streams of `data.loader`
 

@@ -22,7 +22,7 @@ from attnpool.backbones.batchnorm_folding import folded
 from attnpool.data import Box, Index, View, ViewOptions, load, segment_positions
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.data.people import Joints, people_of, person_boxes
-from attnpool.feature_store import FeatureStore
+from attnpool.features.store import FeatureStore
 from attnpool.files import cache_folder, versions
 from attnpool.progress import bar
 from attnpool.recognizer import Recognizer

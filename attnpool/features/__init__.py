@@ -1,0 +1,1 @@
+"""Where images meet a network: batches, extraction, and features kept on disk."""
