@@ -208,7 +208,7 @@ def pose_loss(predicted: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
 
     Args:
         predicted: `(B, J, h, w)` heatmaps of the head (`Pooled.pose`).
-        target: `(B, J, h, w)` from `attnpool.pose.heatmaps`.
+        target: `(B, J, h, w)` from `attnpool.keypoints.heatmaps`.
         labelled: `(B, J)` bool.
 
     Returns:

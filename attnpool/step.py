@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from attnpool.features.batches import Examples
+from attnpool.keypoints import heatmaps
 from attnpool.losses import classification_loss, pose_loss
 from attnpool.options import TrainOptions
-from attnpool.pose import heatmaps
 from attnpool.recognizer import Recognizer
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from attnpool.pose.estimate import Estimate
-from attnpool.pose.joints import MPII_JOINTS
+from attnpool.keypoints.detections import Estimate
+from attnpool.keypoints.joints import MPII_JOINTS
 
 MARK = "estimated"  # our field of an image: which estimator looked at it, also if it found nobody
 _AUTHOR = "estimator"  # our field of an annotation

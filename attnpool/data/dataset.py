@@ -20,7 +20,7 @@ class Person:
     """One person in a picture, in pixels of the upright picture (after the EXIF rotation).
 
     Attributes:
-        joints: 16 entries `(x, y)` in the order of `attnpool.pose.MPII_JOINTS`; `None` where there is no label.
+        joints: 16 entries `(x, y)` in the order of `attnpool.keypoints.MPII_JOINTS`; `None` where there is no label.
         box: `(x1, y1, x2, y2)`, or `None`.
     """
 

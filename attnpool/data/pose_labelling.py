@@ -14,8 +14,8 @@ from attnpool.data import Index, Sample, read_splits
 from attnpool.data.decoding.image import Unreadable, read_image
 from attnpool.data.decoding.video import read_clip
 from attnpool.data.pose_labels import Store, open_store
-from attnpool.pose.estimate import Estimator
-from attnpool.pose.estimators import build_estimator
+from attnpool.keypoints.detections import Estimator
+from attnpool.keypoints.estimators import build_estimator
 from attnpool.progress import bar
 
 SPLITS = ("all", "train", "val", "test")
@@ -86,7 +86,7 @@ def label_pose(
 
     Args:
         source: the dataset, as in `attnpool.read`.
-        estimator: "keypointrcnn" (everybody in a picture) or "mediapipe" (one person); see `attnpool.pose.estimators`.
+        estimator: "keypointrcnn" (everybody in a picture) or "mediapipe" (one person); see `keypoints.estimators`.
         weights: keypointrcnn: "pretrained" or a file.
         python: mediapipe: the interpreter of an environment that has it.
         min_score: the least score, 0..1, of a person and of a joint.

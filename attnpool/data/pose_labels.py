@@ -16,7 +16,7 @@ from attnpool.data.dataset import Index, Sample
 from attnpool.data.formats.coco import FILE_NAME, read_annotations
 from attnpool.data.formats.openpose import write_openpose
 from attnpool.files import write_text
-from attnpool.pose.estimate import Estimate
+from attnpool.keypoints.detections import Estimate
 
 KEYPOINTS = "keypoints"
 FRAME_FILE = "image_{:05d}.json"  # frames are counted from 1 here

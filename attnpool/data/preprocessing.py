@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional
 
 from attnpool.data.crops import SQUASHED, Crop, Jitter, eval_crops, train_crops
 from attnpool.data.dataset import Box
-from attnpool.pose.joints import MPII_FLIP
+from attnpool.keypoints.joints import MPII_FLIP
 
 Joint = tuple[float, float] | None
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from attnpool.keypoints.joints import MPII_JOINTS
 from attnpool.playground.objects import KINDS
 from attnpool.playground.scene import Box, Scene
 from attnpool.playground.staging import RECORD
-from attnpool.pose.joints import MPII_JOINTS
 
 DESCRIPTION = "attnpool playground: a generated world of people doing things with objects"
 # Raised whenever the same seed gives other pictures or annotations than before.

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from attnpool.data.formats.openpose import OPENPOSE_JOINTS
+from attnpool.keypoints.joints import MPII_JOINTS
 from attnpool.playground.raster import Array
 from attnpool.playground.scene import Figure
-from attnpool.pose.joints import MPII_JOINTS
 
 # Scores of a joint by its visibility: not found, found though something is drawn on top, seen.
 SCORES = (0.0, 0.35, 0.9)

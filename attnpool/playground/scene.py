@@ -26,7 +26,7 @@ class Figure:
     """A person.
 
     Attributes:
-        joints: (16, 2) pixels of the skeleton in the order of `attnpool.pose.MPII_JOINTS`, inside the picture or not.
+        joints: (16, 2) pixels of the skeleton in the order of `keypoints.MPII_JOINTS`, inside the picture or not.
         visible: (16,) COCO's v: 2 seen; 1 hidden by something drawn on top (another limb, the held thing, somebody) or,
             for hips and shoulders, turned away behind the trunk; 0 outside the picture.
         box: `(x1, y1, x2, y2)` around the person's visible pixels.

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from attnpool.keypoints.joints import MPII_JOINTS
 from attnpool.playground.annotation import DESCRIPTION, VERSION
 from attnpool.playground.clip import HEIGHT, RATE, WIDTH, Clip, Frame, compose_clip, render_clip
 from attnpool.playground.compose import CLASSES
@@ -16,7 +17,6 @@ from attnpool.playground.openpose import detections, write_bodies
 from attnpool.playground.scene import Box
 from attnpool.playground.staging import RECORD, Progress, make_world
 from attnpool.playground.writer import check_numbers
-from attnpool.pose.joints import MPII_JOINTS
 
 SPLITS = (1, 2, 3)
 # What HMDB51's names begin with: the film, in whatever characters its uploader liked.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from attnpool.keypoints.joints import MPII_JOINTS
 from attnpool.playground.annotation import DESCRIPTION, VERSION, Annotations
 from attnpool.playground.compose import CLASSES, compose
 from attnpool.playground.mat import EMPTY, cells, save_mat, struct
@@ -14,7 +15,6 @@ from attnpool.playground.raster import Array
 from attnpool.playground.scene import Figure, Scene, draw
 from attnpool.playground.staging import Progress, make_world
 from attnpool.playground.writer import QUALITY, check_numbers, is_validation
-from attnpool.pose.joints import MPII_JOINTS
 
 MAT = "mpii_human_pose_v1_u12_1.mat"
 PARTS = ("train", "val", "test")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from attnpool.data import check
-from attnpool.pose import MPII_JOINTS
+from attnpool.keypoints import MPII_JOINTS
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from PIL import Image
 
 from attnpool.data import Batch, Index, Person, Sample, ViewOptions, batches, eval_view, load, read_image, train_view
 from attnpool.data.loader import _VIEW, _Views
-from attnpool.pose import MPII_FLIP
+from attnpool.keypoints import MPII_FLIP
 
 
 @pytest.fixture(scope="module")

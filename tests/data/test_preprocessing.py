@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from attnpool.data.preprocessing import View, ViewOptions, eval_view, eval_views, train_view, train_views
-from attnpool.pose import MPII_FLIP, MPII_JOINTS
+from attnpool.keypoints import MPII_FLIP, MPII_JOINTS
 
 
 def rng(*seed: int) -> np.random.Generator:

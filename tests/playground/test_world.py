@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attnpool.keypoints.joints import MPII_FLIP
 from attnpool.playground import CLASSES, render
 from attnpool.playground.actions import ACTIONS
 from attnpool.playground.body import FOREARM, MIRROR, SHIN, THIGH, UPPER_ARM, Build, View, bend, mirrored, solve
 from attnpool.playground.compose import label_of
 from attnpool.playground.writer import is_validation
-from attnpool.pose.joints import MPII_FLIP
 
 numbers = st.integers(0, 10_000)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from attnpool.keypoints.joints import MPII_JOINTS
 from attnpool.playground import CLASSES, render, write_folder
-from attnpool.pose.joints import MPII_JOINTS
 
 SIZE = 96
 

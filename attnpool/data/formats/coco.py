@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpool.data.dataset import Box, Index, Person
-from attnpool.pose.joints import joint_mapping
+from attnpool.keypoints.joints import joint_mapping
 
 FILE_NAME = "annotations.json"
 

@@ -22,7 +22,7 @@ from attnpool.data.formats.published import (
     records,
     text,
 )
-from attnpool.pose.joints import MPII_JOINTS
+from attnpool.keypoints.joints import MPII_JOINTS
 
 MAT = "mpii_human_pose_v1_u12_1.mat"
 MAT_FOLDERS = ("", "mpii_human_pose_v1_u12_2", "mpii_human_pose_v1_u12_1", "annotations")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from attnpool.data import read_all
 from attnpool.data.formats.coco import read_annotations
-from attnpool.pose import COCO_JOINTS, MPII_JOINTS
+from attnpool.keypoints import COCO_JOINTS, MPII_JOINTS
 
 
 def content() -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from attnpool.pose.estimate import Estimate, check_score, estimate, first_line
-from attnpool.pose.joints import COCO_JOINTS
+from attnpool.keypoints.detections import Estimate, check_score, estimate, first_line
+from attnpool.keypoints.joints import COCO_JOINTS
 
 
 class KeypointRCNN:

@@ -12,8 +12,8 @@ from PIL import Image
 from scipy.special import erf
 
 from attnpool.data import Index, Person, Sample, ViewOptions, load
+from attnpool.keypoints import MPII_FLIP, heatmaps
 from attnpool.losses import pose_loss
-from attnpool.pose import MPII_FLIP, heatmaps
 
 Joint = tuple[float, float] | None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from attnpool.pose.estimate import Estimate, check_score, estimate
+from attnpool.keypoints.detections import Estimate, check_score, estimate
 
 _WORKER = Path(__file__).with_name("mediapipe_worker.py")
 

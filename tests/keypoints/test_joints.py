@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from attnpool.pose import COCO_JOINTS, MPII_FLIP, MPII_JOINTS, joint_mapping
+from attnpool.keypoints import COCO_JOINTS, MPII_FLIP, MPII_JOINTS, joint_mapping
 
 
 def test_sets_have_their_sizes_and_no_repeats() -> None:

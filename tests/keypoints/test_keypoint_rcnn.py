@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
-from attnpool.pose import COCO_JOINTS, MPII_JOINTS
-from attnpool.pose.keypoint_rcnn import KeypointRCNN
+from attnpool.keypoints import COCO_JOINTS, MPII_JOINTS
+from attnpool.keypoints.keypoint_rcnn import KeypointRCNN
 
 SIDE = 64
 PUBLISHED = "keypointrcnn_resnet50_fpn_coco-fc266e95.pth"

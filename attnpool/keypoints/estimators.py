@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attnpool.pose.blazepose import MediaPipe
-from attnpool.pose.estimate import Estimator
-from attnpool.pose.keypoint_rcnn import KeypointRCNN
+from attnpool.keypoints.blazepose import MediaPipe
+from attnpool.keypoints.detections import Estimator
+from attnpool.keypoints.keypoint_rcnn import KeypointRCNN
 
 ESTIMATORS = ("keypointrcnn", "mediapipe")
 

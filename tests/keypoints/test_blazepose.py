@@ -11,8 +11,8 @@ import pytest
 from estimating import PYTHON, photo
 from PIL import Image, ImageOps
 
-from attnpool.pose import MPII_FLIP, MPII_JOINTS
-from attnpool.pose.blazepose import MediaPipe
+from attnpool.keypoints import MPII_FLIP, MPII_JOINTS
+from attnpool.keypoints.blazepose import MediaPipe
 
 # Where one sees them in the photo. What one sees of a shoulder is its outline, the joint lies further inside.
 SEEN = {"head_top": (272, 235), "right_shoulder": (85, 415), "left_shoulder": (465, 415)}

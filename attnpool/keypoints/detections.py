@@ -8,7 +8,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from attnpool.pose.joints import joint_mapping
+from attnpool.keypoints.joints import joint_mapping
 
 Joint = tuple[float, float] | None
 

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from attnpool.pose.joints import COCO_JOINTS, MPII_FLIP, MPII_JOINTS, joint_mapping
+from attnpool.keypoints.joints import COCO_JOINTS, MPII_FLIP, MPII_JOINTS, joint_mapping
 
 if TYPE_CHECKING:
-    from attnpool.pose.targets import heatmaps
+    from attnpool.keypoints.heatmaps import heatmaps
 
 __all__ = ["COCO_JOINTS", "MPII_FLIP", "MPII_JOINTS", "heatmaps", "joint_mapping"]
 
@@ -14,6 +14,6 @@ def __getattr__(name: str) -> Any:
     # The heatmaps need torch, which takes seconds to import; who only asks for joints is spared it.
     if name != "heatmaps":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from attnpool.pose.targets import heatmaps
+    from attnpool.keypoints.heatmaps import heatmaps
 
     return heatmaps

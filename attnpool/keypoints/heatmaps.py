@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnpool.pose.joints import MPII_JOINTS
+from attnpool.keypoints.joints import MPII_JOINTS
 
 CANVAS_WIDTH = 200  # the authors' canvas; it is drawn on and averaged down to the map
 KINDS = ("disc", "gaussian")
