@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from attnpool.evaluation.similarity import feature_similarity
     from attnpool.explain.explain import explain_files
     from attnpool.features.extraction import extract
+    from attnpool.models.recognizer import Recognizer
     from attnpool.options import OptimizerOptions, TrainOptions
     from attnpool.pooling import (
         POOLINGS,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
         SaliencyPooling,
         VLADPooling,
     )
-    from attnpool.recognizer import Recognizer
     from attnpool.tf_checkpoint import convert_tf
     from attnpool.training import train
 
@@ -97,7 +97,7 @@ _HOME = {
     ),
     "attnpool.data.pose_labelling": ("label_pose",),
     "attnpool.evaluation.predict": ("predict",),
-    "attnpool.recognizer": ("Recognizer",),
+    "attnpool.models.recognizer": ("Recognizer",),
     "attnpool.tf_checkpoint": ("convert_tf",),
     "attnpool.training": ("train",),
 }

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from attnpool.data.decoding.image import IMAGE_SUFFIXES
 from attnpool.files import RUN_FILE, load_tensors, read_run, save_tensors, write_json
-from attnpool.recognizer import Recognizer
+from attnpool.models.recognizer import Recognizer
 
 STATE_FILE = "state.json"
 BEST_FILE = "best.safetensors"

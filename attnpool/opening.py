@@ -10,7 +10,7 @@ from attnpool.backbones.classifiers import classifier, is_classifier
 from attnpool.checkpoint import STATE_FILE, Run
 from attnpool.conversion import convert
 from attnpool.files import RUN_FILE, read_run
-from attnpool.recognizer import Recognizer
+from attnpool.models.recognizer import Recognizer
 from attnpool.tf_checkpoint import read_classes, save
 
 Media = Literal["pictures", "clips"]

@@ -18,8 +18,8 @@ from attnpool.backbones.backbone import Backbone
 from attnpool.checkpoint import Run
 from attnpool.data import Index, ViewOptions
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
+from attnpool.models.recognizer import Recognizer
 from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions, typed
-from attnpool.recognizer import Recognizer
 from attnpool.training import train
 
 RECIPES = Path(__file__).parent / "experiments" / "paper" / "recipes"

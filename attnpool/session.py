@@ -34,10 +34,10 @@ from attnpool.evaluation.inference import merge, score_source
 from attnpool.features.batches import Examples, Source
 from attnpool.files import save_tensors, write_text
 from attnpool.losses import class_weights
+from attnpool.models.recognizer import Recognizer
 from attnpool.optimization import MovingAverage, build_optimizer, rate_factor
 from attnpool.options import OptimizerOptions, TrainOptions
 from attnpool.progress import bar
-from attnpool.recognizer import Recognizer
 from attnpool.step import Step
 
 SAVE_SECONDS = 60  # the most that a killed process loses

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from attnpool.features.batches import Examples
 from attnpool.keypoints import heatmaps
 from attnpool.losses import classification_loss, pose_loss
+from attnpool.models.recognizer import Recognizer
 from attnpool.options import TrainOptions
-from attnpool.recognizer import Recognizer
 
 
 class Step(nn.Module):

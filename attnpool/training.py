@@ -14,11 +14,11 @@ from attnpool.features.batches import CachedFeatures, Pictures, Source
 from attnpool.features.extraction import extract, standardize
 from attnpool.files import RUN_FILE
 from attnpool.losses import resolve_loss
+from attnpool.models.feature_norm import Standardize
+from attnpool.models.recognizer import Recognizer
 from attnpool.optimization import resolve, start_at_priors
 from attnpool.options import OptimizerOptions, TrainOptions
-from attnpool.recognizer import Recognizer
 from attnpool.session import Session
-from attnpool.standardize import Standardize
 
 
 def train(

@@ -18,7 +18,7 @@ from attnpool.evaluation.metrics import Scores, confusion, score
 from attnpool.evaluation.mpii_submission import picture_numbers, write_submission
 from attnpool.features.batches import CachedFeatures, Pictures, Source
 from attnpool.features.extraction import extract
-from attnpool.recognizer import Recognizer
+from attnpool.models.recognizer import Recognizer
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from attnpool.evaluation.pointing import peak, pointing
 from attnpool.features.batches import CachedFeatures, Pictures, Source
+from attnpool.models.recognizer import Recognizer
 from attnpool.pooling import Pooled
 from attnpool.progress import bar
-from attnpool.recognizer import Recognizer
 
 BATCH = 32
 

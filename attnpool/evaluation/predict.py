@@ -13,8 +13,8 @@ import torch
 from attnpool.data import View, ViewOptions, eval_view, read_image
 from attnpool.data.clips import Clip, is_clip, read_views
 from attnpool.evaluation.inference import as_probabilities
+from attnpool.models.recognizer import Recognizer
 from attnpool.pooling import Pooled
-from attnpool.recognizer import Recognizer
 
 WHOLE = "scored as a whole: the persons' boxes that this run looks at come with a dataset"
 

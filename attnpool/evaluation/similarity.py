@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attnpool.data import Index, ViewOptions, batches, load
+from attnpool.models.recognizer import Recognizer
 from attnpool.progress import bar
-from attnpool.recognizer import Recognizer
 
 BATCH = 8
 

@@ -20,10 +20,10 @@ from attnpool.explain import grid
 from attnpool.explain.explain import explain
 from attnpool.explain.report import comparison_plot, png, write_report
 from attnpool.files import write_bytes, write_json
+from attnpool.models.recognizer import Recognizer
 from attnpool.options import OptimizerOptions, TrainOptions
 from attnpool.playground import write_folder
 from attnpool.progress import bar
-from attnpool.recognizer import Recognizer
 from attnpool.training import train
 
 # Heads and the learning rates that docs/study.md chose for so short a training, on another world.

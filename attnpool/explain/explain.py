@@ -14,7 +14,7 @@ from attnpool.data.clips import Clip
 from attnpool.evaluation.pointing import peak
 from attnpool.evaluation.predict import Prediction, look, score
 from attnpool.explain import figure_columns, figure_rows, panel, storyboard
-from attnpool.recognizer import Recognizer
+from attnpool.models.recognizer import Recognizer
 
 SHOWN = 5  # frames of a clip
 

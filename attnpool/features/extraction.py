@@ -24,9 +24,9 @@ from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.data.people import Joints, people_of, person_boxes
 from attnpool.features.store import FeatureStore
 from attnpool.files import cache_folder, versions
+from attnpool.models.feature_norm import Standardize
+from attnpool.models.recognizer import Recognizer
 from attnpool.progress import bar
-from attnpool.recognizer import Recognizer
-from attnpool.standardize import Standardize
 
 FORMAT = 2
 BATCH = 8  # larger ones leave the processor's caches and are slower on a CPU

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from attnpool.backbones.backbone import Backbone
 from attnpool.backbones.batchnorm_folding import folded
 from attnpool.backbones.bn_inception import BNInception
-from attnpool.recognizer import Recognizer
+from attnpool.models.recognizer import Recognizer
 
 Picture = tuple[int, int]
 

@@ -23,8 +23,8 @@ from attnpool.evaluation.inference import Outputs, as_probabilities, points, sco
 from attnpool.evaluation.predict import predict
 from attnpool.features.batches import CachedFeatures, Pictures, Source
 from attnpool.features.extraction import extract
+from attnpool.models.recognizer import Recognizer
 from attnpool.pooling import Pooled
-from attnpool.recognizer import Recognizer
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from attnpool.cli.flags import expand
 from attnpool.data import ViewOptions, eval_view
 from attnpool.data.decoding.video import read_frames
 from attnpool.evaluation.predict import WHOLE, look, predict
-from attnpool.recognizer import Recognizer
+from attnpool.models.recognizer import Recognizer
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from attnpool.checkpoint import Run
 from attnpool.data import segment_positions
 from attnpool.evaluation.predict import predict
 from attnpool.explain.explain import explain_files, unused
-from attnpool.recognizer import Recognizer
+from attnpool.models.recognizer import Recognizer
 
 
 @pytest.fixture(scope="module")

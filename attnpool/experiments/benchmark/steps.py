@@ -18,9 +18,9 @@ from attnpool.experiments.benchmark.measure import Step
 from attnpool.features.batches import CachedFeatures, Examples, Source
 from attnpool.features.extraction import Features
 from attnpool.features.store import FeatureStore
+from attnpool.models.recognizer import Recognizer
 from attnpool.optimization import resolve
 from attnpool.options import OptimizerOptions, TrainOptions
-from attnpool.recognizer import Recognizer
 from attnpool.session import Session
 
 CACHED_STEPS = 5  # a round: one of them is too short to be timed among steps of seconds

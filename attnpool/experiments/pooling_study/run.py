@@ -27,10 +27,10 @@ from attnpool.features.batches import CachedFeatures
 from attnpool.features.extraction import extract
 from attnpool.files import write_bytes, write_json, write_text
 from attnpool.losses import classification_loss
+from attnpool.models.recognizer import Recognizer
 from attnpool.playground import write_folder
 from attnpool.progress import bar
 from attnpool.recipe import Options, fit
-from attnpool.recognizer import Recognizer
 
 NAME = "poolings"
 IMAGES = 840

@@ -18,10 +18,10 @@ from attnpool.evaluation.evaluate import evaluate
 from attnpool.evaluation.inference import score_source
 from attnpool.features.batches import CachedFeatures, Pictures
 from attnpool.features.extraction import extract
-from attnpool.instances import Box, pool_instances, regions
+from attnpool.models.instance_pooling import Box, pool_instances, regions
+from attnpool.models.recognizer import Recognizer
 from attnpool.options import TrainOptions
 from attnpool.pooling import AttentionalPooling, AveragePooling, PoseRegularizedPooling
-from attnpool.recognizer import Recognizer
 from attnpool.step import Step
 from attnpool.training import train
 

@@ -27,8 +27,8 @@ from attnpool.evaluation.inference import score_source
 from attnpool.evaluation.predict import predict
 from attnpool.features.batches import CachedFeatures, Examples, Pictures
 from attnpool.features.extraction import extract
+from attnpool.models.recognizer import Recognizer
 from attnpool.options import TrainOptions
-from attnpool.recognizer import Recognizer
 from attnpool.training import train
 
 CLASSES = ("fall", "pass", "stay")

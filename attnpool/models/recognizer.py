@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.consensus import pool_clips
 from attnpool.files import (
     FORMAT,
     RUN_FILE,
@@ -22,9 +21,10 @@ from attnpool.files import (
     versions,
     write_json,
 )
-from attnpool.instances import Boxes, Instances, pool_instances
+from attnpool.models.clip_pooling import pool_clips
+from attnpool.models.feature_norm import kind_of, make
+from attnpool.models.instance_pooling import Boxes, Instances, pool_instances
 from attnpool.pooling import POOLINGS, Pooled, PoolingHead
-from attnpool.standardize import kind_of, make
 
 
 class Recognizer(nn.Module):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from attnpool.standardize import PooledNorm, Standardize, kind_of, make
+from attnpool.models.feature_norm import PooledNorm, Standardize, kind_of, make
 
 
 @given(

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from attnpool.backbones.backbone import Backbone
+from attnpool.models.feature_norm import Standardize
+from attnpool.models.recognizer import FORMAT, RUN_FILE, WEIGHTS_FILE, Recognizer, check_pooling
 from attnpool.pooling import POOLINGS, Pooled
-from attnpool.recognizer import FORMAT, RUN_FILE, WEIGHTS_FILE, Recognizer, check_pooling
-from attnpool.standardize import Standardize
 
 CLASSES = ["drinking", "calling", "riding a bike"]
 

@@ -1,0 +1,1 @@
+"""Recognizer = backbone + pooling, how it treats clips and persons, and the folder it is kept in."""
