@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attnpool.backbones.backbone import Backbone
     from attnpool.checkpoint import Run
-    from attnpool.conversion import convert
     from attnpool.data import Index, ViewOptions, check, read
     from attnpool.data.pose_labelling import label_pose
     from attnpool.evaluation.evaluate import evaluate
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from attnpool.evaluation.similarity import feature_similarity
     from attnpool.explain.explain import explain_files
     from attnpool.features.extraction import extract
+    from attnpool.models.conversion.classifier import convert
+    from attnpool.models.conversion.tensorflow import convert_tf
     from attnpool.models.recognizer import Recognizer
     from attnpool.options import OptimizerOptions, TrainOptions
     from attnpool.pooling import (
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
         SaliencyPooling,
         VLADPooling,
     )
-    from attnpool.tf_checkpoint import convert_tf
     from attnpool.training import train
 
 __all__ = [
@@ -74,7 +74,7 @@ __all__ = [
 _HOME = {
     "attnpool.backbones.backbone": ("Backbone",),
     "attnpool.checkpoint": ("Run",),
-    "attnpool.conversion": ("convert",),
+    "attnpool.models.conversion.classifier": ("convert",),
     "attnpool.data": ("Index", "ViewOptions", "check", "read"),
     "attnpool.evaluation.evaluate": ("evaluate",),
     "attnpool.evaluation.similarity": ("feature_similarity",),
@@ -98,7 +98,7 @@ _HOME = {
     "attnpool.data.pose_labelling": ("label_pose",),
     "attnpool.evaluation.predict": ("predict",),
     "attnpool.models.recognizer": ("Recognizer",),
-    "attnpool.tf_checkpoint": ("convert_tf",),
+    "attnpool.models.conversion.tensorflow": ("convert_tf",),
     "attnpool.training": ("train",),
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}

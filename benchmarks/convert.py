@@ -25,7 +25,7 @@ from torch import nn
 import attnpool as ap
 from attnpool.backbones.classifiers import view_of
 from attnpool.backbones.torchvision_features import torchvision_classifier
-from attnpool.conversion import difference
+from attnpool.models.conversion.classifier import difference
 
 LOOKED_AT = 6  # networks of a family whose sizes are compared
 LARGEST = 140e6  # parameters; families whose smallest has more are left out

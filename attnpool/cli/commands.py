@@ -205,7 +205,7 @@ def benchmark(args: argparse.Namespace) -> Result:
 
 def predict(args: argparse.Namespace) -> Result:
     from attnpool.evaluation.predict import predict as run_prediction
-    from attnpool.opening import open_model
+    from attnpool.models.conversion.open_model import open_model
 
     if args.top < 1:
         raise ValueError(f"--top is {args.top}; give at least 1")
@@ -221,7 +221,7 @@ def predict(args: argparse.Namespace) -> Result:
 
 def explain(args: argparse.Namespace) -> Result:
     from attnpool.explain.explain import explain_files
-    from attnpool.opening import open_model
+    from attnpool.models.conversion.open_model import open_model
 
     model, media = open_model(args.model, weights=args.weights, classes=args.classes, image_size=args.image_size)
     explained = explain_files(model, expand(args.files, media), args.out, chosen=args.chosen)
@@ -234,7 +234,7 @@ def explain(args: argparse.Namespace) -> Result:
 
 
 def convert(args: argparse.Namespace) -> Result:
-    from attnpool.opening import convert_to_run
+    from attnpool.models.conversion.open_model import convert_to_run
 
     made = convert_to_run(
         args.model,
@@ -250,7 +250,7 @@ def convert(args: argparse.Namespace) -> Result:
 
 
 def convert_tf(args: argparse.Namespace) -> Result:
-    from attnpool.tf_checkpoint import convert_tf as convert
+    from attnpool.models.conversion.tensorflow import convert_tf as convert
 
     made = convert(
         args.prefix, variant=args.variant, classes=args.classes, out=args.out, task=args.task, python=args.python

@@ -15,7 +15,7 @@ import torch
 from test_tf_checkpoint import CLASSES, STEP, TENSORFLOW, convert, differences, features, write
 
 import attnpool as ap
-from attnpool.tf_names import HEADS
+from attnpool.models.conversion.tensorflow_names import HEADS
 
 # 33 to 64 have both parities at every one of the network's five halvings
 SIZES = [f"{height}x{97 - height}" for height in range(33, 65)] + [

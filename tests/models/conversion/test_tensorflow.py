@@ -20,11 +20,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 import attnpool as ap
+from attnpool.models.conversion.tensorflow import Converted, existing, read_classes, require_match
+from attnpool.models.conversion.tensorflow_names import HEADS, kind_of, variables
 from attnpool.pooling import Pooled
-from attnpool.tf_checkpoint import Converted, existing, read_classes, require_match
-from attnpool.tf_names import HEADS, kind_of, variables
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 TENSORFLOW = ROOT / ".venv-tf" / "bin" / "python"
 CLASSES = [f"action {i}" for i in range(7)]
 SIZES = ["450x450", "224x224", "97x130"]

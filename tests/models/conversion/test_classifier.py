@@ -12,7 +12,7 @@ from networks import CLASSES, as_if_trained, network, noise
 from torch import Tensor, nn
 
 import attnpool as ap
-from attnpool.conversion import TOLERANCE
+from attnpool.models.conversion.classifier import TOLERANCE
 
 # Families of timm, the size of the pictures, and how the classifier's weights are called.
 CONVERT = {

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from attnpool.backbones.classifiers import classifier, is_classifier
 from attnpool.checkpoint import STATE_FILE, Run
-from attnpool.conversion import convert
 from attnpool.files import RUN_FILE, read_run
+from attnpool.models.conversion.classifier import convert
+from attnpool.models.conversion.tensorflow import read_classes, save
 from attnpool.models.recognizer import Recognizer
-from attnpool.tf_checkpoint import read_classes, save
 
 Media = Literal["pictures", "clips"]
 

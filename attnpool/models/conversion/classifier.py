@@ -18,9 +18,9 @@ from attnpool.backbones.backbone import Backbone
 from attnpool.backbones.classifiers import class_names, names_of, pixels_of, view_of
 from attnpool.backbones.torchvision_features import Trunk
 from attnpool.backbones.weights import LoadReport
+from attnpool.models.conversion.linear_head import Tail, evaluating, read_tail
 from attnpool.models.feature_norm import PooledNorm
 from attnpool.models.recognizer import Recognizer
-from attnpool.tail import Tail, evaluating, read_tail
 
 # Largest difference of the logits; of logits beyond 1, relative to the largest.
 TOLERANCE = 1e-5

@@ -1,0 +1,1 @@
+"""Trained networks -> recognizers: classifiers of timm and torchvision, and TensorFlow checkpoints."""
