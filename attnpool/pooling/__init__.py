@@ -1,14 +1,14 @@
 """The poolings: features in, scores and the maps that add up to them out. This package imports torch alone."""
 
 from attnpool.pooling.attentional import AttentionalPooling
-from attnpool.pooling.attentive import AttentivePooling
 from attnpool.pooling.base import Pooled, PoolingHead
 from attnpool.pooling.covariance import CovariancePooling
 from attnpool.pooling.first_order import AveragePooling, MaxPooling
-from attnpool.pooling.pose import PoseRegularizedPooling
+from attnpool.pooling.multi_query import AttentivePooling
+from attnpool.pooling.netvlad import VLADPooling
+from attnpool.pooling.pose_regularized import PoseRegularizedPooling
 from attnpool.pooling.saliency import SaliencyPooling
 from attnpool.pooling.second_order import BilinearPooling, CompactBilinearPooling
-from attnpool.pooling.vlad import VLADPooling
 
 POOLINGS: dict[str, type[PoolingHead]] = {
     "average": AveragePooling,

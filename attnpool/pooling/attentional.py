@@ -17,7 +17,7 @@ from attnpool.pooling.base import (
     sum_of_terms,
     weighted_mean,
 )
-from attnpool.pooling.fused import Activation, activate, attend
+from attnpool.pooling.fused_attention import Activation, activate, attend
 
 ACTIVATIONS = ("relu", "sigmoid", "softmax")
 INITS = ("average", "official")

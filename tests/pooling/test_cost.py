@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from attnpool.pooling import AttentionalPooling, PoolingHead, PoseRegularizedPooling
-from attnpool.pooling.fused import activate, attend
+from attnpool.pooling.fused_attention import activate, attend
 
 ACTIVATIONS = (None, "relu", "sigmoid", "softmax")
 B, C, SIDE, K = 4, 16, 6, 20

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, project, sum_of_terms
-from attnpool.pooling.fused import attend
+from attnpool.pooling.fused_attention import attend
 
 # Queries start small and different: maps are nearly uniform, and equal queries would stay equal.
 QUERY_STD = 0.02
