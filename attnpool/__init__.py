@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attnpool.backbones.backbone import Backbone
-    from attnpool.checkpoint import Run
     from attnpool.data import Index, ViewOptions, check, read
     from attnpool.data.pose_labelling import label_pose
     from attnpool.evaluation.evaluate import evaluate
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from attnpool.models.conversion.classifier import convert
     from attnpool.models.conversion.tensorflow import convert_tf
     from attnpool.models.recognizer import Recognizer
-    from attnpool.options import OptimizerOptions, TrainOptions
     from attnpool.pooling import (
         POOLINGS,
         AttentionalPooling,
@@ -36,7 +34,9 @@ if TYPE_CHECKING:
         SaliencyPooling,
         VLADPooling,
     )
-    from attnpool.training import train
+    from attnpool.training.checkpoint import Run
+    from attnpool.training.config import OptimizerOptions, TrainOptions
+    from attnpool.training.train import train
 
 __all__ = [
     "POOLINGS",
@@ -73,14 +73,14 @@ __all__ = [
 
 _HOME = {
     "attnpool.backbones.backbone": ("Backbone",),
-    "attnpool.checkpoint": ("Run",),
+    "attnpool.training.checkpoint": ("Run",),
     "attnpool.models.conversion.classifier": ("convert",),
     "attnpool.data": ("Index", "ViewOptions", "check", "read"),
     "attnpool.evaluation.evaluate": ("evaluate",),
     "attnpool.evaluation.similarity": ("feature_similarity",),
     "attnpool.explain.explain": ("explain_files",),
     "attnpool.features.extraction": ("extract",),
-    "attnpool.options": ("OptimizerOptions", "TrainOptions"),
+    "attnpool.training.config": ("OptimizerOptions", "TrainOptions"),
     "attnpool.pooling": (
         "POOLINGS",
         "AttentionalPooling",
@@ -99,7 +99,7 @@ _HOME = {
     "attnpool.evaluation.predict": ("predict",),
     "attnpool.models.recognizer": ("Recognizer",),
     "attnpool.models.conversion.tensorflow": ("convert_tf",),
-    "attnpool.training": ("train",),
+    "attnpool.training.train": ("train",),
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 

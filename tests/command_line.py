@@ -90,7 +90,7 @@ class Process:
         self.out, self.err = folder / f"{number}.out", folder / f"{number}.err"
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(
-            ["attnpool.cli.main", "attnpool.cli.commands", "attnpool.training", "attnpool.explain.report"]
+            ["attnpool.cli.main", "attnpool.cli.commands", "attnpool.training.train", "attnpool.explain.report"]
         )
         words = [str(argument) for argument in arguments]
         self.process = context.Process(

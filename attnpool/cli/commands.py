@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpool.cli.flags import collect, expand, named_file, refuse, weighted_run
-from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions
+from attnpool.training.config import ModelOptions, OptimizerOptions, TrainOptions
 
 Result = tuple[Any, str]
 
@@ -66,7 +66,7 @@ def check(args: argparse.Namespace) -> Result:
 
 def train(args: argparse.Namespace) -> Result:
     from attnpool import data
-    from attnpool.recipe import Options, fit
+    from attnpool.training.recipe import Options, fit
 
     options = Options(
         collect(ModelOptions, args),
@@ -100,9 +100,9 @@ def train(args: argparse.Namespace) -> Result:
 
 
 def evaluate(args: argparse.Namespace) -> Result:
-    from attnpool.checkpoint import Run
     from attnpool.evaluation.evaluate import evaluate as run_evaluation
     from attnpool.explain.report import evaluation_figure
+    from attnpool.training.checkpoint import Run
 
     run = Run.load(args.run_folder, best=args.best)
     found = run_evaluation(

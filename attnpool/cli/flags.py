@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
-from attnpool.options import converted, plain_type
+from attnpool.training.config import converted, plain_type
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ def read_recipe(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ValueError: the file cannot be read, or has an unknown option or a value of the wrong kind.
     """
-    from attnpool import recipe
+    from attnpool.training import recipe
 
     options = recipe.read_recipe(args.recipe).options
     actions = {action.dest: action for action in args.parser._actions if action.option_strings}

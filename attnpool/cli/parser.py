@@ -9,7 +9,7 @@ from typing import Any
 
 from attnpool.cli import commands
 from attnpool.cli.flags import Parser, add_benchmark, add_fields, add_poolings, add_recipe
-from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions
+from attnpool.training.config import ModelOptions, OptimizerOptions, TrainOptions
 
 
 def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:

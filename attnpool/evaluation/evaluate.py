@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from attnpool.checkpoint import Run
 from attnpool.data import Index, ViewOptions, read_splits
 from attnpool.evaluation.inference import Outputs, as_probabilities, score_source
 from attnpool.evaluation.late_fusion import fuse as fused
@@ -19,6 +18,7 @@ from attnpool.evaluation.mpii_submission import picture_numbers, write_submissio
 from attnpool.features.batches import CachedFeatures, Pictures, Source
 from attnpool.features.extraction import extract
 from attnpool.models.recognizer import Recognizer
+from attnpool.training.checkpoint import Run
 
 
 @dataclass(frozen=True)

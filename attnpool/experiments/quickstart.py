@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.checkpoint import Run
 from attnpool.data import Index, read, read_image
 from attnpool.evaluation.evaluate import Evaluation, evaluate
 from attnpool.evaluation.predict import predict
@@ -21,10 +20,11 @@ from attnpool.explain.explain import explain
 from attnpool.explain.report import comparison_plot, png, write_report
 from attnpool.files import write_bytes, write_json
 from attnpool.models.recognizer import Recognizer
-from attnpool.options import OptimizerOptions, TrainOptions
 from attnpool.playground import write_folder
 from attnpool.progress import bar
-from attnpool.training import train
+from attnpool.training.checkpoint import Run
+from attnpool.training.config import OptimizerOptions, TrainOptions
+from attnpool.training.train import train
 
 # Heads and the learning rates that docs/study.md chose for so short a training, on another world.
 HEADS = {"average": 1e-2, "attentional": 3e-3, "pose": 3e-3}

@@ -14,7 +14,7 @@ from command_line import Outcome, attnpool, refused
 from attnpool.cli.flags import Parser, add_fields, add_recipe, collect, expand, read_recipe
 from attnpool.cli.parser import build_parser
 from attnpool.data import ViewOptions
-from attnpool.options import OptimizerOptions, TrainOptions
+from attnpool.training.config import OptimizerOptions, TrainOptions
 
 
 @dataclass(frozen=True)

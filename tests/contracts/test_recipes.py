@@ -10,9 +10,9 @@ import pytest
 
 from attnpool.cli.parser import build_parser
 from attnpool.experiments.paper.tables import TABLES, plan
-from attnpool.options import OptimizerOptions
 from attnpool.pooling import POOLINGS
-from attnpool.recipe import RECIPES, Options, Recipe, read_recipe
+from attnpool.training.config import OptimizerOptions
+from attnpool.training.recipe import RECIPES, Options, Recipe, read_recipe
 
 ROWS = [(table, row) for table, about in TABLES.items() for row in about.rows]
 NAMES = [f"{table}/{row}" for table, row in ROWS]

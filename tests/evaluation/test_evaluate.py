@@ -16,7 +16,6 @@ from PIL import Image
 from scipy.io import loadmat
 from sklearn.metrics import accuracy_score, average_precision_score
 
-from attnpool.checkpoint import Run
 from attnpool.data import Index, ViewOptions, read, read_all
 from attnpool.evaluation.evaluate import choose_split, evaluate, negatives, summarize
 from attnpool.evaluation.inference import Outputs, as_probabilities, points, score_source
@@ -25,6 +24,7 @@ from attnpool.features.batches import CachedFeatures, Pictures, Source
 from attnpool.features.extraction import extract
 from attnpool.models.recognizer import Recognizer
 from attnpool.pooling import Pooled
+from attnpool.training.checkpoint import Run
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ from clips import numbered, write_clip
 from command_line import attnpool, refused
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.checkpoint import Run
 from attnpool.cli.flags import expand
 from attnpool.data import ViewOptions, eval_view
 from attnpool.data.decoding.video import read_frames
 from attnpool.evaluation.predict import WHOLE, look, predict
 from attnpool.models.recognizer import Recognizer
+from attnpool.training.checkpoint import Run
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 from command_line import Outcome, attnpool, refused
 from PIL import Image
 
-from attnpool.checkpoint import Run
 from attnpool.experiments.quickstart import EPOCHS, IMAGE_SIZE, IMAGES, Quickstart, command_line, quickstart
+from attnpool.training.checkpoint import Run
 
 HEADS = ["average", "attentional", "pose"]
 

@@ -11,11 +11,11 @@ from clips import HEIGHT, WIDTH, write_clip
 from command_line import attnpool
 from PIL import Image, ImageOps
 
-from attnpool.checkpoint import Run
 from attnpool.data import segment_positions
 from attnpool.evaluation.predict import predict
 from attnpool.explain.explain import explain_files, unused
 from attnpool.models.recognizer import Recognizer
+from attnpool.training.checkpoint import Run
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from scipy.special import erf
 
 from attnpool.data import Index, Person, Sample, ViewOptions, load
 from attnpool.keypoints import MPII_FLIP, heatmaps
-from attnpool.losses import pose_loss
+from attnpool.training.losses import pose_loss
 
 Joint = tuple[float, float] | None
 

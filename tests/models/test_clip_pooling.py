@@ -18,7 +18,6 @@ from command_line import attnpool, refused
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from attnpool.checkpoint import Interrupted, Run
 from attnpool.data import Index, ViewOptions, eval_views, load, read
 from attnpool.data.decoding.video import read_frames
 from attnpool.data.formats.openpose import write_openpose
@@ -28,8 +27,9 @@ from attnpool.evaluation.predict import predict
 from attnpool.features.batches import CachedFeatures, Examples, Pictures
 from attnpool.features.extraction import extract
 from attnpool.models.recognizer import Recognizer
-from attnpool.options import TrainOptions
-from attnpool.training import train
+from attnpool.training.checkpoint import Interrupted, Run
+from attnpool.training.config import TrainOptions
+from attnpool.training.train import train
 
 CLASSES = ("fall", "pass", "stay")
 FRAMES = 9
@@ -316,7 +316,7 @@ def test_a_training_that_was_stopped_goes_on(
 
     whole = once(tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr("attnpool.training.Pictures", Stop)
+        patch.setattr("attnpool.training.train.Pictures", Stop)
         with pytest.raises(Interrupted):
             once(tmp_path / "part")
     state = json.loads((tmp_path / "part" / "state.json").read_text())

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.checkpoint import Run
 from attnpool.data import ViewOptions, read
 from attnpool.evaluation.evaluate import evaluate
 from attnpool.evaluation.inference import score_source
@@ -20,10 +19,11 @@ from attnpool.features.batches import CachedFeatures, Pictures
 from attnpool.features.extraction import extract
 from attnpool.models.instance_pooling import Box, pool_instances, regions
 from attnpool.models.recognizer import Recognizer
-from attnpool.options import TrainOptions
 from attnpool.pooling import AttentionalPooling, AveragePooling, PoseRegularizedPooling
-from attnpool.step import Step
-from attnpool.training import train
+from attnpool.training.checkpoint import Run
+from attnpool.training.config import TrainOptions
+from attnpool.training.objective import Step
+from attnpool.training.train import train
 
 SIZE = 32  # of the network's input; the maps are 8 x 8
 

@@ -19,9 +19,9 @@ from attnpool.features.batches import CachedFeatures, Examples, Source
 from attnpool.features.extraction import Features
 from attnpool.features.store import FeatureStore
 from attnpool.models.recognizer import Recognizer
-from attnpool.optimization import resolve
-from attnpool.options import OptimizerOptions, TrainOptions
-from attnpool.session import Session
+from attnpool.training.config import OptimizerOptions, TrainOptions
+from attnpool.training.optimizer import resolve
+from attnpool.training.trainer import Session
 
 CACHED_STEPS = 5  # a round: one of them is too short to be timed among steps of seconds
 STORED = 64  # different pictures in the store of features

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.checkpoint import Run, require_same
 from attnpool.data import Index, read_splits
 from attnpool.evaluation.evaluate import Evaluation, evaluate
 from attnpool.evaluation.similarity import feature_similarity
@@ -18,7 +17,8 @@ from attnpool.experiments.paper.tables import TABLES, Job, jobs_of, plan, requir
 from attnpool.files import RUN_FILE, write_json, write_text
 from attnpool.playground import write_style
 from attnpool.progress import bar
-from attnpool.recipe import RECIPES, Recipe, fit, read_recipe
+from attnpool.training.checkpoint import Run, require_same
+from attnpool.training.recipe import RECIPES, Recipe, fit, read_recipe
 
 SEEDS = (0, 1, 2)
 SCORES_FILE = "scores.json"

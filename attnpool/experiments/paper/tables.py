@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from attnpool.recipe import RECIPES, Options, Recipe, read_recipe
+from attnpool.training.recipe import RECIPES, Options, Recipe, read_recipe
 
 
 @dataclass(frozen=True)

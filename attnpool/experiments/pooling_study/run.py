@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.checkpoint import Run, require_same
 from attnpool.data import Index, hold_out, read
 from attnpool.evaluation.evaluate import summarize
 from attnpool.evaluation.inference import Outputs, score_source
@@ -26,11 +25,12 @@ from attnpool.explain.plots import study_plot
 from attnpool.features.batches import CachedFeatures
 from attnpool.features.extraction import extract
 from attnpool.files import write_bytes, write_json, write_text
-from attnpool.losses import classification_loss
 from attnpool.models.recognizer import Recognizer
 from attnpool.playground import write_folder
 from attnpool.progress import bar
-from attnpool.recipe import Options, fit
+from attnpool.training.checkpoint import Run, require_same
+from attnpool.training.losses import classification_loss
+from attnpool.training.recipe import Options, fit
 
 NAME = "poolings"
 IMAGES = 840

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attnpool.backbones.classifiers import classifier, is_classifier
-from attnpool.checkpoint import STATE_FILE, Run
 from attnpool.files import RUN_FILE, read_run
 from attnpool.models.conversion.classifier import convert
 from attnpool.models.conversion.tensorflow import read_classes, save
 from attnpool.models.recognizer import Recognizer
+from attnpool.training.checkpoint import STATE_FILE, Run
 
 Media = Literal["pictures", "clips"]
 

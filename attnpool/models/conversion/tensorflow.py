@@ -18,11 +18,11 @@ from typing import Any, Literal
 import numpy as np
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.checkpoint import STATE_FILE, Run
 from attnpool.files import RUN_FILE, WEIGHTS_FILE
 from attnpool.models.conversion import tensorflow_worker as tf_reader
 from attnpool.models.conversion.tensorflow_names import HEADS, VIEW, kind_of, ours, tf_shape, unused, variables
 from attnpool.models.recognizer import Recognizer
+from attnpool.training.checkpoint import STATE_FILE, Run
 
 Variant = Literal["baseline", "linear", "pose", "per-class"]
 

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import log_loss
 
-from attnpool.checkpoint import Run
 from attnpool.data import hold_out, read
 from attnpool.evaluation.evaluate import evaluate
 from attnpool.evaluation.predict import predict
@@ -26,7 +25,8 @@ from attnpool.experiments.pooling_study import ROWS, poolings
 from attnpool.experiments.pooling_study.rows import STEPS_BEYOND, in_order, neighbour, next_rate
 from attnpool.explain.plots import study_plot
 from attnpool.pooling import POOLINGS
-from attnpool.recipe import Options, fit
+from attnpool.training.checkpoint import Run
+from attnpool.training.recipe import Options, fit
 
 SMALL = ("--image-size", "96", "--epochs", "1")
 

@@ -11,7 +11,9 @@ from torch import nn
 
 import attnpool as ap
 from attnpool.backbones.backbone import Backbone
-from attnpool.optimization import (
+from attnpool.pooling import POOLINGS
+from attnpool.training.config import OptimizerOptions
+from attnpool.training.optimizer import (
     HEAD_LR,
     MovingAverage,
     build_optimizer,
@@ -20,8 +22,6 @@ from attnpool.optimization import (
     resolve,
     start_at_priors,
 )
-from attnpool.options import OptimizerOptions
-from attnpool.pooling import POOLINGS
 
 
 def test_cosine_against_its_formula() -> None:

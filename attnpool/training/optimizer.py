@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attnpool.data import Index
 from attnpool.models.recognizer import Recognizer
-from attnpool.options import OptimizerOptions
+from attnpool.training.config import OptimizerOptions
 
 # Peak rates of heads on a frozen, standardised backbone, from docs/study.md, second-order.md and attentive.md.
 HEAD_LR = {

@@ -17,10 +17,10 @@ from torch import Tensor
 
 import attnpool as ap
 from attnpool.backbones.backbone import Backbone
-from attnpool.checkpoint import Interrupted, Run, TrainingFailed
 from attnpool.data import Index, hold_out
 from attnpool.features.batches import CachedFeatures, Examples, Pictures
-from attnpool.options import OptimizerOptions, TrainOptions
+from attnpool.training.checkpoint import Interrupted, Run, TrainingFailed
+from attnpool.training.config import OptimizerOptions, TrainOptions
 
 VIEW = {"image_size": 96, "short_side": None, "max_width": None}
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import torch
 
-from attnpool.checkpoint import Run, load_state, remove_state, require_same
 from attnpool.data import Index, ViewOptions, hold_out
 from attnpool.features.batches import CachedFeatures, Pictures, Source
 from attnpool.features.extraction import extract, standardize
 from attnpool.files import RUN_FILE
-from attnpool.losses import resolve_loss
 from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
-from attnpool.optimization import resolve, start_at_priors
-from attnpool.options import OptimizerOptions, TrainOptions
-from attnpool.session import Session
+from attnpool.training.checkpoint import Run, load_state, remove_state, require_same
+from attnpool.training.config import OptimizerOptions, TrainOptions
+from attnpool.training.losses import resolve_loss
+from attnpool.training.optimizer import resolve, start_at_priors
+from attnpool.training.trainer import Session
 
 
 def train(

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from attnpool.features.batches import Examples
 from attnpool.keypoints import heatmaps
-from attnpool.losses import classification_loss, pose_loss
 from attnpool.models.recognizer import Recognizer
-from attnpool.options import TrainOptions
+from attnpool.training.config import TrainOptions
+from attnpool.training.losses import classification_loss, pose_loss
 
 
 class Step(nn.Module):

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.checkpoint import Run
 from attnpool.data import Index, ViewOptions
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.models.recognizer import Recognizer
-from attnpool.options import ModelOptions, OptimizerOptions, TrainOptions, typed
-from attnpool.training import train
+from attnpool.training.checkpoint import Run
+from attnpool.training.config import ModelOptions, OptimizerOptions, TrainOptions, typed
+from attnpool.training.train import train
 
-RECIPES = Path(__file__).parent / "experiments" / "paper" / "recipes"
+RECIPES = Path(__file__).parents[1] / "experiments" / "paper" / "recipes"
 RESERVED = ("about", "base", "small")
 
 

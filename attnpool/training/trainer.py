@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from attnpool.checkpoint import (
+from attnpool.data import batches
+from attnpool.evaluation.evaluate import summarize
+from attnpool.evaluation.inference import merge, score_source
+from attnpool.features.batches import Examples, Source
+from attnpool.files import save_tensors, write_text
+from attnpool.models.recognizer import Recognizer
+from attnpool.progress import bar
+from attnpool.training.checkpoint import (
     BEST_FILE,
     LOG_FILE,
     Interrupted,
@@ -28,17 +35,10 @@ from attnpool.checkpoint import (
     trained,
     unpack_optimizer,
 )
-from attnpool.data import batches
-from attnpool.evaluation.evaluate import summarize
-from attnpool.evaluation.inference import merge, score_source
-from attnpool.features.batches import Examples, Source
-from attnpool.files import save_tensors, write_text
-from attnpool.losses import class_weights
-from attnpool.models.recognizer import Recognizer
-from attnpool.optimization import MovingAverage, build_optimizer, rate_factor
-from attnpool.options import OptimizerOptions, TrainOptions
-from attnpool.progress import bar
-from attnpool.step import Step
+from attnpool.training.config import OptimizerOptions, TrainOptions
+from attnpool.training.losses import class_weights
+from attnpool.training.objective import Step
+from attnpool.training.optimizer import MovingAverage, build_optimizer, rate_factor
 
 SAVE_SECONDS = 60  # the most that a killed process loses
 
