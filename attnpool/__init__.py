@@ -1,4 +1,4 @@
-"""attnpool: what people are doing in a picture, and exactly where the evidence is.
+"""attnpool: what people are doing in an image, and exactly where the evidence is.
 
 The names below are the library; they are imported when first used, so that `import attnpool` costs nothing.
 """

@@ -5,7 +5,7 @@
 A family is a file of the library that holds networks. Of its networks a few are looked at and the smallest is built
 with ten classes, random weights and random statistics of batch norm, and converted at the size it is made for. Nothing
 is downloaded: what decides is how a network is put together. Of those that convert, the difference is that of the
-logits on other random pictures, relative to the largest logit where that is beyond 1.
+logits on other random images, relative to the largest logit where that is beyond 1.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def smallest(library: str, names: list[str]) -> str | None:
 
 
 def randomise(network: nn.Module, generator: torch.Generator) -> None:
-    """As if trained: batch norm that does something, and scores that depend on the picture."""
+    """As if trained: batch norm that does something, and scores that depend on the image."""
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:

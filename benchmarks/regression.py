@@ -33,7 +33,7 @@ STRENGTHS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]
 
 
 def digits(folder: Path, counts: list[int]) -> None:
-    """The last `counts[d]` pictures of every digit d, enlarged to 64 px."""
+    """The last `counts[d]` images of every digit d, enlarged to 64 px."""
     images, labels = load_digits(return_X_y=True)
     for digit, count in enumerate(counts):
         (folder / str(digit)).mkdir(parents=True)
@@ -56,16 +56,16 @@ def playground(folder: Path, images: int, seed: int) -> None:
     """A world without its split and annotations: folders of classes."""
     whole = folder.with_name(folder.name + "-whole")
     write_folder(whole, images, seed)
-    for picture in sorted(whole.glob("*/*/*.jpg")):
-        target = folder / picture.parent.name / picture.name
+    for image in sorted(whole.glob("*/*/*.jpg")):
+        target = folder / image.parent.name / image.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        picture.rename(target)
+        image.rename(target)
     shutil.rmtree(whole)
 
 
 FOLDERS: dict[str, Any] = {
-    "playground, 980 pictures": lambda folder: playground(folder, 980, 27),
-    "playground, 140 pictures": lambda folder: playground(folder, 140, 28),
+    "playground, 980 images": lambda folder: playground(folder, 980, 27),
+    "playground, 140 images": lambda folder: playground(folder, 140, 28),
     "digits, 40 each": lambda folder: digits(folder, [40] * 10),
     "digits, unbalanced": lambda folder: digits(folder, [100, 80, 60, 40, 30, 20, 15, 10, 8, 6]),
     "two photographs, 30 patches each": lambda folder: patches(folder, 30),

@@ -1,4 +1,4 @@
-"""How far a converted checkpoint's numbers are from TensorFlow's, for every variant and several sizes of pictures.
+"""How far a converted checkpoint's numbers are from TensorFlow's, for every variant and several sizes of images.
 
     make .venv-tf/.ready && python benchmarks/tf_checkpoints.py
 

@@ -63,11 +63,11 @@ def write_clip(path: str, seed: int) -> None:
         stream.codec_context.global_quality = 4 * 118
         stream.codec_context.thread_count = 1
         for t in range(int(rng.integers(80, 101))):
-            picture = ground[t : t + 240, t : t + 320].copy()
+            image = ground[t : t + 240, t : t + 320].copy()
             for x, y, dx, dy, radius in discs:
-                cv2.circle(picture, (int(x + dx * t), int(y + dy * t)), int(radius), (200, 80, 40), -1)
-            picture = (picture + noise[t % 4]).clip(0, 255).astype(np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+                cv2.circle(image, (int(x + dx * t), int(y + dy * t)), int(radius), (200, 80, 40), -1)
+            image = (image + noise[t % 4]).clip(0, 255).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
 
 

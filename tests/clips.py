@@ -16,14 +16,14 @@ WIDTH, HEIGHT = BITS * BLOCK, 64  # 120 x 64
 
 
 def numbered(number: int, width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
-    """A picture with `number` in it: upper half the bits from the highest to the lowest, lower half their opposites."""
+    """An image with `number` in it: upper half the bits from the highest to the lowest, lower half their opposites."""
     bits = np.array([number >> (BITS - 1 - bit) & 1 for bit in range(BITS)], dtype=np.uint8)
     code = np.stack([bits, 1 - bits]) * 200 + 28
     return Image.fromarray(np.stack([code] * 3, axis=-1)).resize((width, height), Image.Resampling.NEAREST)
 
 
 def number_of(image: Image.Image) -> int:
-    """The number in a picture of any size; fails if the two halves contradict each other."""
+    """The number in an image of any size; fails if the two halves contradict each other."""
     grey = np.asarray(image.convert("L"), dtype=np.float64)
     height, width = grey.shape
     upper, lower = (
@@ -53,15 +53,15 @@ def write_clip(
         gop: at most so many frames from one key frame to the next.
         times: of every frame, in thirtieths of a second; 0, 1, 2, ... by default.
     """
-    pictures = [numbered(i) for i in range(frames)] if isinstance(frames, int) else frames
+    images = [numbered(i) for i in range(frames)] if isinstance(frames, int) else frames
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=30, options=dict(options or {}))
-        stream.width, stream.height = pictures[0].size
+        stream.width, stream.height = images[0].size
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.gop_size = gop
         stream.codec_context.thread_count = 1
-        for i, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_image(picture)
+        for i, image in enumerate(images):
+            frame = av.VideoFrame.from_image(image)
             frame.pts, frame.time_base = (times[i] if times else i), Fraction(1, 30)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -36,7 +36,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A playground of 28 pictures to train on and 14 to validate, 14 classes, 96 px. Not to be changed."""
+    """A playground of 28 images to train on and 14 to validate, 14 classes, 96 px. Not to be changed."""
     folder = tmp_path_factory.mktemp("data") / "play"
     attnpool("playground", folder, "--images", 42, "--seed", 1, "--size", 96).text()
     return folder
@@ -58,7 +58,7 @@ def run(command: list[str]) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Six noisy pictures of each of two classes, without a split."""
+    """Six noisy images of each of two classes, without a split."""
     root = tmp_path / "photos"
     for number, name in enumerate(f"{c}/{i}.jpg" for c in ("calling", "drinking") for i in range(6)):
         (root / name).parent.mkdir(parents=True, exist_ok=True)

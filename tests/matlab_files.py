@@ -41,8 +41,8 @@ def points(joints: dict[int, tuple[float, float]], **more: Any) -> np.ndarray:
     return struct({"point": struct(*({"x": x, "y": y, "id": j} | more for j, (x, y) in joints.items()))})
 
 
-def picture(name: str, act: str, *people: dict[str, Any], act_id: int = 1, category: str = "sports") -> dict[str, Any]:
-    """A picture of MPII for `save_mpii`; `people` are the elements of `annorect`."""
+def image(name: str, act: str, *people: dict[str, Any], act_id: int = 1, category: str = "sports") -> dict[str, Any]:
+    """An image of MPII for `save_mpii`; `people` are the elements of `annorect`."""
     return {
         "annolist": {
             "image": struct({"name": name}),
@@ -54,15 +54,15 @@ def picture(name: str, act: str, *people: dict[str, Any], act_id: int = 1, categ
     }
 
 
-def save_mpii(path: Path, pictures: Iterable[dict[str, Any]], *, compressed: bool = True) -> None:
-    """RELEASE with these pictures, in their order."""
-    pictures = list(pictures)
+def save_mpii(path: Path, images: Iterable[dict[str, Any]], *, compressed: bool = True) -> None:
+    """RELEASE with these images, in their order."""
+    images = list(images)
     release = {
-        "annolist": struct(*(entry["annolist"] for entry in pictures)),
-        "img_train": np.ones((1, len(pictures))),
+        "annolist": struct(*(entry["annolist"] for entry in images)),
+        "img_train": np.ones((1, len(images))),
         "version": "12",
-        "single_person": cells([EMPTY] * len(pictures)),
-        "act": struct(*(entry["act"] for entry in pictures)).T,
+        "single_person": cells([EMPTY] * len(images)),
+        "act": struct(*(entry["act"] for entry in images)).T,
         "video_list": cells(["a", "b"]),
     }
     savemat(path, {"RELEASE": struct(release)}, do_compression=compressed)
@@ -76,7 +76,7 @@ def save_hico(
     *,
     compressed: bool = True,
 ) -> None:
-    """anno.mat with classes (nname, vname, vname_ing) and, for each part, names and (classes, pictures) entries."""
+    """anno.mat with classes (nname, vname, vname_ing) and, for each part, names and (classes, images) entries."""
     content = {
         "list_action": struct(
             *({"nname": n, "nid": "n1", "vname": v, "vname_ing": ing, "syn": cells([v])} for n, v, ing in actions)
@@ -122,8 +122,8 @@ def damaged(data: bytes, rng: np.random.Generator) -> bytes:
 def write_bases(root: Path) -> list[tuple[str, str, bytes]]:
     """Small sets in MPII's and HICO's format, packed and not: (format, name of the .mat, its bytes)."""
     bases = []
-    pictures = [
-        picture(
+    images = [
+        image(
             f"{i}.jpg",
             f"act {i % 2}",
             {"scale": 1.5, "objpos": struct({"x": 1, "y": 2}), "annopoints": points({j: (j, 5) for j in range(i + 1)})},
@@ -138,7 +138,7 @@ def write_bases(root: Path) -> list[tuple[str, str, bytes]]:
         for compressed in (False, True):
             file = root / scheme / name
             if scheme == "mpii":
-                save_mpii(file, pictures, compressed=compressed)
+                save_mpii(file, images, compressed=compressed)
             else:
                 save_hico(file, actions, *parts, compressed=compressed)
             bases.append((scheme, name, file.read_bytes()))

@@ -14,7 +14,7 @@ CLASSES = 7
 
 
 def as_if_trained(network: Any) -> Any:
-    """Batch norms with statistics, and a classifier whose scores depend on the picture; in eval mode."""
+    """Batch norms with statistics, and a classifier whose scores depend on the image; in eval mode."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for layer in network.modules():
@@ -38,5 +38,5 @@ def network(name: str, **options: Any) -> Any:
     return as_if_trained(timm.create_model(name, num_classes=CLASSES, **options))
 
 
-def noise(size: int, pictures: int = 2) -> Tensor:
-    return torch.randn(pictures, 3, size, size, generator=torch.Generator().manual_seed(2))
+def noise(size: int, images: int = 2) -> Tensor:
+    return torch.randn(images, 3, size, size, generator=torch.Generator().manual_seed(2))

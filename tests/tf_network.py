@@ -2,7 +2,7 @@
 
 A program of its own: `python tf_network.py FOLDER CLASSES HxW ...`, with an interpreter that has TensorFlow. It writes
 a checkpoint for every variant, `FOLDER/VARIANT/model.ckpt-12000`, under the published names, and `FOLDER/HxW.npz` with
-a picture and what the network makes of it. The checkpoint of the pose variant has all that a training leaves, the
+an image and what the network makes of it. The checkpoint of the pose variant has all that a training leaves, the
 momentum of every weight among it; the others only the model's variables and the step. `FOLDER/foreign/` has a few
 variables, one under a wrong name and one of a wrong shape. Nothing here is shared with attnpool.
 """
@@ -100,9 +100,9 @@ def attention(variant: str, features, hidden, classes: int):
     return {"logits": tensorflow.reduce_mean(bottom_up * top_down, (1, 2)), "bottom_up": bottom_up}
 
 
-def network(pictures, classes: int):
+def network(images, classes: int):
     """What every variant returns: `(variant, what) -> tensor`."""
-    features = resnet(pictures)
+    features = resnet(images)
     with tf.variable_scope("resnet_v1_101"):
         pooled = tensorflow.reduce_mean(features, (1, 2), keepdims=True)
         made = {("baseline", "logits"): linear("logits", pooled, classes)[:, 0, 0]}
@@ -122,7 +122,7 @@ def published(variables, variant: str) -> dict[str, object]:
     return {name.removeprefix(f"{variant}/"): v for name, v in kept.items()}
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def image(height: int, width: int) -> np.ndarray:
     """Patches of colour, with noise."""
     random = np.random.default_rng((height, width))
     patches = random.integers(0, 256, (-(-height // 24), -(-width // 24), 3))
@@ -132,8 +132,8 @@ def picture(height: int, width: int) -> np.ndarray:
 
 def main(folder: Path, classes: int, sizes: list[str]) -> None:
     tf.disable_eager_execution()
-    pictures = tf.placeholder(tensorflow.float32, (1, None, None, 3))
-    made = network(pictures, classes)
+    images = tf.placeholder(tensorflow.float32, (1, None, None, 3))
+    made = network(images, classes)
     step = tf.train.get_or_create_global_step()
     optimizer = tf.train.MomentumOptimizer(0.001, 0.9)  # one update makes the slots, and fills them
     update = optimizer.apply_gradients([(0.1 * v, v) for v in tf.trainable_variables()], global_step=step)
@@ -156,8 +156,8 @@ def main(folder: Path, classes: int, sizes: list[str]) -> None:
         }
         tf.train.Saver(foreign).save(session, str(folder / "foreign" / "model.ckpt"), STEP, write_meta_graph=False)
         for size in sizes:
-            pixels = picture(*map(int, size.split("x")))
-            results = session.run(made, {pictures: pixels[None].astype(np.float32)})
+            pixels = image(*map(int, size.split("x")))
+            results = session.run(made, {images: pixels[None].astype(np.float32)})
             arrays = {f"{variant}/{what}": array for (variant, what), array in results.items()}
             np.savez(folder / f"{size}.npz", pixels=pixels, **arrays)
 

@@ -25,7 +25,7 @@ BUNDLED_PIXELS = {"lite0": ((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))}
 # Networks that timm does not have: name -> what makes one for so many input channels, without classifier. They have
 # timm's attributes (`forward_features`, `num_features`, `pretrained_cfg`) and perhaps `rename`, see `load_weights`.
 OWN: dict[str, Callable[[int], nn.Module]] = {"bn_inception": BNInception, "resnet101_tf": resnet101_tf}
-# Stacks of optical flow are pictures in which 128 is no motion.
+# Stacks of optical flow are images in which 128 is no motion.
 NO_MOTION = 128.0
 
 
@@ -130,8 +130,8 @@ class Backbone(nn.Module):
         try:
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
                 features = self.net.forward_features(x)
-        except AssertionError as error:  # how timm's fixed-size networks refuse a picture
-            raise ValueError(f"{self.name}: cannot take {x.shape[2]}x{x.shape[3]} pictures ({error})") from error
+        except AssertionError as error:  # how timm's fixed-size networks refuse an image
+            raise ValueError(f"{self.name}: cannot take {x.shape[2]}x{x.shape[3]} images ({error})") from error
         return self.as_map(features, x.shape[2], x.shape[3])
 
     def as_map(self, features: Tensor, height: int, width: int) -> Tensor:
@@ -159,7 +159,7 @@ class Backbone(nn.Module):
 
 
 def build(name: str, in_channels: int = 3) -> Any:
-    """The network, with random weights and no classifier; ViTs are built for pictures of any size.
+    """The network, with random weights and no classifier; ViTs are built for images of any size.
 
     Raises:
         ValueError: the name is unknown, or the network cannot be built for so many channels.
@@ -193,7 +193,7 @@ def build(name: str, in_channels: int = 3) -> Any:
 
 
 def token_grid(count: int, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of `count` patch tokens of a `height x width` picture.
+    """Rows and columns of `count` patch tokens of a `height x width` image.
 
     Raises:
         ValueError: the tokens do not form a grid of square patches.
@@ -202,7 +202,7 @@ def token_grid(count: int, height: int, width: int) -> tuple[int, int]:
     rows, columns = round(height / patch), round(width / patch)
     if rows * columns != count:
         raise ValueError(
-            f"{count} tokens of a {height}x{width} picture do not form a grid: use a size the network's patches divide"
+            f"{count} tokens of a {height}x{width} image do not form a grid: use a size the network's patches divide"
         )
     return rows, columns
 

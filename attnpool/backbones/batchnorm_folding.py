@@ -34,7 +34,7 @@ def folded(backbone: Backbone, device: torch.device) -> Backbone:
     """A copy of a frozen backbone for inference, on a device, in channels-last memory, folded where that is right.
 
     Which batch norm follows which convolution is guessed from the order of the modules. The guess is put to the test:
-    if the copy's features of a random picture differ by more than rounding, or the network does not take pictures of
+    if the copy's features of a random image differ by more than rounding, or the network does not take images of
     the size tried, an unfolded copy is returned.
 
     Args:
@@ -51,7 +51,7 @@ def folded(backbone: Backbone, device: torch.device) -> Backbone:
 
 @torch.inference_mode()
 def agree(backbone: Backbone, quick: Backbone) -> bool:
-    """Whether both compute the same features of a random picture; not if they do not take one of its size."""
+    """Whether both compute the same features of a random image; not if they do not take one of its size."""
     x = torch.randn(1, backbone.in_channels, 224, 224, generator=torch.Generator().manual_seed(0)).to(
         next(backbone.parameters())
     )

@@ -44,7 +44,7 @@ MAX_POOLED = "5b"  # of the blocks of stride 1; the others pool by the average
 class BNInception(nn.Module):
     """The network of Ioffe & Szegedy without pooling and classifier: `(B, 3, H, W)` -> `(B, 1024, h, w)`, stride 32.
 
-    Pictures come in as RGB, 0..255 minus (128, 117, 104), like those of every backbone; the published weights were
+    Images come in as RGB, 0..255 minus (128, 117, 104), like those of every backbone; the published weights were
     trained in Caffe on BGR, so three channels are turned round before the first convolution and the weights stay as
     they are in the files. Stacks of optical flow (`in_channels` other than 3) are taken as they come.
 
@@ -124,10 +124,10 @@ class BNInception(nn.Module):
         """Normalised pixels `(B, in_channels, H, W)` -> `(B, 1024, h, w)`.
 
         Raises:
-            ValueError: the picture is smaller than 32 pixels.
+            ValueError: the image is smaller than 32 pixels.
         """
         if min(x.shape[2:]) < 32:
-            raise ValueError(f"bn_inception: takes pictures of 32x32 and more, not {x.shape[2]}x{x.shape[3]}")
+            raise ValueError(f"bn_inception: takes images of 32x32 and more, not {x.shape[2]}x{x.shape[3]}")
         if self.in_channels == 3:
             x = x.flip(1)
         x = F.max_pool2d(self.apply_conv("conv1_7x7_s2", x), 3, 2, ceil_mode=True)

@@ -17,7 +17,7 @@ from attnpool.backbones.torchvision_features import MEAN, PREFIX, STD, Trunk, to
 from attnpool.backbones.weights import BUNDLED, assign, bundled_weights, hub_weights, read_state_dict
 
 TIMM = "timm:"
-USUAL_SIZE, USUAL_CROP = 224, 0.875  # of pictures, and the part of the short side that is seen: ImageNet's custom
+USUAL_SIZE, USUAL_CROP = 224, 0.875  # of images, and the part of the short side that is seen: ImageNet's custom
 
 
 def is_classifier(name: str) -> bool:
@@ -142,7 +142,7 @@ def pixels_of(network: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def view_of(network: Any, image_size: int | None) -> dict[str, Any]:
-    """How pictures are brought to a network's input, as a `Recognizer` keeps it: the middle of the picture.
+    """How images are brought to a network's input, as a `Recognizer` keeps it: the middle of the image.
 
     Raises:
         ValueError: the size is not positive.

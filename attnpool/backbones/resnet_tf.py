@@ -20,7 +20,7 @@ def resnet101_tf(in_channels: int = 3) -> Any:
     - slim puts the stride 2 into the last unit of blocks 1 to 3: on its 3x3 convolution and on the subsampling of its
       shortcut. What comes out are rows and columns 0, 2, 4, ... of the unit with stride 1. The next unit starts with
       1x1 convolutions, on which that selection is a stride of 2. So the stride stands on `conv1` and on the shortcut's
-      convolution of the first unit of layers 2 to 4, for pictures of any size.
+      convolution of the first unit of layers 2 to 4, for images of any size.
     - the max pooling of the stem pads as TensorFlow's SAME does: one row and column on each side of a map of odd size,
       and only below and on the right of a map of even size.
 

@@ -51,7 +51,7 @@ class Trunk(nn.Module):
         return x
 
     def measure(self) -> Trunk:
-        """Finds out `num_features` from a small picture."""
+        """Finds out `num_features` from a small image."""
         with torch.inference_mode():
             self.num_features = int(self.eval().forward_features(torch.zeros(1, 3, 96, 96)).shape[1])
         self.train()
@@ -88,7 +88,7 @@ def torchvision_trunk(name: str, in_channels: int = 3) -> Trunk:
         ValueError: torchvision has no such classifier, or it has no plain row of layers.
     """
     if in_channels != 3:
-        raise ValueError(f"{name}: takes pictures of 3 channels; for {in_channels} use a backbone of timm")
+        raise ValueError(f"{name}: takes images of 3 channels; for {in_channels} use a backbone of timm")
     try:
         return Trunk(torchvision_classifier(name)).measure()
     except (AssertionError, RuntimeError, NotImplementedError, TypeError, IndexError) as error:

@@ -117,12 +117,12 @@ def named_file(word: str) -> tuple[str, Path]:
     return name, Path(file)
 
 
-def expand(files: Sequence[str], media: Literal["pictures", "clips"] = "pictures") -> list[Path]:
-    """Files as they are, folders as the pictures and videos in them.
+def expand(files: Sequence[str], media: Literal["images", "clips"] = "images") -> list[Path]:
+    """Files as they are, folders as the images and videos in them.
 
     Args:
         files: what the user typed.
-        media: what the run was trained on. For one that was trained on clips, a folder that holds pictures is the
+        media: what the run was trained on. For one that was trained on clips, a folder that holds images is the
             frames of a clip, and one that holds others the clips in it.
 
     Raises:
@@ -132,23 +132,23 @@ def expand(files: Sequence[str], media: Literal["pictures", "clips"] = "pictures
     for name in files:
         path = Path(name)
         if path.is_dir():
-            found += clips_in(path) if media == "clips" else pictures_in(path)
+            found += clips_in(path) if media == "clips" else images_in(path)
         elif path.exists():
             found.append(path)
         else:
-            raise ValueError(f"{path}: no such file; name a picture or a clip, or a folder of them")
+            raise ValueError(f"{path}: no such file; name an image or a clip, or a folder of them")
     return found
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures and videos of a folder; see `expand`."""
+def images_in(folder: Path) -> list[Path]:
+    """The images and videos of a folder; see `expand`."""
     from attnpool.data.decoding.image import IMAGE_SUFFIXES
     from attnpool.data.decoding.video import VIDEO_SUFFIXES
 
     known = IMAGE_SUFFIXES + VIDEO_SUFFIXES
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in known and not p.name.startswith("."))
     if not files:
-        raise ValueError(f"{folder}: no pictures in this folder; name pictures, or a folder that holds some itself")
+        raise ValueError(f"{folder}: no images in this folder; name images, or a folder that holds some itself")
     return files
 
 
@@ -203,6 +203,6 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
     add("--compile", nargs="*", metavar="NAME", help="heads, or all of them, that are also timed compiled by inductor")
     add = parser.add_argument_group("training").add_argument
     add("--backbone", metavar="NAME", help="a timm name (default: resnet50)")
-    add("--image-size", type=int, metavar="PX", help="side of the pictures (default: 224)")
-    add("--batch-size", type=int, metavar="N", help="pictures a step (default: 32)")
+    add("--image-size", type=int, metavar="PX", help="side of the images (default: 224)")
+    add("--batch-size", type=int, metavar="N", help="images a step (default: 32)")
     add("--pooling", metavar="NAME", help="a key of attnpool.POOLINGS (default: attentional)")

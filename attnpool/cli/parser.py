@@ -16,7 +16,7 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """The parser for a command; only if that names `train` with all of its options, for which torch is imported."""
     parser = Parser(
         prog="attnpool",
-        description="Say what people are doing in a picture, and show exactly where the evidence is.",
+        description="Say what people are doing in an image, and show exactly where the evidence is.",
         epilog="Exit codes: 0 done, 1 the run failed, 2 the input is at fault, 130 or 143 stopped by Ctrl-C or "
         "SIGTERM, state saved.",
     )
@@ -44,13 +44,13 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
         "attnpool quickstart --out runs/quickstart",
     )
     folder(made, "--out", "folder of the world, the runs, results.json and report.html", required=True)
-    made.add_argument("--images", type=int, metavar="N", help="pictures of the world (default: 840)")
+    made.add_argument("--images", type=int, metavar="N", help="images of the world (default: 840)")
     made.add_argument("--epochs", type=int, metavar="N", help="of each of the trainings (default: 6)")
     made.add_argument(
         "--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="of the trainings (default: 0 1 2)"
     )
     made.add_argument(
-        "--image-size", type=int, default=448, metavar="PX", help="side of pictures and network (default: %(default)s)"
+        "--image-size", type=int, default=448, metavar="PX", help="side of images and network (default: %(default)s)"
     )
     folder(made, "--cache", "folder of features (default: $ATTNPOOL_CACHE or the user's cache)")
 
@@ -68,16 +68,16 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
         help="format: class folders or that of a benchmark (default: %(default)s)",
     )
     made.add_argument(
-        "--images", type=int, metavar="N", help="pictures, or clips with hmdb51 (default: 600 pictures, 140 clips)"
+        "--images", type=int, metavar="N", help="images, or clips with hmdb51 (default: 600 images, 140 clips)"
     )
     made.add_argument("--seed", type=int, default=0, metavar="S", help="of the world (default: %(default)s)")
-    made.add_argument("--size", type=int, metavar="PX", help="side of the pictures (default: 448; clips: 320 x 240)")
+    made.add_argument("--size", type=int, metavar="PX", help="side of the images (default: 448; clips: 320 x 240)")
     made.add_argument("--frames", type=int, metavar="N", help="of each clip, with hmdb51 (default: 40)")
 
     made = verb(
         "check",
         commands.check,
-        "read every picture of a dataset and list what cannot be used",
+        "read every image of a dataset and list what cannot be used",
         "attnpool check folder:data/play",
     )
     made.add_argument("source", help="the dataset, such as folder:DIR")
@@ -100,7 +100,7 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     if "train" in words:
         from attnpool.data import ViewOptions
 
-        add_fields(made.add_argument_group("pictures"), ViewOptions)
+        add_fields(made.add_argument_group("images"), ViewOptions)
     made.add_argument(
         "--split-seed", type=int, default=0, metavar="S", help="of the split into train and val, where there is none"
     )
@@ -196,17 +196,17 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     add_benchmark(made)
 
     made = verb(
-        "predict", commands.predict, "name the actions in pictures and clips", "attnpool predict runs/a photo.jpg"
+        "predict", commands.predict, "name the actions in images and clips", "attnpool predict runs/a photo.jpg"
     )
     add_model(made)
-    made.add_argument("files", nargs="+", metavar="FILE", help="pictures or clips, or folders of them")
+    made.add_argument("files", nargs="+", metavar="FILE", help="images or clips, or folders of them")
     made.add_argument("--top", type=int, default=5, metavar="N", help="classes to list (default: %(default)s)")
 
     made = verb(
         "explain", commands.explain, "draw where the evidence is", "attnpool explain runs/a photo.jpg --out explained/"
     )
     add_model(made)
-    made.add_argument("files", nargs="+", metavar="FILE", help="pictures or clips, or folders of them")
+    made.add_argument("files", nargs="+", metavar="FILE", help="images or clips, or folders of them")
     folder(made, "--out", "folder for the panels", required=True)
     made.add_argument(
         "--class", dest="chosen", metavar="NAME", help="class to show beside the best one (default: the second best)"
@@ -256,7 +256,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     add("model", metavar="MODEL", help="run folder, or a classifier: timm:NAME, torchvision:NAME or lite0")
     add("--weights", type=Path, metavar="FILE", help="of a classifier: a local file (default: the published ones)")
     add("--classes", type=Path, metavar="FILE", help="of a classifier: class names, one a line (default: ImageNet's)")
-    add("--image-size", type=int, metavar="PX", help="of a classifier: side of the pictures (default: its own)")
+    add("--image-size", type=int, metavar="PX", help="of a classifier: side of the images (default: its own)")
 
 
 def add_pose(parser: argparse.ArgumentParser) -> None:
@@ -267,7 +267,7 @@ def add_pose(parser: argparse.ArgumentParser) -> None:
         "--estimator",
         choices=("keypointrcnn", "mediapipe"),
         default="keypointrcnn",
-        help="keypointrcnn: everybody in a picture; mediapipe: one person, and quick (default: %(default)s)",
+        help="keypointrcnn: everybody in an image; mediapipe: one person, and quick (default: %(default)s)",
     )
     add("--weights", metavar="W", help="keypointrcnn: pretrained or a .pth or .safetensors file (default: pretrained)")
     add("--python", metavar="FILE", help="mediapipe: interpreter of an environment that has it (default: this one)")
@@ -280,6 +280,6 @@ def add_pose(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="least score, 0 to 1, of a person and of a joint (default: %(default)s)",
     )
-    add("--short-side", type=int, metavar="PX", help="keypointrcnn: pictures are resized to this (default: 800)")
+    add("--short-side", type=int, metavar="PX", help="keypointrcnn: images are resized to this (default: 800)")
     add("--every", type=int, default=1, metavar="N", help="clips: label every Nth frame (default: %(default)s)")
     add("--overwrite", action="store_true", help="label again what has labels")

@@ -1,4 +1,4 @@
-"""Datasets: what is in them (`read`, `check`), and batches of their pictures (`batches`, `load`)."""
+"""Datasets: what is in them (`read`, `check`), and batches of their images (`batches`, `load`)."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def read_splits(
         raise ValueError(f"{given!r} does not say which format to read ({', '.join(READERS)}); write {hint}")
     root = Path(path).expanduser()
     splits = reader(root, name=str(source), split_seed=split_seed, val_fraction=val_fraction, test=test)
-    if scheme == "mpii":  # the one benchmark with one actor a picture; `folder` has read the file itself
+    if scheme == "mpii":  # the one benchmark with one actor an image; `folder` has read the file itself
         splits = {part: with_evidence(index) for part, index in splits.items()}
     return splits
 
@@ -105,15 +105,15 @@ def check(
     val_fraction: float = 0.25,
     progress: Callable[[int, int], None] | None = None,
 ) -> Check:
-    """Decode every picture of a dataset, its test split included, and say what cannot be used.
+    """Decode every image of a dataset, its test split included, and say what cannot be used.
 
     Args:
         source: as in `read_splits`.
         split_seed: as in `read_splits`.
         val_fraction: as in `read_splits`.
-        progress: called with (pictures done, pictures in all) after each.
+        progress: called with (images done, images in all) after each.
 
     Raises:
-        ValueError: as in `read_splits`. Pictures that cannot be read are no error: they are listed.
+        ValueError: as in `read_splits`. Images that cannot be read are no error: they are listed.
     """
     return check_splits(str(source), read_splits(source, split_seed=split_seed, val_fraction=val_fraction), progress)

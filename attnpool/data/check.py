@@ -21,7 +21,7 @@ Joint = tuple[float, float] | None
 
 
 def check_splits(source: str, splits: Mapping[str, Index], progress: Callable[[int, int], None] | None = None) -> Check:
-    """Decode every picture or clip of a dataset and count what is there.
+    """Decode every image or clip of a dataset and count what is there.
 
     Args:
         source: what the user typed.
@@ -146,7 +146,7 @@ def _digest(files: Iterable[Path]) -> bytes:
 
 
 def _outside(sample: Sample, joints: Iterable[tuple[float, float]], width: int, height: int) -> bool:
-    """Whether joints or boxes lie outside of the picture.
+    """Whether joints or boxes lie outside of the image.
 
     Annotators' boxes often end a little beyond the border; joints, too, where a body is cut off. Of persons' boxes,
     which MPII's reader makes from a scale, the middle counts.
@@ -182,7 +182,7 @@ def _ignored(root: Path, used: set[str], *, only_media: bool) -> dict[str, int]:
     Args:
         root: of the dataset.
         used: paths of samples and keypoints; all that is in such a folder is used.
-        only_media: leave out what is neither a picture nor a video.
+        only_media: leave out what is neither an image nor a video.
     """
     counts: Counter[str] = Counter()
     for folder, _, names in os.walk(root):

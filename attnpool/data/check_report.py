@@ -15,7 +15,7 @@ class Part:
     """What one split holds.
 
     Attributes:
-        samples: number of pictures or clips, unusable ones included.
+        samples: number of images or clips, unusable ones included.
         classes: number of classes that at least one of them shows.
         labels: number of labels, one a sample if the task is "single".
         ambiguous: number of labels of which annotators were not sure.
@@ -43,20 +43,20 @@ class Check:
 
     Attributes:
         source: what the user typed.
-        media: "pictures" or "clips".
+        media: "images" or "clips".
         classes: class names.
-        images: split -> class -> number of pictures or clips, unusable ones included. A test part that is also val
+        images: split -> class -> number of images or clips, unusable ones included. A test part that is also val
             stands there once, as "val".
         parts: split -> its numbers.
         unusable: `(path, reason)` of what is missing or cannot be read; training and evaluation leave it out.
         damaged: `(path, reason)` of clips of which only a part can be read.
         keypoints: `(path, reason)` of keypoint files that cannot be read.
         duplicates: groups of paths with the very same content that lie in different splits or classes.
-        outside: paths whose keypoints or boxes lie outside of the picture (were they made for another size?).
-        ignored: suffix -> number of files that are not part of the dataset; of published ones pictures and videos only.
+        outside: paths whose keypoints or boxes lie outside of the image (were they made for another size?).
+        ignored: suffix -> number of files that are not part of the dataset; of published ones images and videos only.
         people: number of persons with keypoints or a box.
         joints: number of labelled joints.
-        evidence: number of pictures with an evidence box.
+        evidence: number of images with an evidence box.
         objects: number of objects in use.
     """
 

@@ -16,7 +16,7 @@ _AUTHOR = "estimator"  # our field of an annotation
 
 @dataclass
 class Labelled:
-    """The people found in a picture: its `file_name`, its (width, height) and they themselves."""
+    """The people found in an image: its `file_name`, its (width, height) and they themselves."""
 
     file: str
     size: tuple[int, int]
@@ -46,19 +46,19 @@ class Labelled:
 
 
 def known_names(content: Any) -> set[str]:
-    """The pictures of a COCO-style file that an estimator has looked at."""
+    """The images of a COCO-style file that an estimator has looked at."""
     return {_name(image) for image in content["images"] if image.get(MARK)}
 
 
 def merge(content: Any, found: Iterable[Labelled], by: str) -> dict[str, Any]:
-    """A COCO-style file with the people found in some of its pictures, or in new ones.
+    """A COCO-style file with the people found in some of its images, or in new ones.
 
-    Joints that these pictures had are taken away, but nothing else: a person's box and `actor` stay. Where a picture
+    Joints that these images had are taken away, but nothing else: a person's box and `actor` stay. Where an image
     has boxes of persons already, the people found get none, as they would be the same persons twice.
 
     Args:
         content: a file that `read_annotations` accepts; `None` for none. It is changed.
-        found: what to put in, at most once a picture.
+        found: what to put in, at most once an image.
         by: of the fields `estimated` and `estimator`, which tell found people from labelled ones.
     """
     content = content or {"images": [], "annotations": [], "categories": []}

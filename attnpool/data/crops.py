@@ -1,4 +1,4 @@
-"""Which rectangle of a picture becomes the network's input, in training and in testing.
+"""Which rectangle of an image becomes the network's input, in training and in testing.
 
 Coordinates are continuous, as in `transforms`: a crop may begin inside of a pixel.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from attnpool.data.preprocessing import ViewOptions
 
 SQUASHED = (340, 256)
-"""Width and height to which the authors' code brings the pictures of HICO and HMDB51, whatever their aspect."""
+"""Width and height to which the authors' code brings the images of HICO and HMDB51, whatever their aspect."""
 
 _AREA = (0.25, 1.0)
 _RATIO = (3 / 4, 4 / 3)
@@ -26,7 +26,7 @@ _PLACES = ((0.5, 0.5), (0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
 
 @dataclass(frozen=True)
 class Crop:
-    """A rectangle in pixels of the picture, which is stretched to the network's square, and mirrored if `flipped`."""
+    """A rectangle in pixels of the image, which is stretched to the network's square, and mirrored if `flipped`."""
 
     left: float
     top: float
@@ -77,9 +77,9 @@ def train_crops(
 
 
 def _square(size: tuple[int, int], options: ViewOptions) -> tuple[float, float]:
-    """Sides of the crop in pixels of the picture: what becomes `image_size` when the short side becomes `short_side`.
+    """Sides of the crop in pixels of the image: what becomes `image_size` when the short side becomes `short_side`.
 
-    It is a square of the picture, or of the squashed picture.
+    It is a square of the image, or of the squashed image.
     """
     width, height = SQUASHED if options.squash else size
     side = min(width, height) * options.image_size / (options.short_side or options.image_size)
@@ -87,7 +87,7 @@ def _square(size: tuple[int, int], options: ViewOptions) -> tuple[float, float]:
 
 
 def _rectangle(size: tuple[int, int], options: ViewOptions, rng: np.random.Generator) -> tuple[float, float, bool]:
-    """A random rectangle, in pixels of the picture, and whether ten tries found one."""
+    """A random rectangle, in pixels of the image, and whether ten tries found one."""
     whole = SQUASHED if options.squash else size
     across, down = size[0] / whole[0], size[1] / whole[1]
     for _ in range(10):

@@ -17,7 +17,7 @@ Task = Literal["single", "multi"]
 
 @dataclass(frozen=True)
 class Person:
-    """One person in a picture, in pixels of the upright picture (after the EXIF rotation).
+    """One person in an image, in pixels of the upright image (after the EXIF rotation).
 
     Attributes:
         joints: 16 entries `(x, y)` in the order of `attnpool.keypoints.MPII_JOINTS`; `None` where there is no label.
@@ -30,10 +30,10 @@ class Person:
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture or clip and what is known about it.
+    """One image or clip and what is known about it.
 
     Attributes:
-        path: the picture, the video or the folder of a clip's frames, relative to `Index.root`, with forward slashes;
+        path: the image, the video or the folder of a clip's frames, relative to `Index.root`, with forward slashes;
             it is the sample's name.
         labels: indices into `Index.classes`: exactly one if the task is "single", any number if "multi"; none where
             labels are not public (MPII's test part).
@@ -41,11 +41,11 @@ class Sample:
         evidence: the boxes in which the evidence of the label lies (person with object), for pointing accuracy.
         objects: boxes of the objects that are in use, for pointing accuracy.
         ambiguous: classes of which annotators could not say whether they are shown (HICO's 0); neither training nor
-            scores count them for this picture.
+            scores count them for this image.
         negatives: classes that were looked for and are not there (HICO's -1); `None` where that is true of all others.
             What is in none of the three lists is unknown (HICO's NaN), and counts as not there unless the score's
             definition says otherwise.
-        keypoints: OpenPose JSON read when the pixels are: a file for a picture, a folder with a file a frame for a
+        keypoints: OpenPose JSON read when the pixels are: a file for an image, a folder with a file a frame for a
             clip, relative to `Index.root`; "" for none. A file that is not there means that nothing is known.
     """
 
@@ -70,7 +70,7 @@ class Index:
         samples: in a fixed order that depends on names alone.
         task: "single" (exactly one class an image) or "multi" (any number).
         split: "train", "val", ... or "all".
-        media: whether samples are pictures or clips.
+        media: whether samples are images or clips.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Index:
     samples: tuple[Sample, ...]
     task: Task = "single"
     split: str = "all"
-    media: Literal["pictures", "clips"] = "pictures"
+    media: Literal["images", "clips"] = "images"
 
     def __len__(self) -> int:
         return len(self.samples)

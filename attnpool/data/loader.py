@@ -26,22 +26,22 @@ _ORDER, _VIEW, _FRAMES = 1, 2, 4
 
 @dataclass
 class Batch:
-    """Pictures or clips and what is known about them, in pixels of the network's input. B may be 0.
+    """Images or clips and what is known about them, in pixels of the network's input. B may be 0.
 
     Attributes:
-        pixels: uint8 (B, 3, S, S), RGB; (B, T, 3, S, S) for the T frames of clips, or the T crops of pictures; with
+        pixels: uint8 (B, 3, S, S), RGB; (B, T, 3, S, S) for the T frames of clips, or the T crops of images; with
             more channels than 3 for optical flow.
         targets: float32 (B, K), 1 for the labels and 0 elsewhere.
         known: bool (B, K), false where the label is ambiguous.
         indices: int64 (B,), positions in the index.
-        matrices: float64 (B, 2, 3), from `(x, y, 1)` in each picture to `(x, y)` in the (first) network's input.
-        frames: how many frames each clip has in all; 0 for pictures.
-        people: for every picture, or for every frame of every clip (B * T in all), its persons with keypoints, each of
+        matrices: float64 (B, 2, 3), from `(x, y, 1)` in each image to `(x, y)` in the (first) network's input.
+        frames: how many frames each clip has in all; 0 for images.
+        people: for every image, or for every frame of every clip (B * T in all), its persons with keypoints, each of
             them 16 entries `(x, y)` or `None`.
-        boxes: for every picture the boxes of its persons, cut at the border; none for clips.
-        evidence: for every picture the boxes of the evidence, cut at the border.
-        objects: for every picture the boxes of the objects in use.
-        failed: `(path, reason)` of the pictures which belonged here and could not be read.
+        boxes: for every image the boxes of its persons, cut at the border; none for clips.
+        evidence: for every image the boxes of the evidence, cut at the border.
+        objects: for every image the boxes of the objects in use.
+        failed: `(path, reason)` of the images which belonged here and could not be read.
     """
 
     pixels: Tensor
@@ -91,10 +91,10 @@ def load(
     crops: int = 1,
     flip: bool = False,
 ) -> Iterator[Batch]:
-    """Decode and crop the pictures or clips of each batch.
+    """Decode and crop the images or clips of each batch.
 
     The view of sample i follows from (seed, epoch, i) alone, whatever the number of workers and the batches. A
-    picture that cannot be read, or whose keypoint file is malformed, is left out of its batch and recorded in
+    image that cannot be read, or whose keypoint file is malformed, is left out of its batch and recorded in
     `Batch.failed`. Worker processes end with the
     iterator, also when it is left early. Of a clip, `options.segments` frames are drawn in training and
     `options.frames` taken in testing, see `sampling.segment_frames`.
@@ -115,7 +115,7 @@ def load(
     if min(seed, epoch, workers) < 0:
         raise ValueError(f"seed {seed}, epoch {epoch} and workers {workers} must not be negative")
     if options.modality == "flow" and index.media != "clips":
-        raise ValueError(f"{index.name}: holds pictures, which have no optical flow; use modality rgb")
+        raise ValueError(f"{index.name}: holds images, which have no optical flow; use modality rgb")
     if crops not in (1, 10):
         raise ValueError(f"crops is {crops}; use 1 (the middle) or 10 (corners and middle, and their mirror images)")
     return _load(_Views(index, options, seed, epoch, train, crops, flip), batches, workers)
@@ -169,7 +169,7 @@ class _Views(Dataset[_Item]):
     def __getitem__(self, i: int) -> _Item:
         sample = self.index.samples[i]
         try:
-            return self.clip(i, sample) if self.index.media == "clips" else self.picture(i, sample)
+            return self.clip(i, sample) if self.index.media == "clips" else self.still(i, sample)
         except Unreadable as error:
             return _Item(i, reason=error.reason)
 
@@ -177,7 +177,7 @@ class _Views(Dataset[_Item]):
         """Where the random numbers of a sample's view come from; none in testing."""
         return np.random.default_rng([stream, self.seed, self.epoch, i]) if self.train else None
 
-    def picture(self, i: int, sample: Sample) -> _Item:
+    def still(self, i: int, sample: Sample) -> _Item:
         image, rng = read_image(self.index.file(sample)), self.generator(i)
         if rng is not None:
             views = [train_view(image, self.options, rng)]

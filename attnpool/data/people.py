@@ -1,4 +1,4 @@
-"""Who is in a picture or in a frame of a clip: from the index, or from the keypoint file that the sample names."""
+"""Who is in an image or in a frame of a clip: from the index, or from the keypoint file that the sample names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class UnreadableKeypoints(Unreadable):
 
 
 def people_of(index: Index, sample: Sample, frame: int | None = None) -> list[Joints]:
-    """Everybody's 16 joints, in pixels of the picture or frame.
+    """Everybody's 16 joints, in pixels of the image or frame.
 
     Args:
         index: the dataset.
@@ -41,10 +41,10 @@ def people_of(index: Index, sample: Sample, frame: int | None = None) -> list[Jo
 
 
 def person_boxes(sample: Sample, joints: Sequence[Joints]) -> list[Box]:
-    """A box for everybody in a picture: the one that is known, else the extent of the joints.
+    """A box for everybody in an image: the one that is known, else the extent of the joints.
 
     Args:
-        sample: the picture.
+        sample: the image.
         joints: of everybody, from `people_of`; the first ones belong to the sample's own persons with joints.
     """
     own = [person.box for person in sample.people if person.joints]

@@ -31,12 +31,12 @@ class PoseLabels:
         source: the dataset.
         estimator: what found the people.
         out: the folder that was written to.
-        labelled: pictures, or frames of clips, in which people were looked for.
-        known: pictures or clips that had all of their labels already.
+        labelled: images, or frames of clips, in which people were looked for.
+        known: images or clips that had all of their labels already.
         people: persons found.
         joints: joints found, of all persons.
-        empty: pictures or frames in which nobody was found.
-        failed: `(path, reason)` of the pictures or clips that cannot be read.
+        empty: images or frames in which nobody was found.
+        failed: `(path, reason)` of the images or clips that cannot be read.
     """
 
     source: str
@@ -79,18 +79,18 @@ def label_pose(
     overwrite: bool = False,
     progress: bool = False,
 ) -> PoseLabels:
-    """Find people and their joints in every picture or clip of a dataset, and write them where its reader looks.
+    """Find people and their joints in every image or clip of a dataset, and write them where its reader looks.
 
     For `folder:DIR` that is `DIR/annotations.json`; for other formats OpenPose's JSON in `ROOT/keypoints/`. What is
     labelled already is left as it is, so the same call goes on where it was interrupted.
 
     Args:
         source: the dataset, as in `attnpool.read`.
-        estimator: "keypointrcnn" (everybody in a picture) or "mediapipe" (one person); see `keypoints.estimators`.
+        estimator: "keypointrcnn" (everybody in an image) or "mediapipe" (one person); see `keypoints.estimators`.
         weights: keypointrcnn: "pretrained" or a file.
         python: mediapipe: the interpreter of an environment that has it.
         min_score: the least score, 0..1, of a person and of a joint.
-        short_side: keypointrcnn: to which pictures are resized for the network.
+        short_side: keypointrcnn: to which images are resized for the network.
         out: a folder to write to instead of the dataset's own, in the same layout.
         split: the part of the dataset, or "all".
         every: clips: label frame 0 and every so many frames after it.

@@ -1,7 +1,7 @@
 """Where the joints that an estimator found are kept, so that the readers find them again.
 
 A dataset of the format `folder:` has them in its `annotations.json`, beside what a person labelled; every other one as
-OpenPose's JSON in `keypoints/`, a file a picture or frame.
+OpenPose's JSON in `keypoints/`, a file an image or frame.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ FRAME_FILE = "image_{:05d}.json"  # frames are counted from 1 here
 
 
 class Store(Protocol):
-    """Keeps labels of pictures (frame `None`) and of frames of clips, counted from 0."""
+    """Keeps labels of images (frame `None`) and of frames of clips, counted from 0."""
 
     def begin(self, samples: Sequence[Sample]) -> None:
-        """Before the first picture: what all of them need."""
+        """Before the first image: what all of them need."""
 
     def missing(self, sample: Sample, frames: Sequence[int | None]) -> list[int | None]:
         """Those of the frames that are to be labelled: nothing is known of them yet."""
 
     def add(self, sample: Sample, frame: int | None, size: tuple[int, int], people: list[Estimate]) -> None:
-        """Keeps what was found, whole or not at all; `size` is the picture's (width, height)."""
+        """Keeps what was found, whole or not at all; `size` is the image's (width, height)."""
 
     def finish(self) -> None:
-        """After the last picture: everything is where the readers look."""
+        """After the last image: everything is where the readers look."""
 
 
 class OpenPoseFiles:
-    """A file `{"bodies": [...]}` for every picture or frame; see `pose.openpose` for the format.
+    """A file `{"bodies": [...]}` for every image or frame; see `pose.openpose` for the format.
 
     Args:
         index: the dataset.
         base: the folder that paths are relative to, the dataset's root or another.
-        overwrite: label again what has a file. Pictures with joints in the dataset's own annotations never get one.
+        overwrite: label again what has a file. Images with joints in the dataset's own annotations never get one.
     """
 
     def __init__(self, index: Index, base: Path, *, overwrite: bool = False) -> None:
@@ -75,7 +75,7 @@ class OpenPoseFiles:
         pass
 
     def file(self, sample: Sample, frame: int | None) -> Path:
-        """`keypoints/train2015/a.json` for a picture, `keypoints/CLASS/a/image_00001.json` for the first frame of a
+        """`keypoints/train2015/a.json` for an image, `keypoints/CLASS/a/image_00001.json` for the first frame of a
         clip; of a clip without a frame, its folder. The reader's own place, if it names one, goes first."""
         clip = self.index.media == "clips"
         place = sample.keypoints
@@ -89,16 +89,16 @@ class OpenPoseFiles:
 
 
 class AnnotationFile:
-    """`annotations.json` of a folder of pictures, written once at the end; until then, a journal beside it.
+    """`annotations.json` of a folder of images, written once at the end; until then, a journal beside it.
 
-    The journal has a line a picture, so that an interrupted labelling goes on where it was. What the file holds
-    already stays: other pictures, boxes, `actor` and `in_use`, and the joints of pictures that have some.
+    The journal has a line an image, so that an interrupted labelling goes on where it was. What the file holds
+    already stays: other images, boxes, `actor` and `in_use`, and the joints of images that have some.
 
     Args:
         index: the dataset.
         base: the folder to write to, the dataset's root or another.
         by: the estimator and its settings; the journal of another is not taken up.
-        overwrite: label pictures again that have joints, and take away the joints they had.
+        overwrite: label images again that have joints, and take away the joints they had.
 
     Raises:
         ValueError: the dataset's annotation file is malformed.

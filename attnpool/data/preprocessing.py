@@ -1,6 +1,6 @@
-"""From a picture of any size to the network's square input, with keypoints and boxes carried along.
+"""From an image of any size to the network's square input, with keypoints and boxes carried along.
 
-Coordinates are continuous: pixel i reaches from i to i + 1 and its centre is at i + 0.5, in pictures and in views
+Coordinates are continuous: pixel i reaches from i to i + 1 and its centre is at i + 0.5, in images and in views
 alike.
 """
 
@@ -25,16 +25,16 @@ Joint = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """How a picture becomes the network's input. The paper's recipe: image_size=450, short_side=480, max_width=512."""
+    """How an image becomes the network's input. The paper's recipe: image_size=450, short_side=480, max_width=512."""
 
     image_size: int = field(default=448, metadata={"help": "side of the network's square input, in pixels"})
     short_side: int | None = field(
         default=None,
-        metadata={"help": "the picture's short side is resized to this before cropping (default: image_size)"},
+        metadata={"help": "the image's short side is resized to this before cropping (default: image_size)"},
     )
     max_width: int | None = field(
         default=None,
-        metadata={"help": "wider pictures are first reduced to this width, as in the paper (512); costs detail"},
+        metadata={"help": "wider images are first reduced to this width, as in the paper (512); costs detail"},
     )
     squash: bool = field(
         default=False,
@@ -52,7 +52,7 @@ class ViewOptions:
     frames: int = field(default=25, metadata={"help": "clips, testing: frames taken from a clip"})
     random_resized_crop: bool = field(
         default=False,
-        metadata={"help": "training: crop a random 25 to 100% of the picture, sides 3:4 to 4:3, instead of a square"},
+        metadata={"help": "training: crop a random 25 to 100% of the image, sides 3:4 to 4:3, instead of a square"},
     )
 
     def __post_init__(self) -> None:
@@ -84,11 +84,11 @@ OF_MODEL = ("image_size", "short_side", "max_width", "squash", "frames", "modali
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What the network sees of a picture, and where it lies in the picture.
+    """What the network sees of an image, and where it lies in the image.
 
     Attributes:
         pixels: uint8 (3, S, S), RGB; (2L, S, S) of optical flow.
-        matrix: (2, 3) float64, from `(x, y, 1)` in the picture to `(x, y)` in the view.
+        matrix: (2, 3) float64, from `(x, y, 1)` in the image to `(x, y)` in the view.
         flipped: whether left and right are exchanged.
     """
 
@@ -98,13 +98,13 @@ class View:
 
     @property
     def inverse(self) -> np.ndarray:
-        """(2, 3) float64, from `(x, y, 1)` in the view to `(x, y)` in the picture."""
+        """(2, 3) float64, from `(x, y, 1)` in the view to `(x, y)` in the image."""
         linear = np.linalg.inv(self.matrix[:, :2])
         return np.concatenate([linear, -linear @ self.matrix[:, 2:]], axis=1)
 
     @property
     def area(self) -> Box:
-        """The part of the picture that the view shows: `(x1, y1, x2, y2)` in pixels of the picture."""
+        """The part of the image that the view shows: `(x1, y1, x2, y2)` in pixels of the image."""
         corners = np.array([[0, 0, 1], [self.pixels.shape[-1], self.pixels.shape[-2], 1]]) @ self.inverse.T
         (x1, y1), (x2, y2) = np.sort(corners, axis=0)
         return float(x1), float(y1), float(x2), float(y2)
@@ -136,7 +136,7 @@ class View:
 
 
 def eval_view(image: Image.Image, options: ViewOptions) -> View:
-    """The middle of the picture: short side resized to `short_side`, aspect kept, then a centre crop.
+    """The middle of the image: short side resized to `short_side`, aspect kept, then a centre crop.
 
     Args:
         image: RGB, any size.
@@ -146,10 +146,10 @@ def eval_view(image: Image.Image, options: ViewOptions) -> View:
 
 
 def eval_views(frames: Sequence[Image.Image], options: ViewOptions, crops: int = 1, flip: bool = False) -> list[View]:
-    """What testing sees of a picture, or of each frame of a clip.
+    """What testing sees of an image, or of each frame of a clip.
 
     Args:
-        frames: RGB, any size; one picture or the frames of a clip.
+        frames: RGB, any size; one image or the frames of a clip.
         options: what belongs to training alone is not looked at. Corners differ from the middle along the short side
             only if `short_side` is larger than `image_size`.
         crops: 1, the middle, or 10: the middle, the four corners, and the mirror images of these five.
@@ -167,9 +167,9 @@ def eval_views(frames: Sequence[Image.Image], options: ViewOptions, crops: int =
 def train_view(image: Image.Image, options: ViewOptions, rng: np.random.Generator) -> View:
     """A random view for training: the paper's resize, random crop and flip, plus the options' jitter and crops.
 
-    Crop offsets are fractions of a pixel of the picture. With `random_resized_crop`, which does not look at
-    `short_side`, a rectangle of 25 to 100% of the picture's area with sides from 3:4 to 4:3 is stretched to the
-    square; a picture in which ten tries find none (a panorama) gives its middle, with the nearest such shape.
+    Crop offsets are fractions of a pixel of the image. With `random_resized_crop`, which does not look at
+    `short_side`, a rectangle of 25 to 100% of the image's area with sides from 3:4 to 4:3 is stretched to the
+    square; an image in which ten tries find none (a panorama) gives its middle, with the nearest such shape.
 
     Args:
         image: RGB, any size.
@@ -189,12 +189,12 @@ def train_views(frames: Sequence[Image.Image], options: ViewOptions, rng: np.ran
 
 
 def cut(planes: Sequence[Image.Image], options: ViewOptions, crop: Crop) -> View:
-    """Resample a rectangle of a picture to the network's input: once, antialiased, bicubic.
+    """Resample a rectangle of an image to the network's input: once, antialiased, bicubic.
 
     Args:
-        planes: the picture; or several of one size, such as optical flow, whose channels are put together.
-        options: image_size, and what reduces the picture first.
-        crop: in pixels of the picture.
+        planes: the image; or several of one size, such as optical flow, whose channels are put together.
+        options: image_size, and what reduces the image first.
+        crop: in pixels of the image.
     """
     size, (width, height) = options.image_size, planes[0].size
     # Rounding errors must not take the rectangle over the border.
@@ -203,7 +203,7 @@ def cut(planes: Sequence[Image.Image], options: ViewOptions, crop: Crop) -> View
     across, down = size / crop.width, size / crop.height
     matrix = np.array([[across, 0, -left * across], [0, down, -top * down]])
     reduced = [_reduce(plane, options) for plane in planes]
-    # In pixels of the reduced picture; the matrix is from the picture itself.
+    # In pixels of the reduced image; the matrix is from the image itself.
     scale = np.tile(np.array(reduced[0].size) / (width, height), 2)
     box = np.array([left, top, left + crop.width, top + crop.height]) * scale
     x1, y1, x2, y2 = box.clip(0, np.tile(reduced[0].size, 2)).tolist()

@@ -1,4 +1,4 @@
-"""Splits that depend on names and a seed alone, so that adding a picture moves no other one between the parts."""
+"""Splits that depend on names and a seed alone, so that adding an image moves no other one between the parts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def choose(names: Sequence[str], seed: int, fraction: float) -> list[str]:
 def hold_out(index: Index, fraction: float, seed: int = 0) -> tuple[Index, Index]:
     """Holds a part of every class out of an index: `(rest, held out)`.
 
-    Hyper-parameters and the epoch to stop at are chosen on such a part of the training pictures. A class with a single
-    picture keeps it in the rest. Pictures with several labels count for the first.
+    Hyper-parameters and the epoch to stop at are chosen on such a part of the training images. A class with a single
+    image keeps it in the rest. Images with several labels count for the first.
     """
     by_class: dict[int, list[str]] = {}
     for sample in index:

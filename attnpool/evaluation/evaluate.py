@@ -14,8 +14,8 @@ from attnpool.data import Index, ViewOptions, read_splits
 from attnpool.evaluation.inference import Outputs, as_probabilities, score_source
 from attnpool.evaluation.late_fusion import fuse as fused
 from attnpool.evaluation.metrics import Scores, confusion, score
-from attnpool.evaluation.mpii_submission import picture_numbers, write_submission
-from attnpool.features.batches import CachedFeatures, Pictures, Source
+from attnpool.evaluation.mpii_submission import image_numbers, write_submission
+from attnpool.features.batches import CachedFeatures, Images, Source
 from attnpool.features.extraction import extract
 from attnpool.models.recognizer import Recognizer
 from attnpool.training.checkpoint import Run
@@ -26,13 +26,13 @@ class Evaluation:
     """What `evaluate` found; `str()` is a summary, `to_json()` what the command line prints.
 
     Attributes:
-        scores: of the pictures whose labels are known.
+        scores: of the images whose labels are known.
         confusion: counts, for a single label.
         classes, split: what was scored.
         pointing: pointing accuracy.
-        skipped: `(path, reason)` of pictures that cannot be read.
+        skipped: `(path, reason)` of images that cannot be read.
         known_object: the scores in HICO's Known-Object setting, where it is known which negatives were looked for.
-        unlabelled: how many pictures could be read and have no label, as in MPII's test part.
+        unlabelled: how many images could be read and have no label, as in MPII's test part.
         submission: the file for a benchmark's server that was written.
         unit: what was scored, "images" or "clips".
     """
@@ -114,10 +114,10 @@ def summarize(
         submission: the file that was written.
 
     Raises:
-        ValueError: not a single picture could be read.
+        ValueError: not a single image could be read.
     """
     if not outputs.paths:
-        raise ValueError(f"{split}: none of its {len(outputs.failed)} pictures can be read; see attnpool check")
+        raise ValueError(f"{split}: none of its {len(outputs.failed)} images can be read; see attnpool check")
     probabilities = as_probabilities(torch.from_numpy(outputs.logits), model.scores)
     # With several labels, none at all is an answer; with one, it is a label that is not public.
     rows = outputs.targets.any(1) if model.task == "single" else np.ones(len(outputs.paths), bool)
@@ -179,7 +179,7 @@ def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "t
         return splits[split]
     if missing := sorted(set(gone).intersection(saved[split])):
         raise ValueError(
-            f"{source}: {len(missing)} of the {len(saved[split])} {split} pictures of {run.folder} are not there, "
+            f"{source}: {len(missing)} of the {len(saved[split])} {split} images of {run.folder} are not there, "
             f"the first is {missing[0]}; put them back, or use --split all"
         )
     return index.select(saved[split], split)
@@ -241,7 +241,7 @@ def evaluate(
         split: see `choose_split`.
         best: use the weights of the best epoch; they were chosen on the part that the training monitored.
         cache, use_cache: of features, for a frozen backbone and the single view that it keeps.
-        workers: processes that decode pictures.
+        workers: processes that decode images.
         crops, flip: average the logits of several views, see `data.eval_views`.
         frames: of every clip; the run's own number by default.
         fuse: other runs of the same classes, such as one on optical flow, and their weights; this run's is 1. The
@@ -258,7 +258,7 @@ def evaluate(
         index, split_name = data, data.split
     else:
         index, split_name = choose_split(loaded, data, split), split
-    numbers = {} if submission is None else picture_numbers(submission, index)
+    numbers = {} if submission is None else image_numbers(submission, index)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     streams = [Run.load(other) if isinstance(other, str | Path) else other for other, _ in fuse]
     for stream in streams:
@@ -268,7 +268,7 @@ def evaluate(
     def outputs(stream: Run) -> Outputs:
         model = stream.model.to(device)
         options = ViewOptions(**model.view | ({} if frames is None else {"frames": frames}))
-        source: Source = Pictures(index, options, workers, crops=crops, flip=flip)
+        source: Source = Images(index, options, workers, crops=crops, flip=flip)
         if model.backbone.frozen and use_cache and crops == 1 and not flip and frames is None:
             kept = extract(model, index, cache=cache, workers=workers, device=device, progress=progress)
             source = CachedFeatures(kept)
@@ -284,7 +284,7 @@ def evaluate(
         found = replace(found, logits=fused([stream.logits for stream in (found, *others)], weights))
     if submission is not None:
         if found.failed:
-            raise ValueError(f"{split_name}: {len(found.failed)} pictures cannot be read; a submission needs them all")
+            raise ValueError(f"{split_name}: {len(found.failed)} images cannot be read; a submission needs them all")
         probabilities = as_probabilities(torch.from_numpy(found.logits), loaded.model.scores)
         write_submission(submission, [numbers[path] for path in found.paths], index.classes, probabilities)
     result = summarize(found, loaded.model, split_name, negatives(index, found.paths), submission)

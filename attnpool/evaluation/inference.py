@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attnpool.evaluation.pointing import peak, pointing
-from attnpool.features.batches import CachedFeatures, Pictures, Source
+from attnpool.features.batches import CachedFeatures, Images, Source
 from attnpool.models.recognizer import Recognizer
 from attnpool.pooling import Pooled
 from attnpool.progress import bar
@@ -21,7 +21,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Outputs:
-    """Scores of the readable pictures of an index, in its order.
+    """Scores of the readable images of an index, in its order.
 
     Attributes:
         logits: `(n, K)` float64.
@@ -30,7 +30,7 @@ class Outputs:
         paths: of the n samples.
         pointed: `(n,)` 1 where the combined map of the true class peaks in the evidence, 0 where not, NaN without
             evidence or without a combined map.
-        failed: `(path, reason)` of pictures that cannot be read.
+        failed: `(path, reason)` of images that cannot be read.
     """
 
     logits: np.ndarray
@@ -55,7 +55,7 @@ def score_source(
 
     Args:
         model: the recognizer.
-        source: of pictures or features.
+        source: of images or features.
         maps: also make combined maps and see whether they point to the evidence.
         device: where the model is.
         positions: only these samples.
@@ -80,7 +80,7 @@ def score_source(
         if source.cached:
             out = model.pool(inputs, maps=with_evidence, boxes=batch.boxes)
         else:
-            views = source.views if isinstance(source, Pictures) else 1
+            views = source.views if isinstance(source, Images) else 1
             out = model.pool(features_of(model, inputs), maps=with_evidence, boxes=batch.boxes, views=views)
         logits.append(out.logits.double().cpu().numpy())
         targets.append(batch.targets.numpy() > 0)
@@ -131,7 +131,7 @@ def views_of(model: Recognizer, source: Source) -> int:
     """How many of the network's inputs one sample of a source becomes in testing."""
     if isinstance(source, CachedFeatures):
         return max(source.features.frames, 1)
-    assert isinstance(source, Pictures)
+    assert isinstance(source, Images)
     frames = source.options.frames if source.index.media == "clips" else 1
     return frames * source.views
 

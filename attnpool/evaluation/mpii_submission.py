@@ -12,8 +12,8 @@ from attnpool.data import Index, annolist_ids
 from attnpool.files import write_bytes
 
 
-def picture_numbers(path: Path, index: Index) -> dict[str, int]:
-    """What a submission needs, before the long work: the number of every picture of an index.
+def image_numbers(path: Path, index: Index) -> dict[str, int]:
+    """What a submission needs, before the long work: the number of every image of an index.
 
     Raises:
         ValueError: the data is not MPII's, or the file's name does not end in .mat.
@@ -28,11 +28,11 @@ def picture_numbers(path: Path, index: Index) -> dict[str, int]:
 def write_submission(path: Path, sample_ids: Sequence[int], classes: Sequence[str], scores: np.ndarray) -> None:
     """Writes a MATLAB file of three variables, whole or not at all.
 
-    `sample_ids` (N x 1 double) are the pictures, `class_ids` (1 x K cell) the names of the classes and `scores`
-    (N x K double) what each picture was given for each class, rows and columns in that order.
+    `sample_ids` (N x 1 double) are the images, `class_ids` (1 x K cell) the names of the classes and `scores`
+    (N x K double) what each image was given for each class, rows and columns in that order.
 
     Args:
-        path: checked by `picture_numbers`; missing folders are made.
+        path: checked by `image_numbers`; missing folders are made.
         sample_ids: N positions in `RELEASE.annolist`, counted from 1, from `data.annolist_ids`.
         classes: K names; 393 for MPII.
         scores: `(N, K)`, higher is more certain.
@@ -46,9 +46,9 @@ def write_submission(path: Path, sample_ids: Sequence[int], classes: Sequence[st
 
     ids, table = np.asarray(sample_ids, dtype=np.int64), np.asarray(scores, dtype=np.float64)
     if ids.ndim != 1 or not len(ids) or table.shape != (len(ids), len(classes)):
-        raise ValueError(f"scores {table.shape} must be (pictures, classes), here ({len(ids)}, {len(classes)})")
+        raise ValueError(f"scores {table.shape} must be (images, classes), here ({len(ids)}, {len(classes)})")
     if (ids < 1).any() or len(np.unique(ids)) < len(ids):
-        raise ValueError("every picture of a submission needs a number of its own, counted from 1")
+        raise ValueError("every image of a submission needs a number of its own, counted from 1")
     if not np.isfinite(table).all():
         raise ValueError("the scores are not finite: the network diverged, train it again with a lower learning rate")
     names = np.empty((1, len(classes)), dtype=object)

@@ -1,4 +1,4 @@
-"""Naming the actions in single pictures and clips."""
+"""Naming the actions in single images and clips."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ WHOLE = "scored as a whole: the persons' boxes that this run looks at come with 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a recognizer says about one picture or clip.
+    """What a recognizer says about one image or clip.
 
     Attributes:
         file: its name.
         scores: `(label, probability)`, the best first.
-        view: of the picture, or of the clip's first frame.
-        pooled: the recognizer's output, of one picture or clip.
+        view: of the image, or of the clip's first frame.
+        pooled: the recognizer's output, of one image or clip.
         note: what the reader must know of the scores, "" for nothing.
     """
 
@@ -43,18 +43,18 @@ class Prediction:
 
 
 def look(model: Recognizer, path: Path) -> Clip:
-    """What a recognizer sees of a picture (one frame and one view) or of a clip, as in evaluation.
+    """What a recognizer sees of an image (one frame and one view) or of a clip, as in evaluation.
 
     A folder, or a file with the name of a video, is a clip, whatever the recognizer was trained on.
 
     Raises:
-        ValueError: it cannot be read, or is a picture and the recognizer takes optical flow.
+        ValueError: it cannot be read, or is an image and the recognizer takes optical flow.
     """
     options = ViewOptions(**model.view)
     if is_clip(path):
         return read_views(path, options)
     if options.modality == "flow":
-        raise ValueError(f"{path}: a picture has no optical flow, which this run takes; give it a video, or its frames")
+        raise ValueError(f"{path}: an image has no optical flow, which this run takes; give it a video, or its frames")
     image = read_image(path)
     return Clip(0, [], [image], [eval_view(image, options)])
 
@@ -72,11 +72,11 @@ def score(model: Recognizer, file: str | Path, seen: Clip, *, top: int = 5, maps
 
 
 def predict(model: Recognizer, files: Iterable[str | Path], *, top: int = 5, maps: bool = False) -> list[Prediction]:
-    """Scores pictures and clips one by one.
+    """Scores images and clips one by one.
 
     Args:
         model: a recognizer, in eval mode.
-        files: pictures of any size and format that Pillow reads; clips, see `look`. A clip's logits are the mean over
+        files: images of any size and format that Pillow reads; clips, see `look`. A clip's logits are the mean over
             the frames that the recognizer's view names.
         top: how many classes to list.
         maps: keep the maps in `Prediction.pooled`.

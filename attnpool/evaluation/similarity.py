@@ -17,23 +17,23 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Similarity:
-    """Similarity of the positions of a dataset's pictures.
+    """Similarity of the positions of a dataset's images.
 
     Attributes:
-        mean: over the pictures (or the frames of clips).
+        mean: over the images (or the frames of clips).
         std: standard deviation between them.
-        pictures: how many there are.
+        images: how many there are.
         failed: `(path, reason)` of those that could not be read.
     """
 
     mean: float
     std: float
-    pictures: int
+    images: int
     failed: tuple[tuple[str, str], ...] = ()
 
 
 def similarities(features: Tensor) -> Tensor:
-    """Mean cosine similarity between the features of two different positions, for each picture.
+    """Mean cosine similarity between the features of two different positions, for each image.
 
     `1 / (N (N - 1)) * sum_{i != j} u_i . u_j` with `u_i = x_i / |x_i|`, computed as `(|sum_i u_i|^2 - sum_i |u_i|^2) /
     (N (N - 1))`. A position whose features are all 0 is similar to none. At 1 all positions say the same, and attention
@@ -51,7 +51,7 @@ def similarities(features: Tensor) -> Tensor:
     if features.ndim < 3 or features.shape[-1] * features.shape[-2] < 2:
         raise ValueError(
             f"features of shape {tuple(features.shape)} have no two positions to compare: give (..., C, H, W), or the "
-            "network a larger picture"
+            "network a larger image"
         )
     if not bool(torch.isfinite(features).all()):
         raise ValueError("the features hold NaN or infinity: the network diverged")
@@ -61,7 +61,7 @@ def similarities(features: Tensor) -> Tensor:
 
 
 def similarity(features: Tensor) -> float:
-    """The mean of `similarities` over the pictures.
+    """The mean of `similarities` over the images.
 
     >>> round(similarity(torch.ones(2, 8, 7, 7)), 6)
     1.0
@@ -86,20 +86,20 @@ def feature_similarity(
     they are standardised; for a bare `Backbone` write `Recognizer(backbone, classes=index.classes)`.
 
     Args:
-        model: whose backbone and preparation of pictures (`view`) are used; it is left in the mode it is in.
-        index: the pictures or clips.
+        model: whose backbone and preparation of images (`view`) are used; it is left in the mode it is in.
+        index: the images or clips.
         limit: look at so many samples, evenly spread over the index; all by default.
-        workers: processes that decode pictures.
+        workers: processes that decode images.
         device: where the backbone runs; where it is by default.
         progress: show a progress bar.
 
     Raises:
-        ValueError: no picture can be read, or the network's map has a single position.
+        ValueError: no image can be read, or the network's map has a single position.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; give at least 1")
     if not len(index):
-        raise ValueError(f"{index.name}: has no pictures")
+        raise ValueError(f"{index.name}: has no images")
     count = len(index) if limit is None else min(limit, len(index))
     chosen = [i * len(index) // count for i in range(count)]
     order = [[chosen[i] for i in batch] for batch in batches(count, BATCH, seed=0, epoch=0, shuffle=False)]
@@ -119,6 +119,6 @@ def feature_similarity(
     finally:
         model.train(was_training).to(was_on)
     if not found:
-        raise ValueError(f"{index.name}: none of {count} pictures can be read; see attnpool check {index.name}")
+        raise ValueError(f"{index.name}: none of {count} images can be read; see attnpool check {index.name}")
     values = torch.cat(found)
     return Similarity(float(values.mean()), float(values.std(correction=0)), len(values), tuple(failed))

@@ -38,7 +38,7 @@ IMAGES = 840
 EPOCHS = 6
 SEEDS = (0, 1, 2)
 IMAGE_SIZE = 448
-SHOWN = 4  # pictures in each grid of the report
+SHOWN = 4  # images in each grid of the report
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ def quickstart(
     docs/study.md on another world. What an earlier, interrupted call has done is not done again.
 
     Args:
-        out: folder of `world/`, `runs/`, `results.json`, `report.html` and its pictures of maps.
+        out: folder of `world/`, `runs/`, `results.json`, `report.html` and its images of maps.
         images: of the world, a quarter of them for validation.
         epochs: of every training.
         seeds: of the trainings.
-        image_size: of pictures and network.
+        image_size: of images and network.
         cache: folder of features, see `features.cache_folder`.
         progress: show progress bars.
 
@@ -157,7 +157,7 @@ def quickstart(
         results,
         title="attnpool quickstart",
         intro=(
-            f"{len(train_part.classes)} actions in a generated world, {len(train_part)} pictures to train on and "
+            f"{len(train_part.classes)} actions in a generated world, {len(train_part)} images to train on and "
             f"{len(val)} to validate, at {image_size} px. The backbone is EfficientNet-Lite0 with ImageNet weights, "
             f"frozen; only the head is trained, {epochs} epochs."
         ),
@@ -180,7 +180,7 @@ def command_line(out: Path, images: int, epochs: int, seeds: Sequence[int], imag
 
 
 def sheet(model: Recognizer, val: Index) -> Any:
-    """Panels of validation pictures drawn at random, not picked: the best class beside the true one or the second."""
+    """Panels of validation images drawn at random, not picked: the best class beside the true one or the second."""
     drawn = np.random.default_rng(0).choice(len(val), size=min(SHOWN, len(val)), replace=False)
     panels = []
     for i in sorted(drawn.tolist()):

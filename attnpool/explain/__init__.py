@@ -1,4 +1,4 @@
-"""Maps -> pictures: showing where the evidence is."""
+"""Maps -> images: showing where the evidence is."""
 
 from attnpool.explain.clip_figure import Row, figure_rows, storyboard
 from attnpool.explain.columns import figure_columns

@@ -74,7 +74,7 @@ def figure_rows(
     scores, likely, frames = as_array(logits), as_array(probabilities), list(shown)
     down, up, both = as_array(top_down), as_array(bottom_up), as_array(combined)
     best = chosen[0]
-    # One long picture of all frames, to find the term that matters most in the clip.
+    # One long image of all frames, to find the term that matters most in the clip.
     term, of_rank = leading_term(_side_by_side(down), _side_by_side(up), best)
     per_class = up.shape[2] > 1
     saliency = up[frames, term, best if per_class else 0]

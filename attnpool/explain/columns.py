@@ -23,7 +23,7 @@ def figure_columns(
     chosen: int | None = None,
     probabilities: Any | None = None,
 ) -> list[Column]:
-    """The paper's Figure 2 for one image: picture, bottom-up, then top-down and combined for one or two classes.
+    """The paper's Figure 2 for one image: image, bottom-up, then top-down and combined for one or two classes.
 
     Both classes share one colour scale a kind of map, so that their colours compare. Of the P terms of a higher rank
     the one with the largest share in the first class's score is shown, and said so. Maps that the head does not have
@@ -44,7 +44,7 @@ def figure_columns(
     down, up, both = (None if x is None else as_array(x) for x in (top_down, bottom_up, combined))
     term, of_rank = leading_term(down, up, best)
 
-    columns = [Column("picture")]
+    columns = [Column("image")]
     if up is not None:
         per_class = up.shape[1] > 1
         saliency = up[term, best if per_class else 0]

@@ -1,4 +1,4 @@
-"""`explain_files`: pictures or clips in, the paper's Figure 2 or 4 for each of them out."""
+"""`explain_files`: images or clips in, the paper's Figure 2 or 4 for each of them out."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SHOWN = 5  # frames of a clip
 
 
 def explain(
-    prediction: Prediction, model: Recognizer, picture: Image.Image, *, chosen: int, title: str | None = None
+    prediction: Prediction, model: Recognizer, image: Image.Image, *, chosen: int, title: str | None = None
 ) -> Image.Image:
-    """The bottom-up, top-down and combined maps of the best and of a chosen class, beside the picture.
+    """The bottom-up, top-down and combined maps of the best and of a chosen class, beside the image.
 
     Args:
         prediction: made with `maps=True`.
         model: that made it.
-        picture: upright, of any size; the part that the network did not see is dimmed.
+        image: upright, of any size; the part that the network did not see is dimmed.
         chosen: class number.
-        title: above the panel; the picture's name by default.
+        title: above the panel; the image's name by default.
     """
     out = prediction.pooled
     probabilities = dict(prediction.scores)
@@ -44,7 +44,7 @@ def explain(
         chosen=chosen,
         probabilities=[probabilities[name] for name in model.classes],
     )
-    return panel(picture, columns, title or Path(prediction.file).name, box=prediction.view.area)
+    return panel(image, columns, title or Path(prediction.file).name, box=prediction.view.area)
 
 
 def explain_clip(
@@ -84,17 +84,17 @@ def explain_clip(
 def explain_files(
     model: Recognizer, files: Iterable[str | Path], out: str | Path, *, chosen: str | None = None
 ) -> list[dict[str, Any]]:
-    """Writes a panel of maps for every picture or clip; no backward pass is needed, the maps are the score.
+    """Writes a panel of maps for every image or clip; no backward pass is needed, the maps are the score.
 
     Args:
         model: a recognizer, in eval mode.
-        files: pictures of any size, and clips, see `prediction.look`.
+        files: images of any size, and clips, see `prediction.look`.
         out: the folder for the panels, `NAME.png` each.
         chosen: a class to show beside the best one; the second best by default.
 
     Returns:
         For every file `{"file", "panel", "best", "chosen", "peak", "predictions"}`; `peak` is where the combined
-        map of the best class is highest, in pixels of the picture. Of a clip also `"frame"`, the number of the frame
+        map of the best class is highest, in pixels of the image. Of a clip also `"frame"`, the number of the frame
         in which that is, counted from 1. Without combined maps `panel` is `None`, and there is no peak. `"note"` says
         why there are no maps, or what they are of.
 
@@ -159,7 +159,7 @@ def highest(prediction: Prediction, seen: Clip, label: int) -> dict[str, Any]:
 
 
 def unused(stem: str, taken: set[str]) -> str:
-    """A file name that no earlier picture has: a.jpg and b/a.png must not overwrite each other's panel."""
+    """A file name that no earlier image has: a.jpg and b/a.png must not overwrite each other's panel."""
     name, count = stem, 1
     while name in taken:
         count += 1

@@ -1,4 +1,4 @@
-"""Maps drawn over their picture: the paper's Figure 2."""
+"""Maps drawn over their image: the paper's Figure 2."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Column:
 
     Attributes:
         heading: what is drawn, such as "bottom-up".
-        map: `(h, w)`; `None` shows the picture itself.
+        map: `(h, w)`; `None` shows the image itself.
         signed: the map speaks for and against (top-down, combined): diverging colours around 0. Otherwise
             (bottom-up) sequential colours.
         scale: the value at the end of the colour scale; `None`: the map's largest.
@@ -52,7 +52,7 @@ def colour_range(map_: np.ndarray, *, signed: bool, scale: float | None = None) 
 
 
 def overlay(
-    picture: Image.Image,
+    image: Image.Image,
     map_: Any,
     *,
     signed: bool,
@@ -61,18 +61,18 @@ def overlay(
     box: Box | None = None,
     mark: bool = True,
 ) -> Image.Image:
-    """One map over its picture.
+    """One map over its image.
 
-    The map is enlarged smoothly (bicubic) and tints a paler, greyer picture; where a signed map is 0 the picture
+    The map is enlarged smoothly (bicubic) and tints a paler, greyer image; where a signed map is 0 the image
     shows through. A ring marks the centre of the highest cell.
 
     Args:
-        picture: any size.
+        image: any size.
         map_: `(h, w)` array or tensor.
         signed: diverging colours around 0 (red for, blue against), otherwise sequential ones (bright is high).
         scale: the value at the end of the colour scale; `None`: the map's largest.
         size: the longer side of the result, in pixels.
-        box: `(x1, y1, x2, y2)`, the part of the picture (in its pixels) that the map covers; the rest is dimmed.
+        box: `(x1, y1, x2, y2)`, the part of the image (in its pixels) that the map covers; the rest is dimmed.
             `None`: all of it.
         mark: draw the ring.
 
@@ -83,8 +83,8 @@ def overlay(
     if values.ndim != 2 or not values.size:
         raise ValueError(f"cannot draw a map of shape {values.shape}: choose one map (h, w), of one image and class")
     top = peak(values, (1, 1))  # also refuses NaN
-    shown = fit(picture, size)
-    x1, y1, x2, y2 = _on_screen(box, picture, shown)
+    shown = fit(image, size)
+    x1, y1, x2, y2 = _on_screen(box, image, shown)
     low, high = colour_range(values, signed=signed, scale=scale)
 
     large = _enlarge(values, (x1, y1, x2, y2), shown.size)
@@ -102,7 +102,7 @@ def overlay(
 
 
 def panel(
-    picture: Image.Image,
+    image: Image.Image,
     columns: Sequence[Column],
     title: str,
     *,
@@ -113,14 +113,14 @@ def panel(
     """A row of columns, each with its caption above and its colour scale below: one row of the paper's Figure 2.
 
     Args:
-        picture: any size.
+        image: any size.
         columns: from `attnpool.explain.figure_columns`, or your own.
         title: a line above the row; "" for none.
         size: width of a column in pixels.
-        box: the part of the picture that the maps cover, see `overlay`.
-        evidence: boxes in pixels of the picture, outlined in the columns without a map.
+        box: the part of the image that the maps cover, see `overlay`.
+        evidence: boxes in pixels of the image, outlined in the columns without a map.
     """
-    shown = fit(picture, size)
+    shown = fit(image, size)
     head, bold, plain, small = (
         font(size // 13, bold=True),
         font(size // 15, bold=True),
@@ -137,8 +137,8 @@ def panel(
     y_heading = margin + len(titles) * line_height(head) + (gap // 2 if titles else 0)
     y_label = y_heading + line_height(bold)
     y_note = y_label + rows * line_height(plain)
-    y_picture = y_note + notes * line_height(small) + gap // 2
-    y_scale = y_picture + shown.height + max(3, gap // 2)
+    y_image = y_note + notes * line_height(small) + gap // 2
+    y_scale = y_image + shown.height + max(3, gap // 2)
     scales = any(column.map is not None for column in columns)
     bottom = y_scale + (size // 28 + line_height(small) if scales else 0) + margin // 2
 
@@ -150,12 +150,12 @@ def panel(
         draw_lines(draw, (x, y_heading), wrap(column.heading, bold, size, 1), bold, INK)
         draw_lines(draw, (x, y_label), label, plain, INK)
         draw_lines(draw, (x, y_note), wrap(column.note, small, size, 1), small, SOFT)
-        at = (x + (size - shown.width) // 2, y_picture)
+        at = (x + (size - shown.width) // 2, y_image)
         if column.map is None:
-            sheet.paste(_outlined(shown, evidence, picture), at)
+            sheet.paste(_outlined(shown, evidence, image), at)
             continue
         values = as_array(column.map)
-        sheet.paste(overlay(picture, values, signed=column.signed, scale=column.scale, size=size, box=box), at)
+        sheet.paste(overlay(image, values, signed=column.signed, scale=column.scale, size=size, box=box), at)
         place = (x, y_scale, x + size, y_scale + max(4, size // 28))
         colour_bar(sheet, place, values, size // 18, signed=column.signed, scale=column.scale)
     return sheet
@@ -168,7 +168,7 @@ def grid(rows: Sequence[Image.Image]) -> Image.Image:
         ValueError: no panel at all.
     """
     if not rows:
-        raise ValueError("a grid needs at least one panel: give it pictures to draw")
+        raise ValueError("a grid needs at least one panel: give it images to draw")
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), PAPER)
     y = 0
     for row in rows:
@@ -177,21 +177,21 @@ def grid(rows: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def fit(picture: Image.Image, size: int) -> Image.Image:
-    """The picture in RGB with its longer side `size` pixels long, aspect kept."""
-    factor = size / max(picture.size)
-    shape = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    return picture.convert("RGB").resize(shape, Image.Resampling.LANCZOS)
+def fit(image: Image.Image, size: int) -> Image.Image:
+    """The image in RGB with its longer side `size` pixels long, aspect kept."""
+    factor = size / max(image.size)
+    shape = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return image.convert("RGB").resize(shape, Image.Resampling.LANCZOS)
 
 
-def _on_screen(box: Box | None, picture: Image.Image, shown: Image.Image) -> tuple[int, int, int, int]:
-    """A box of the picture in whole pixels of what is shown."""
+def _on_screen(box: Box | None, image: Image.Image, shown: Image.Image) -> tuple[int, int, int, int]:
+    """A box of the image in whole pixels of what is shown."""
     if box is None:
         return 0, 0, shown.width, shown.height
     x1, y1, x2, y2 = box
     if not (x2 > x1 and y2 > y1):
         raise ValueError(f"the box {box} has no area: give (x1, y1, x2, y2) with x1 < x2 and y1 < y2")
-    sx, sy = shown.width / picture.width, shown.height / picture.height
+    sx, sy = shown.width / image.width, shown.height / image.height
     left, upper = round(x1 * sx), round(y1 * sy)
     return left, upper, max(left + 1, round(x2 * sx)), max(upper + 1, round(y2 * sy))
 
@@ -213,9 +213,9 @@ def _lookup(position: np.ndarray, signed: bool) -> np.ndarray:
     return 255 * colours(np.nan_to_num(position))[..., :3]
 
 
-def _ring(picture: Image.Image, x: float, y: float) -> Image.Image:
+def _ring(image: Image.Image, x: float, y: float) -> Image.Image:
     """A white ring with a dark rim, drawn at four times the size so that its edge is smooth."""
-    radius, width = max(4.0, max(picture.size) / 34), max(1.5, max(picture.size) / 150)
+    radius, width = max(4.0, max(image.size) / 34), max(1.5, max(image.size) / 150)
     reach = int(radius + 3 * width) + 2
     left, upper = int(x) - reach, int(y) - reach
     patch = Image.new("RGBA", (8 * reach, 8 * reach), (255, 255, 255, 0))
@@ -225,17 +225,17 @@ def _ring(picture: Image.Image, x: float, y: float) -> Image.Image:
         box = (cx - 4 * r, cy - 4 * r, cx + 4 * r, cy + 4 * r)
         draw.ellipse(box, outline=colour, width=max(1, round(4 * w)))
     patch = patch.resize((2 * reach, 2 * reach), Image.Resampling.BOX)
-    picture = picture.copy()
-    picture.paste(patch.convert("RGB"), (left, upper), patch.getchannel("A"))
-    return picture
+    image = image.copy()
+    image.paste(patch.convert("RGB"), (left, upper), patch.getchannel("A"))
+    return image
 
 
-def _outlined(shown: Image.Image, boxes: Sequence[Box], picture: Image.Image) -> Image.Image:
+def _outlined(shown: Image.Image, boxes: Sequence[Box], image: Image.Image) -> Image.Image:
     shown = shown.copy()
     draw = ImageDraw.Draw(shown)
     width = max(2, max(shown.size) // 110)
     for box in boxes:
-        x1, y1, x2, y2 = _on_screen(box, picture, shown)
+        x1, y1, x2, y2 = _on_screen(box, image, shown)
         place = (max(0, x1), max(0, y1), min(shown.width - 1, x2), min(shown.height - 1, y2))
         if place[2] - place[0] > 2 * width and place[3] - place[1] > 2 * width:
             draw.rectangle(place, outline=INK, width=width + 2)

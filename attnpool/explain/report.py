@@ -41,7 +41,7 @@ def write_report(
         title: the heading.
         intro: text; an empty line starts a paragraph.
         plots: `(caption, PNG)` below the table.
-        panels: `(caption, PNG)` of maps over pictures.
+        panels: `(caption, PNG)` of maps over images.
         command: what made the report.
     """
     heads: Mapping[str, Mapping[str, Sequence[float | None]]] = results.get("heads", {})
@@ -71,8 +71,8 @@ def write_report(
         columns=[COLUMNS[key] for key in keys],
         rows=rows,
         note=_note(keys, results.get("seeds", [])),
-        plots=[_picture(caption, data) for caption, data in plots],
-        panels=[_picture(caption, data) for caption, data in panels],
+        plots=[_image(caption, data) for caption, data in plots],
+        panels=[_image(caption, data) for caption, data in panels],
         command=command,
         made=_made(results),
     )
@@ -91,10 +91,10 @@ def evaluation_figure(path: str | Path, scores: Any, confusion: np.ndarray | Non
     write_bytes(Path(path), evaluation_plot(scores, confusion, classes))
 
 
-def png(picture: Image.Image) -> bytes:
-    """A picture as the bytes of a PNG file."""
+def png(image: Image.Image) -> bytes:
+    """An image as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")  # optimize=True takes four times as long and saves 3 %
+    image.save(buffer, format="PNG")  # optimize=True takes four times as long and saves 3 %
     return buffer.getvalue()
 
 
@@ -134,9 +134,9 @@ def _made(results: Mapping[str, Any]) -> str:
     return "; ".join(parts) + "." if parts else ""
 
 
-def _picture(caption: str, data: bytes) -> dict[str, Any]:
-    """What an `img` needs. Wide pictures are shown at their size or the page's, whichever is smaller."""
-    with Image.open(io.BytesIO(data)) as picture:
+def _image(caption: str, data: bytes) -> dict[str, Any]:
+    """What an `img` needs. Wide images are shown at their size or the page's, whichever is smaller."""
+    with Image.open(io.BytesIO(data)) as image:
         # Plots come at twice the density, so that they stay sharp on dense screens.
-        width = round(picture.width / 2) if picture.info.get("dpi", (72, 72))[0] > 150 else picture.width
+        width = round(image.width / 2) if image.info.get("dpi", (72, 72))[0] > 150 else image.width
     return {"caption": caption, "source": f"data:image/png;base64,{base64.b64encode(data).decode()}", "width": width}

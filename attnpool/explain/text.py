@@ -1,4 +1,4 @@
-"""Text in pictures: one font that comes with matplotlib, lines that fit their column."""
+"""Text in images: one font that comes with matplotlib, lines that fit their column."""
 
 from __future__ import annotations
 

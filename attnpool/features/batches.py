@@ -1,4 +1,4 @@
-"""What a training step or an evaluation sees: batches of pictures, or of features kept on disk, behind one face."""
+"""What a training step or an evaluation sees: batches of images, or of features kept on disk, behind one face."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Examples:
         targets, known: `(B, K)`, as in `data.Batch`.
         paths: the names of the B samples.
         people, boxes, evidence: in pixels of the network's input, as in `data.Batch`.
-        failed: `(path, reason)` of pictures that belonged here and cannot be read, or whose keypoints cannot.
+        failed: `(path, reason)` of images that belonged here and cannot be read, or whose keypoints cannot.
     """
 
     inputs: Tensor
@@ -51,7 +51,7 @@ class Source(Protocol):
         """The batches of these positions in `index`."""
 
 
-class Pictures:
+class Images:
     """Batches decoded from files, with augmentation in training."""
 
     cached = False
@@ -67,7 +67,7 @@ class Pictures:
 
     @property
     def views(self) -> int:
-        """Of every picture or frame in testing."""
+        """Of every image or frame in testing."""
         return self.crops * (2 if self.flip and self.crops == 1 else 1)
 
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Examples]:
@@ -97,7 +97,7 @@ class Pictures:
 
 
 class CachedFeatures:
-    """Batches of features of a frozen backbone, read from the cache: every picture's one view, without augmentation.
+    """Batches of features of a frozen backbone, read from the cache: every image's one view, without augmentation.
 
     Of a clip, testing sees all frames that were kept, and training draws one of them from each of `segments` parts.
 

@@ -1,8 +1,8 @@
 """Features of a frozen backbone, computed once and kept on disk, so that heads train in seconds.
 
-There is one store for a backbone (every weight of it) and a way of preparing pictures. Pictures are found in it by
-content, so runs, splits and datasets that share pictures share their features, a renamed folder costs nothing and a
-changed picture is computed again.
+There is one store for a backbone (every weight of it) and a way of preparing images. Images are found in it by
+content, so runs, splits and datasets that share images share their features, a renamed folder costs nothing and a
+changed image is computed again.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ RELEVANT = ("torch", "timm", "pillow")
 
 @dataclass(frozen=True)
 class Features:
-    """Features of the readable pictures or clips of an index, read from disk as they are needed.
+    """Features of the readable images or clips of an index, read from disk as they are needed.
 
     Attributes:
         index: the readable samples.
         store: `(R, h, w, C)` float16, memory-mapped; holds other datasets' rows, too. (Float32 after `averaged`.) Of
             clips `(R, T, h, w, C)`.
         rows: `(n,)` the row of every sample.
-        matrices: `(n, 2, 3)` from `(x, y, 1)` in a picture to `(x, y)` in the network's input.
-        counts: `(n,)` how many frames each clip has, 0 for pictures.
+        matrices: `(n, 2, 3)` from `(x, y, 1)` in an image to `(x, y)` in the network's input.
+        counts: `(n,)` how many frames each clip has, 0 for images.
         image_size: side of the network's input in pixels.
         length: consecutive frames that each frame of `store` was made of: 1, or those of a stack of optical flow.
-        failed: `(path, reason)` of the pictures that could not be read.
+        failed: `(path, reason)` of the images that could not be read.
     """
 
     index: Index
@@ -64,7 +64,7 @@ class Features:
 
     @property
     def frames(self) -> int:
-        """T of clips, 0 of pictures."""
+        """T of clips, 0 of images."""
         return self.store.shape[1] if self.store.ndim == 5 else 0
 
     def batch(self, positions: Sequence[int], frames: Sequence[Sequence[int] | None] | None = None) -> Tensor:
@@ -85,12 +85,12 @@ class Features:
         return torch.from_numpy(taken).float().movedim(-1, -3)
 
     def view(self, position: int) -> View:
-        """Where the network's input lies in the picture (without pixels)."""
+        """Where the network's input lies in the image (without pixels)."""
         pixels = torch.empty(1, dtype=torch.uint8).expand(3, self.image_size, self.image_size)
         return View(pixels, self.matrices[position], False)
 
     def people(self, position: int, frames: Sequence[int] | None = None) -> list[list[Joints]]:
-        """Joints of everybody in the picture, or in each of a clip's frames, in pixels of the network's input.
+        """Joints of everybody in the image, or in each of a clip's frames, in pixels of the network's input.
 
         Of clips whose frames were averaged nobody is known.
         """
@@ -104,7 +104,7 @@ class Features:
         return [[view.points(joints) for joints in people_of(self.index, sample, frame)] for frame in shown]
 
     def boxes(self, position: int) -> list[Box]:
-        """Boxes of the persons in a picture, in pixels of the network's input; none for clips."""
+        """Boxes of the persons in an image, in pixels of the network's input; none for clips."""
         sample = self.index.samples[position]
         if self.index.media == "clips":
             return []
@@ -151,18 +151,18 @@ def extract(
     device: torch.device | None = None,
     progress: bool = True,
 ) -> Features:
-    """Features of every readable picture of an index, from the cache or, where they are not in it, computed now.
+    """Features of every readable image of an index, from the cache or, where they are not in it, computed now.
 
     Args:
-        model: whose backbone and preparation of pictures (`view`) are used; it must be frozen.
-        index: the pictures.
+        model: whose backbone and preparation of images (`view`) are used; it must be frozen.
+        index: the images.
         cache: the folder of all stores, `cache_folder()` by default.
-        workers: processes that decode pictures.
+        workers: processes that decode images.
         device: where the backbone runs.
         progress: show a progress bar.
 
     Raises:
-        ValueError: no picture can be read, or a feature does not fit half precision.
+        ValueError: no image can be read, or a feature does not fit half precision.
         OSError: the disk is full.
     """
     if not model.backbone.frozen:
@@ -171,16 +171,14 @@ def extract(
     digests, failed = digest_files(index)
     with store.lock():
         known = store.rows()
-        # A picture that stands in the index twice is computed once.
+        # An image that stands in the index twice is computed once.
         todo = {digest: i for i, digest in reversed(list(enumerate(digests))) if digest and digest not in known}
         if todo:
             failed += compute(model, index, store, sorted(todo.values()), digests, workers, device, progress)
             known = store.rows()
     good = [i for i, digest in enumerate(digests) if digest in known]
     if not good:
-        raise ValueError(
-            f"{index.name}: none of its {len(index)} pictures can be read; see attnpool check {index.name}"
-        )
+        raise ValueError(f"{index.name}: none of its {len(index)} images can be read; see attnpool check {index.name}")
     return Features(
         replace(index, samples=tuple(index.samples[i] for i in good)),
         store.array(),
@@ -196,7 +194,7 @@ def extract(
 def store_key(model: Recognizer, media: str) -> str:
     """Name of the store: a hash of everything that changes features."""
     view = ViewOptions(**model.view).of_model()
-    if media == "pictures":
+    if media == "images":
         del view["frames"], view["modality"]
     used = {name: version for name, version in versions().items() if name in RELEVANT}
     backbone = model.backbone
@@ -250,14 +248,14 @@ def compute(
     device: torch.device | None,
     progress: bool,
 ) -> list[tuple[str, str]]:
-    """Adds the features of the pictures `todo` to a store; returns `(path, reason)` of those that cannot be decoded."""
+    """Adds the features of the images `todo` to a store; returns `(path, reason)` of those that cannot be decoded."""
     device = device or torch.device("cpu")
     backbone = folded(model.backbone, device)
-    size = BATCH if index.media == "pictures" else 1
+    size = BATCH if index.media == "images" else 1
     batches = [list(todo[start : start + size]) for start in range(0, len(todo), size)]
     loaded = load(index, ViewOptions(**model.view), batches, seed=0, epoch=0, train=False, workers=workers)
     failed = []
-    unit = "images" if index.media == "pictures" else "clips"
+    unit = "images" if index.media == "images" else "clips"
     with store.appending(len(todo)) as rows, bar(len(todo), "features", unit, hidden=not progress) as shown:
         for batch in loaded:
             failed += batch.failed
@@ -277,7 +275,7 @@ def compute(
 
 
 def statistics(features: Features) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every channel over all pictures and positions, `(C,)` each, for `Standardize`."""
+    """Mean and standard deviation of every channel over all images and positions, `(C,)` each, for `Standardize`."""
     count = 0
     total = torch.zeros(features.store.shape[-1], dtype=torch.float64)
     squares = torch.zeros_like(total)
@@ -294,7 +292,7 @@ def standardize(model: Recognizer, features: Features) -> None:
     """Fits a model's `Standardize` on training features; a model without one is left as it is.
 
     Average pooling is given the deviations of what it classifies, the pooled features, as a logistic regression on them
-    would be: with few pictures that is worth 2 to 4 mAP. Attention works on single positions, and is given theirs.
+    would be: with few images that is worth 2 to 4 mAP. Attention works on single positions, and is given theirs.
     """
     if isinstance(model.standardize, Standardize):
         model.standardize.fit(*statistics(features.averaged() if model.pooling == "average" else features))

@@ -1,4 +1,4 @@
-"""Rows of half-precision features on disk, found by the content of the picture that they belong to.
+"""Rows of half-precision features on disk, found by the content of the image that they belong to.
 
 A store is a folder: `store.json` (the shape of a row), `features.f16` (the rows) and `rows.jsonl`, a line a row. A row
 counts once its line stands in `rows.jsonl`, whole: what an interrupted writer left behind that is dropped.
@@ -24,7 +24,7 @@ from attnpool.files import write_json
 
 @dataclass(frozen=True)
 class Row:
-    """Where a picture's features are, `matrix` (2, 3) from its pixels to the network's input, and a clip's frames."""
+    """Where an image's features are, `matrix` (2, 3) from its pixels to the network's input, and a clip's frames."""
 
     number: int
     matrix: list[list[float]]
@@ -32,7 +32,7 @@ class Row:
 
 
 class FeatureStore:
-    """One store; use it under `lock()`, so that runs that start together compute every picture once.
+    """One store; use it under `lock()`, so that runs that start together compute every image once.
 
     Args:
         folder: of the store, made if it is not there.
@@ -47,7 +47,7 @@ class FeatureStore:
         return FileLock(self.folder / "lock")
 
     def rows(self) -> dict[str, Row]:
-        """Digest of a picture -> its row."""
+        """Digest of an image -> its row."""
         if not self.lines.exists():
             return {}
         complete = self.lines.read_text(encoding="utf-8").split("\n")[:-1]
@@ -87,7 +87,7 @@ class Appender:
             check_space(store.folder, 2 * int(np.prod(shape)) * expected)
 
     def write(self, features: np.ndarray, digests: Sequence[str], matrices: np.ndarray, frames: Sequence[int]) -> None:
-        """Adds features `(n, ...)` float16 of n pictures or clips."""
+        """Adds features `(n, ...)` float16 of n images or clips."""
         assert features.dtype == np.float16
         assert len(features) == len(digests) == len(matrices) == len(frames)
         if self.shape is None:

@@ -15,11 +15,11 @@ Joint = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class Estimate:
-    """One person found in a picture.
+    """One person found in an image.
 
     Attributes:
-        joints: 16 entries `(x, y)` in the order of `MPII_JOINTS`, in pixels of the picture; `None` where a joint was
-            not found, or found outside of the picture.
+        joints: 16 entries `(x, y)` in the order of `MPII_JOINTS`, in pixels of the image; `None` where a joint was
+            not found, or found outside of the image.
         scores: 16 numbers 0..1, how certain each joint is; 0 where there is none.
         score: 0..1, how certain the person is.
         box: `(x1, y1, x2, y2)`, or `None` if the estimator gives none.

@@ -1,4 +1,4 @@
-"""The estimators by name: who is in a picture and where their joints are, by networks of others."""
+"""The estimators by name: who is in an image and where their joints are, by networks of others."""
 
 from __future__ import annotations
 

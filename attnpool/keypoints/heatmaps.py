@@ -26,9 +26,9 @@ def heatmaps(
     radius: float = 0.05,
     sigma: float = 0.025,
 ) -> tuple[Tensor, Tensor]:
-    """Target heatmaps of the 16 joints, everybody of a picture in the same 16 channels.
+    """Target heatmaps of the 16 joints, everybody of an image in the same 16 channels.
 
-    They are drawn on a canvas W = 200 pixels wide (its height keeps the picture's aspect), whatever a person's size.
+    They are drawn on a canvas W = 200 pixels wide (its height keeps the image's aspect), whatever a person's size.
     With `d` the distance, in canvas pixels, of a canvas pixel's centre from the nearest joint of that kind:
 
     - "disc", the official target: 1 where `d <= radius * W`, else 0;
@@ -39,9 +39,9 @@ def heatmaps(
     So people are united, not added. The canvas is then averaged over the cells of the map, so values lie in 0..1; a
     value at the cells' centres alone would make a Gaussian between cells of 1/14 of the width nearly vanish.
 
-    A joint outside the picture draws nothing, and does not count as labelled either: the crop has lost it, and a map
+    A joint outside the image draws nothing, and does not count as labelled either: the crop has lost it, and a map
     that is zero everywhere would teach the network that nobody has such a joint. So `labelled[b, j]` is true if at
-    least one person of picture b has joint j inside `0 <= x < width, 0 <= y < height`.
+    least one person of image b has joint j inside `0 <= x < width, 0 <= y < height`.
 
     Args:
         people: `people[b]` is a list of persons, each of them 16 entries `(x, y)` in the order of `MPII_JOINTS` or
@@ -49,8 +49,8 @@ def heatmaps(
         image_size: (height, width) of the network's input.
         map_size: (h, w) of the maps.
         kind: what is drawn.
-        radius: of the disc, as a fraction of the picture's width.
-        sigma: of the Gaussian, as a fraction of the picture's width.
+        radius: of the disc, as a fraction of the image's width.
+        sigma: of the Gaussian, as a fraction of the image's width.
 
     Returns:
         Heatmaps (B, 16, h, w) float32, and labelled (B, 16) bool.

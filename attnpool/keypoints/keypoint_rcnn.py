@@ -14,7 +14,7 @@ from attnpool.keypoints.joints import COCO_JOINTS
 
 
 class KeypointRCNN:
-    """torchvision's `keypointrcnn_resnet50_fpn`: everybody in a picture, with COCO's 17 joints and a box.
+    """torchvision's `keypointrcnn_resnet50_fpn`: everybody in an image, with COCO's 17 joints and a box.
 
     A person is kept if the box's score, and a joint if the logistic function of its heatmap's peak, is at least
     `min_score`. (The published network gives the peak as a logit.)
@@ -23,7 +23,7 @@ class KeypointRCNN:
         weights: "pretrained", which torchvision downloads once (COCO; 226 MB), or a .pth or .safetensors file with a
             state dict of the network, such as the published `keypointrcnn_resnet50_fpn_coco-fc266e95.pth`.
         min_score: 0..1.
-        short_side: to which pictures are resized for the network; half of it takes a quarter of the time.
+        short_side: to which images are resized for the network; half of it takes a quarter of the time.
         device: where it runs; a GPU if there is one.
 
     Raises:

@@ -1,9 +1,9 @@
-"""mediapipe's pose estimator in a process of its own, perhaps in another environment: pictures in, joints out.
+"""mediapipe's pose estimator in a process of its own, perhaps in another environment: images in, joints out.
 
 Run as a file, `PYTHON mediapipe_worker.py MIN_SCORE`, by `estimators.MediaPipe`. Its environment needs mediapipe and
 NumPy and nothing of this package, whose protobuf and OpenCV may be of other versions.
 
-Standard output begins with a line `{"version": ..., "joints": [names]}`. For every picture standard input has a line
+Standard output begins with a line `{"version": ..., "joints": [names]}`. For every image standard input has a line
 `{"width": w, "height": h}` and then w * h * 3 bytes of RGB; the answer is a line `{"joints": [[x, y, score], ...]}` in
 pixels, or `{"joints": null}` if nobody was found. The end of the input is the end.
 """

@@ -34,7 +34,7 @@ class Standardize(nn.Module):
 
 
 class PooledNorm(nn.Module):
-    """Features on the scale of their average, picture by picture: `(x_i - m) / s`, on axis 1.
+    """Features on the scale of their average, image by image: `(x_i - m) / s`, on axis 1.
 
     `m` and `s` are the mean and the deviation `sqrt(var + eps)` over the channels of `z = 1/N * sum_i x_i`. The average
     of what comes out is the layer norm of z, so a classifier behind a layer norm of averaged features is average
@@ -55,7 +55,7 @@ class PooledNorm(nn.Module):
 
 
 def make(kind: bool | Literal["pooled"], channels: int) -> nn.Module:
-    """What stands between backbone and head: fixed statistics (True), those of each picture ("pooled"), or nothing."""
+    """What stands between backbone and head: fixed statistics (True), those of each image ("pooled"), or nothing."""
     if kind == "pooled":
         return PooledNorm()
     return Standardize(channels) if kind else nn.Identity()

@@ -1,6 +1,6 @@
 """Multiple-instance learning over person boxes: the pooling head on every person's region, and the best one counts.
 
-A picture's label says that somebody in it acts, not who. The picture and the regions of its persons are so many
+An image's label says that somebody in it acts, not who. The image and the regions of its persons are so many
 instances; each is pooled by the same head, so that attention is learned inside a person's box and its surroundings,
 and a class's score is its best instance's: the setting of R*CNN (Gkioxari et al., ICCV 2015) and of Mallya & Lazebnik
 (ECCV 2016) on HICO, with attentional pooling in it (the Discussion of Girdhar & Ramanan, NIPS 2017).
@@ -18,20 +18,20 @@ from torchvision.ops import roi_align
 from attnpool.pooling import PoolingHead
 
 Box = tuple[float, float, float, float]
-Boxes = Sequence[Sequence[Box]]  # of the persons in each picture
+Boxes = Sequence[Sequence[Box]]  # of the persons in each image
 
 GRID = 7  # positions along the side of a region, as in Fast R-CNN's heads
 SAMPLES = 2  # along the side of a position
 
 
 class Instances(NamedTuple):
-    """Scores of pictures that are made of instances.
+    """Scores of images that are made of instances.
 
     Attributes:
-        logits: `(B, K)`, the best of every class over the picture and its boxes.
-        winners: int64 `(B, K)`, whose score it is: 0 is the whole picture, i the picture's box i - 1. Of equal ones
+        logits: `(B, K)`, the best of every class over the image and its boxes.
+        winners: int64 `(B, K)`, whose score it is: 0 is the whole image, i the image's box i - 1. Of equal ones
             the first.
-        pose: `(B, 16, H, W)` joint heatmaps of the whole picture from heads that predict them.
+        pose: `(B, 16, H, W)` joint heatmaps of the whole image from heads that predict them.
     """
 
     logits: Tensor
@@ -42,32 +42,32 @@ class Instances(NamedTuple):
 def pool_instances(
     head: PoolingHead, features: Tensor, boxes: Boxes, image_size: int, context: float = 1.5
 ) -> Instances:
-    """Scores pictures by their best instance: `score_k = max_r head(X_r)_k`, r the picture and each of its boxes.
+    """Scores images by their best instance: `score_k = max_r head(X_r)_k`, r the image and each of its boxes.
 
     Args:
         head: scores the whole maps and the regions alike.
         features: `(B, C, H, W)`.
-        boxes: of the persons in each of the B pictures, `(x1, y1, x2, y2)` in pixels of the network's input. A picture
+        boxes: of the persons in each of the B images, `(x1, y1, x2, y2)` in pixels of the network's input. An image
             without any has its plain score.
         image_size: side of the network's input in pixels.
         context: see `regions`.
 
     Raises:
-        ValueError: features of another shape, such as those of clips, or boxes for another number of pictures.
+        ValueError: features of another shape, such as those of clips, or boxes for another number of images.
     """
     if features.ndim != 4:
         raise ValueError(
-            f"instances need features (B, C, H, W), not {tuple(features.shape)}: boxes are known in pictures with one "
+            f"instances need features (B, C, H, W), not {tuple(features.shape)}: boxes are known in images with one "
             "view, not in clips or several crops"
         )
     if len(boxes) != len(features):
-        raise ValueError(f"boxes of {len(boxes)} pictures for the features of {len(features)}: give a list for each")
+        raise ValueError(f"boxes of {len(boxes)} images for the features of {len(features)}: give a list for each")
     whole = head(features)
     counts = [len(own) for own in boxes]
     if not any(counts):
         return Instances(whole.logits, torch.zeros_like(whole.logits, dtype=torch.long), whole.pose)
     each = head(regions(features, boxes, image_size, context)).logits
-    # A table of all instances of every picture, with -infinity where a picture has fewer than another.
+    # A table of all instances of every image, with -infinity where an image has fewer than another.
     rows = [b for b, count in enumerate(counts) for _ in range(count)]
     columns = [i + 1 for count in counts for i in range(count)]
     table = each.new_full((len(boxes), max(counts) + 1, each.shape[1]), -torch.inf)
@@ -78,11 +78,11 @@ def pool_instances(
 
 
 def regions(features: Tensor, boxes: Boxes, image_size: int, context: float = 1.5) -> Tensor:
-    """Features of boxes, interpolated from the map: `(R, C, 7, 7)`, one picture's boxes after the other's.
+    """Features of boxes, interpolated from the map: `(R, C, 7, 7)`, one image's boxes after the other's.
 
     Args:
         features: `(B, C, H, W)`, of a square input.
-        boxes: for each picture, in pixels of the network's input.
+        boxes: for each image, in pixels of the network's input.
         image_size: side of the network's input in pixels.
         context: every box is enlarged about its middle to so many times its width and height, and cut at the border.
 

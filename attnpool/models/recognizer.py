@@ -37,16 +37,16 @@ class Recognizer(nn.Module):
         rank, per_class, activation, dropout, dropout_on, init, dim, signed_sqrt, l2, iterations, saliency, queries,
             positions, clusters: options of the pooling, None for its own default. One that the pooling does not have is
             an error.
-        instances: "boxes": a picture's score is the best of the whole and its persons (`instances.pool_instances`).
+        instances: "boxes": an image's score is the best of the whole and its persons (`instances.pool_instances`).
         context: with instances, how many times its size a person's box is enlarged to.
-        task: "single" (exactly one class a picture) or "multi" (any number).
+        task: "single" (exactly one class an image) or "multi" (any number).
         scores: how logits become scores, "softmax" over the classes or a "sigmoid" of each; by default as the task
             suggests. A model of several labels that is trained by a softmax loss has its scores from a softmax, too.
         weights: see `Backbone`.
         freeze_backbone: train the head alone, see `Backbone`. (A `Backbone` that is passed in keeps its own setting.)
         standardize: standardise the features with fixed statistics before pooling (see `Standardize`), by default if
-            the backbone is frozen; "pooled": picture by picture (`PooledNorm`).
-        view: how pictures are brought to the network's input, in the terms of `data.ViewOptions` (image_size,
+            the backbone is frozen; "pooled": image by image (`PooledNorm`).
+        view: how images are brought to the network's input, in the terms of `data.ViewOptions` (image_size,
             short_side, max_width); kept here because it belongs to the trained model.
         seed: of the head's initial weights, and the backbone's if they are random.
 
@@ -161,9 +161,9 @@ class Recognizer(nn.Module):
         Args:
             features: from `features`.
             maps: see `Pooled`.
-            boxes: of the persons in each picture, in pixels of the network's input; only a recognizer with instances
+            boxes: of the persons in each image, in pixels of the network's input; only a recognizer with instances
                 looks at them. Its scores then are no sums over one map, so there are no maps.
-            views: how many of T are the views of one frame, or of a picture in several crops, see `pool_clips`.
+            views: how many of T are the views of one frame, or of an image in several crops, see `pool_clips`.
         """
         if boxes is not None and self.instances == "boxes":
             best = self.pool_instances(features, boxes)

@@ -1,4 +1,4 @@
-"""What is known of a picture, as COCO annotations."""
+"""What is known of an image, as COCO annotations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attnpool.playground.scene import Box, Scene
 from attnpool.playground.staging import RECORD
 
 DESCRIPTION = "attnpool playground: a generated world of people doing things with objects"
-# Raised whenever the same seed gives other pictures or annotations than before.
+# Raised whenever the same seed gives other images or annotations than before.
 VERSION = 1
 # Pairs of MPII's joints joined by a bone, counted from 0.
 BONES = (
@@ -35,14 +35,14 @@ BONES = (
 
 
 class Annotations:
-    """Collects what is known of a world's pictures and writes it down; ids count from 1."""
+    """Collects what is known of a world's images and writes it down; ids count from 1."""
 
     def __init__(self) -> None:
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
 
     def add(self, name: str, scene: Scene, label: Any) -> None:
-        """The next picture: its file below the root, the scene and what it shows."""
+        """The next image: its file below the root, the scene and what it shows."""
         number = len(self.images) + 1
         width, height = scene.image.size
         self.images.append({"id": number, "file_name": name, "width": width, "height": height, "label": label})
@@ -61,7 +61,7 @@ class Annotations:
 
 
 def annotate(scene: Scene) -> list[dict[str, Any]]:
-    """A scene's people and things as COCO annotations, without ids; joints outside the picture are 0, 0, 0."""
+    """A scene's people and things as COCO annotations, without ids; joints outside the image are 0, 0, 0."""
     entries: list[dict[str, Any]] = []
     for person in scene.people:
         keypoints: list[float] = []

@@ -14,15 +14,15 @@ from attnpool.playground.raster import Array, Color
 
 @dataclass(frozen=True)
 class Place:
-    """The stage: size of the picture, height of the horizon and what the surroundings are made of.
+    """The stage: size of the image, height of the horizon and what the surroundings are made of.
 
     Attributes:
-        size: pixels of the square picture.
+        size: pixels of the square image.
         horizon: y at which the ground plane vanishes.
         edge: y at which the ground ends on a wall or at the skyline.
         indoor: room or outdoors.
         floor: kind of ground.
-        light: unit vector towards the light, x right, y up the picture negative, z to the viewer.
+        light: unit vector towards the light, x right, y up the image negative, z to the viewer.
     """
 
     size: int
@@ -42,7 +42,7 @@ def paint(place: Place, rng: np.random.Generator) -> tuple[Array, Array, list[Sh
     size = place.size
     grain = 1.9 * (rng.random((size, size), dtype=np.float32) - np.float32(0.5)) + 0.5 * noise(rng, size, size // 6)
     # Four times the planes that are used: the C library gives back to the system all that is free beyond twice the
-    # largest block, and fetching a picture's memory anew each time is a sixth of the work. The rest is never touched.
+    # largest block, and fetching an image's memory anew each time is a sixth of the work. The rest is never touched.
     image = np.empty((12, size, size), np.float32)[:3]
     edge = int(np.clip(round(place.edge), 8, size - 8))
     broad = noise(rng, size, 5)
@@ -108,17 +108,17 @@ def _wall(image: Array, rng: np.random.Generator, edge: int, size: int) -> list[
 
 
 def _wall_things(rng: np.random.Generator, edge: int, size: int) -> list[Shape | Panel]:
-    """A window, pictures and shelves: fixtures without owner, painted before anything else."""
+    """A window, images and shelves: fixtures without owner, painted before anything else."""
     shapes: list[Shape | Panel] = []
     slots = rng.permutation(4)[: rng.integers(2, 5)]
     for slot in slots:
         x1 = (slot + rng.uniform(0.05, 0.25)) * size / 4
         x2 = x1 + rng.uniform(0.14, 0.22) * size
-        kind = rng.choice(["window", "picture", "shelf", "door", "none"], p=[0.28, 0.27, 0.25, 0.1, 0.1])
+        kind = rng.choice(["window", "image", "shelf", "door", "none"], p=[0.28, 0.27, 0.25, 0.1, 0.1])
         top = rng.uniform(0.03, 0.25) * edge
         if kind == "window":
             shapes += _window(rng, x1, x2, top, top + rng.uniform(0.4, 0.55) * edge)
-        elif kind == "picture":
+        elif kind == "image":
             frame = tint(PALETTE[rng.integers(len(PALETTE))], 0.8)
             bottom = top + rng.uniform(0.2, 0.4) * edge
             shapes.append(_rect(x1, top, x2, bottom, frame))

@@ -1,7 +1,7 @@
 """The articulated body: a pose is a few angles and where hands and feet reach; the 16 joints follow from it.
 
 Body coordinates: x to the person's own left, y up, z forward, in heights of a grown-up person, the origin on the
-ground below the pelvis. `View` carries them into the picture.
+ground below the pelvis. `View` carries them into the image.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def face_points(body: Body) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class View:
-    """How a body is seen: where it stands in the picture, pixels per unit, its heading and the camera's pitch."""
+    """How a body is seen: where it stands in the image, pixels per unit, its heading and the camera's pitch."""
 
     x: float
     y: float
@@ -206,7 +206,7 @@ class View:
     pitch: float = 0.12
 
     def axes(self) -> Array:
-        """(3, 3) rows: a body vector's weights in the picture's x, the picture's y (down) and the nearness."""
+        """(3, 3) rows: a body vector's weights in the image's x, the image's y (down) and the nearness."""
         c, s = np.cos(self.heading), np.sin(self.heading)
         cp, sp = np.cos(self.pitch), np.sin(self.pitch)
         # Nearness before the pitch is (-s, 0, c); the camera looks down a little, so nearer things lie lower.
@@ -220,7 +220,7 @@ class View:
         return seen
 
     def direction(self, vector: Array) -> Array:
-        """(3,) a body vector in the picture, in units."""
+        """(3,) a body vector in the image, in units."""
         return np.asarray(self.axes() @ np.asarray(vector, float))
 
 
@@ -231,7 +231,7 @@ class Held:
     Attributes:
         at: from the body to the origin of the thing.
         up: direction of the thing's long axis.
-        across: direction of its other axis; None: across the long axis in the picture.
+        across: direction of its other axis; None: across the long axis in the image.
         hands: which hands close their fingers over it (0 right, 1 left); without any it is drawn beneath the palms.
         round: always seen at its full width; `across` then only says towards which side.
     """

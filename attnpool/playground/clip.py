@@ -21,7 +21,7 @@ from attnpool.playground.scene import Figure, Thing, empty_stage, extent, figure
 WIDTH, HEIGHT, RATE = 320, 240, 30
 # The stage is larger than the frame, so that the camera has room.
 STAGE = 544
-# Keeps the streams of clips apart from those of pictures.
+# Keeps the streams of clips apart from those of images.
 CLIP = 15_487_469
 
 
@@ -202,9 +202,9 @@ class _Finish:
         self.noise = rng.standard_normal((HEIGHT + 64, WIDTH + 64, 1), np.float32) * np.float32(clip.noise)
         self.shifts = rng.integers(0, 64, (clip.frames, 2)).tolist()
 
-    def __call__(self, picture: Image.Image, frame: int) -> Array:
+    def __call__(self, image: Image.Image, frame: int) -> Array:
         row, column = self.shifts[frame]
-        pixels = np.asarray(picture, np.float32) * self.gain
+        pixels = np.asarray(image, np.float32) * self.gain
         pixels += self.noise[row : row + HEIGHT, column : column + WIDTH]
         return pixels.clip(0, 255, out=pixels).astype(np.uint8)
 
@@ -220,9 +220,7 @@ def _seen(clip: Clip, frame: int, plan: Plan, canvas: Canvas, finish: _Finish) -
         Image.fromarray((plane[window] * np.float32(255) + np.float32(0.5)).clip(0, 255).astype(np.uint8))
         for plane in canvas.image
     ]
-    picture = Image.merge("RGB", planes).transform(
-        size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR
-    )
+    image = Image.merge("RGB", planes).transform(size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
     numbers = np.array([owner + 1 for owner, _ in canvas.shapes], np.uint8).take(canvas.top[window])
     owners = np.asarray(
         Image.fromarray(numbers).transform(size, Image.Transform.AFFINE, coefficients, Image.Resampling.NEAREST)
@@ -238,7 +236,7 @@ def _seen(clip: Clip, frame: int, plan: Plan, canvas: Canvas, finish: _Finish) -
         found = extent(owners, thing.owner + 1)
         if found is not None:
             things.append(Thing(thing.kind, found[0], True, found[1], thing.label))
-    return Frame(finish(picture, frame), people, things)
+    return Frame(finish(image, frame), people, things)
 
 
 def _framed(person: Figure, back: Array, origin: Array) -> Figure:

@@ -19,12 +19,12 @@ from attnpool.playground.plan import PersonPlan, Plan, ThingPlan
 from attnpool.playground.raster import Array
 
 CLASSES: tuple[str, ...] = tuple(ACTIONS)
-# Keeps the stream that deals out classes apart from the streams of the pictures, which are [seed, index].
+# Keeps the stream that deals out classes apart from the streams of the images, which are [seed, index].
 DEAL = 7919
 
 
 def label_of(seed: int, index: int) -> str:
-    """The class of a picture: every block of K consecutive pictures has each class once, in an order of its own."""
+    """The class of an image: every block of K consecutive images has each class once, in an order of its own."""
     block, place = divmod(index, len(CLASSES))
     order = np.random.default_rng([seed, block, DEAL]).permutation(len(CLASSES))
     return CLASSES[int(order[place])]
@@ -32,7 +32,7 @@ def label_of(seed: int, index: int) -> str:
 
 @dataclass(frozen=True)
 class Acting:
-    """A person and the held thing, ready to be placed anywhere in the picture; bystanders have no label."""
+    """A person and the held thing, ready to be placed anywhere in the image; bystanders have no label."""
 
     label: str
     body: Body
@@ -42,7 +42,7 @@ class Acting:
     left_handed: bool
 
     def frame(self, view: View) -> Frame:
-        """Where the held thing's plane lies in the picture."""
+        """Where the held thing's plane lies in the image."""
         assert self.held is not None
         assert self.look is not None
         flip = np.array([-1.0 if self.left_handed else 1.0, 1.0, 1.0])
@@ -50,7 +50,7 @@ class Acting:
         size = view.scale * self.look.size
         up = view.direction(np.array(self.held.up) * flip)[:2]
         length = float(np.hypot(*up))
-        # A plane seen edge on would vanish: lengths in the picture are kept above a part of the true ones.
+        # A plane seen edge on would vanish: lengths in the image are kept above a part of the true ones.
         least = 0.75 if self.held.round else 0.5
         if length < least:
             up = up / length * least if length > 1e-3 else np.array([0.0, -least])
@@ -89,7 +89,7 @@ class Acting:
 
 
 def compose(seed: int, index: int, size: int) -> Plan:
-    """Decide what is where in picture `index` of the world `seed`."""
+    """Decide what is where in image `index` of the world `seed`."""
     rng = np.random.default_rng([seed, index])
     label = label_of(seed, index)
     acting = acting_of(label, float(rng.random()), rng)
@@ -158,7 +158,7 @@ def stage(view: View, rng: np.random.Generator, size: int) -> Place:
 
 
 def add_person(plan: Plan, acting: Acting, view: View) -> None:
-    """Put a person, the held thing and their shadows into the picture, as a layer."""
+    """Put a person, the held thing and their shadows into the image, as a layer."""
     owner = plan.next_owner()
     plan.people.append(PersonPlan(owner, acting.body, view, bool(acting.label), acting.label))
     figure = Drawing(acting.body, view, acting.wear)

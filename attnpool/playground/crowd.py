@@ -1,4 +1,4 @@
-"""Pictures with several actors: what makes a label of more than one class."""
+"""Images with several actors: what makes a label of more than one class."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from attnpool.playground.clutter import add_clutter, add_furniture, busy_places
 from attnpool.playground.compose import CLASSES, Acting, acting_of, add_bystander, add_person, label_of, put, stage
 from attnpool.playground.plan import Plan
 
-# Keeps the stream of these pictures apart from that of pictures with one actor, which is [seed, index].
+# Keeps the stream of these images apart from that of images with one actor, which is [seed, index].
 CROWD = 104_729
 
 
 def compose_crowd(seed: int, index: int, size: int) -> tuple[Plan, dict[str, float]]:
-    """Decide what is where in a picture with one actor or two, who do different things.
+    """Decide what is where in an image with one actor or two, who do different things.
 
-    The first does what `label_of(seed, index)` says, so that every block of K pictures holds each class at least once.
+    The first does what `label_of(seed, index)` says, so that every block of K images holds each class at least once.
 
     Returns:
         The composition, and for each action shown its phase in 0..1.
@@ -58,7 +58,7 @@ def _heading(acting: Acting, rng: np.random.Generator) -> float:
 def _aside(
     acting: Acting, heading: float, view: View, rng: np.random.Generator, size: int
 ) -> tuple[View, float, float]:
-    """The first actor, smaller, at the left or the right side of the picture; and the span in x."""
+    """The first actor, smaller, at the left or the right side of the image; and the span in x."""
     scale = min(view.scale, float(rng.uniform(0.40, 0.62)) * size)
     low, high = acting.extent(View(0.0, 0.0, scale, heading))
     least, most = 0.03 * size - low[0], 0.97 * size - high[0]

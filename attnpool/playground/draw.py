@@ -85,7 +85,7 @@ class Panel:
 
 @dataclass
 class Layer:
-    """Shapes with their owners; layers are painted by `order` (the picture's y where they stand), shapes by depth."""
+    """Shapes with their owners; layers are painted by `order` (the image's y where they stand), shapes by depth."""
 
     order: float
     shapes: list[tuple[int, Shape]]
@@ -156,7 +156,7 @@ def strokes(lines: Points, radius: float, color: Color, *, alpha: float = 1.0) -
 
 
 class Canvas:
-    """A square picture under construction.
+    """A square image under construction.
 
     Attributes:
         image: (3, S, S) float32, RGB in 0..1; planes first, which numpy broadcasts several times faster.
@@ -242,7 +242,7 @@ class Canvas:
         """(S, S) the owner seen at each pixel, -1 for the backdrop."""
         return np.array([owner for owner, _ in self.shapes], np.int16).take(self.top)
 
-    def picture(self) -> Image.Image:
-        """The finished picture in 8 bits."""
+    def finished(self) -> Image.Image:
+        """The finished image in 8 bits."""
         planes = ((plane * np.float32(255) + np.float32(0.5)).clip(0, 255).astype(np.uint8) for plane in self.image)
         return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])

@@ -233,7 +233,7 @@ class Drawing:
         )
 
     def fingers(self, which: int, up: Array, depth: float) -> None:
-        """Three fingers and a thumb closed over a thing whose long axis is `up` (2,) in the picture."""
+        """Three fingers and a thumb closed over a thing whose long axis is `up` (2,) in the image."""
         grip = self.view.project(self.body.grips[which][None])[0][:2]
         side = "right" if which == 0 else "left"
         axis = up / max(float(np.hypot(*up)), 1e-6)

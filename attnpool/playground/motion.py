@@ -12,7 +12,7 @@ from attnpool.playground.body import View
 from attnpool.playground.compose import Acting, acting_of
 from attnpool.playground.raster import Array
 
-# Distance of the picture plane in pixels: a person 200 px high stands 3.5 times his height away.
+# Distance of the image plane in pixels: a person 200 px high stands 3.5 times his height away.
 FOCAL = 700.0
 STRIDE = 0.13
 
@@ -93,7 +93,7 @@ class Camera:
         x, y: middle of the window in the middle of the clip, in pixels of the stage.
         pan: (2,) pixels a second.
         shake: pixels by which the hand trembles; it also turns the camera a little.
-        zoom: growth of the picture a second.
+        zoom: growth of the image a second.
         waves: (3, 3, 2) for x, y and angle: hertz and phase of three waves.
     """
 

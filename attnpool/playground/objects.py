@@ -1,7 +1,7 @@
 """The things of the playground: what each looks like, in use and lying about.
 
 A thing is drawn in its own plane: `v` is its long axis (up when it stands), `u` across, lengths in heights of a
-grown-up person. `Frame` carries the plane into the picture.
+grown-up person. `Frame` carries the plane into the image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Plane = tuple[float, float]
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a thing's plane lies in the picture: the origin and the images of its two unit axes, in pixels."""
+    """Where a thing's plane lies in the image: the origin and the images of its two unit axes, in pixels."""
 
     origin: Plane
     across: Plane

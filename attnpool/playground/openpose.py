@@ -45,7 +45,7 @@ def body(points: Array, visible: Array) -> list[float]:
 
 
 def write_bodies(path: Path, people: Iterable[tuple[Array, Array]]) -> None:
-    """Write the people of a picture or frame; those with hardly a joint to see are not found."""
+    """Write the people of an image or frame; those with hardly a joint to see are not found."""
     bodies = [{"joints": body(*person)} for person in people if (person[1] == 2).sum() >= FEWEST_JOINTS]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"bodies": bodies}), encoding="utf-8")

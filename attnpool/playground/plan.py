@@ -1,4 +1,4 @@
-"""The plan of a picture: who and what is in it, before anything is drawn."""
+"""The plan of an image: who and what is in it, before anything is drawn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attnpool.playground.draw import Layer
 
 @dataclass(frozen=True)
 class PersonPlan:
-    """A person in the picture: the owner number, the posed body, how it is seen, whether it acts, and as what."""
+    """A person in the image: the owner number, the posed body, how it is seen, whether it acts, and as what."""
 
     owner: int
     body: Body
@@ -24,7 +24,7 @@ class PersonPlan:
 
 @dataclass(frozen=True)
 class ThingPlan:
-    """A thing in the picture: the owner number, its kind, whether it is in use, and for what."""
+    """A thing in the image: the owner number, its kind, whether it is in use, and for what."""
 
     owner: int
     kind: str
@@ -34,7 +34,7 @@ class ThingPlan:
 
 @dataclass
 class Plan:
-    """Everything that is in one picture."""
+    """Everything that is in one image."""
 
     label: str
     place: Place

@@ -1,4 +1,4 @@
-"""Signed distances and light, evaluated on a window of the picture."""
+"""Signed distances and light, evaluated on a window of the image."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Pattern:
 
 
 def window(centres: Array, x: float, y: float, rx: float, ry: float) -> tuple[slice, slice, Array, Array] | None:
-    """The part of the picture around (x, y), and the coordinates of its pixel centres; None if it lies outside.
+    """The part of the image around (x, y), and the coordinates of its pixel centres; None if it lies outside.
 
-    `centres` (S,) are those of a whole row, or column, of the square picture.
+    `centres` (S,) are those of a whole row, or column, of the square image.
     """
     assert math.isfinite(x + y + rx + ry), "a shape without finite extent"
     size = len(centres)
@@ -84,7 +84,7 @@ def capsule_distance(
 def _cylinder(perp: Array, radius: Array | float, sideways: float, upwards: float) -> Array:
     """Lambert's cosine on a cylinder whose normal leans with the distance `perp` from its axis.
 
-    The normal is (-uy, ux) * across in the picture, for an axis (ux, uy), and the rest towards the viewer.
+    The normal is (-uy, ux) * across in the image, for an axis (ux, uy), and the rest towards the viewer.
     """
     across = (perp / np.maximum(radius, np.float32(0.5))).clip(-1, 1)
     lit = across * across

@@ -1,4 +1,4 @@
-"""One picture of the playground and everything that is known about it."""
+"""One image of the playground and everything that is known about it."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Figure:
     """A person.
 
     Attributes:
-        joints: (16, 2) pixels of the skeleton in the order of `keypoints.MPII_JOINTS`, inside the picture or not.
+        joints: (16, 2) pixels of the skeleton in the order of `keypoints.MPII_JOINTS`, inside the image or not.
         visible: (16,) COCO's v: 2 seen; 1 hidden by something drawn on top (another limb, the held thing, somebody) or,
-            for hips and shoulders, turned away behind the trunk; 0 outside the picture.
+            for hips and shoulders, turned away behind the trunk; 0 outside the image.
         box: `(x1, y1, x2, y2)` around the person's visible pixels.
         actor: one who does what a label says.
         area: visible pixels.
         label: the action, "" for bystanders.
         scale: height of the upright person in pixels.
         face: (5, 2) pixels of nose, right eye, left eye, right ear, left ear.
-        face_visible: (5,) 2 seen, 1 hidden by something drawn on top, 0 turned away or outside the picture.
+        face_visible: (5,) 2 seen, 1 hidden by something drawn on top, 0 turned away or outside the image.
     """
 
     joints: Array
@@ -63,7 +63,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture with its label (the first actor's, where there are several), people and things."""
+    """An image with its label (the first actor's, where there are several), people and things."""
 
     image: Image.Image
     label: str
@@ -79,11 +79,11 @@ class Scene:
 
 
 def render(seed: int, index: int, *, size: int = 448) -> Scene:
-    """Picture `index` of the world `seed`; the same for the same three numbers, whatever else is rendered.
+    """Image `index` of the world `seed`; the same for the same three numbers, whatever else is rendered.
 
     Args:
         seed: the world, at least 0.
-        index: the picture, at least 0. Any K consecutive pictures from a multiple of K on hold every class once.
+        index: the image, at least 0. Any K consecutive images from a multiple of K on hold every class once.
         size: width and height in pixels, 64 to 4096.
 
     Raises:
@@ -96,9 +96,9 @@ def render(seed: int, index: int, *, size: int = 448) -> Scene:
 
 
 def check_size(size: int) -> None:
-    """Refuse a size of pictures that cannot be painted, by a ValueError."""
+    """Refuse a size of images that cannot be painted, by a ValueError."""
     if not 64 <= size <= 4096:
-        raise ValueError(f"size {size}: a picture of the playground has 64 to 4096 pixels a side; choose one of them")
+        raise ValueError(f"size {size}: an image of the playground has 64 to 4096 pixels a side; choose one of them")
 
 
 def draw(plan: Plan) -> Scene:
@@ -119,7 +119,7 @@ def draw(plan: Plan) -> Scene:
         found = extent(owners, thing.owner)
         if found is not None and (found[1] >= least or thing.in_use):
             things.append(Thing(thing.kind, found[0], thing.in_use, found[1], thing.label))
-    return Scene(canvas.picture(), plan.label, people, things)
+    return Scene(canvas.finished(), plan.label, people, things)
 
 
 def empty_stage(plan: Plan) -> Canvas:

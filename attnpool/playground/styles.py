@@ -37,10 +37,10 @@ def write_style(
     Args:
         directory: where to; must not exist, be empty, or hold this very world.
         style: the format.
-        count: pictures, or clips with "hmdb51".
+        count: images, or clips with "hmdb51".
         seed: the world, at least 0.
-        size: side of the pictures in pixels, 448 if not said; clips always have 320 x 240.
-        frames: of each clip, 40 if not said; pictures have none.
+        size: side of the images in pixels, 448 if not said; clips always have 320 x 240.
+        frames: of each clip, 40 if not said; images have none.
         progress: called with (done, in all).
 
     Raises:
@@ -56,6 +56,6 @@ def write_style(
         write_hmdb51(directory, count, seed, frames=40 if frames is None else frames, progress=progress)
         return
     if frames is not None:
-        raise ValueError(f"pictures of style {style} have no frames: leave that out, or choose hmdb51")
+        raise ValueError(f"images of style {style} have no frames: leave that out, or choose hmdb51")
     write = {"folder": write_folder, "mpii": write_mpii, "hico": write_hico}[style]
     write(directory, count, seed, size=448 if size is None else size, progress=progress)

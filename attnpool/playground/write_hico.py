@@ -1,4 +1,4 @@
-"""Writing a world in HICO's format: pictures that show several verb-object pairs, `anno.mat`, OpenPose's keypoints."""
+"""Writing a world in HICO's format: images that show several verb-object pairs, `anno.mat`, OpenPose's keypoints."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ INTERACTIONS: tuple[Interaction, ...] = tuple(
 )
 """The classes in the order of `list_action`: by object, then by verb, as in HICO."""
 
-# Moments at which a picture does not tell one action from another: (action, from this phase on, to this, the other).
+# Moments at which an image does not tell one action from another: (action, from this phase on, to this, the other).
 ALIKE = (
     ("catching a ball", 0.8, 1.0, "throwing a ball"),
     ("throwing a ball", 0.85, 1.0, "catching a ball"),
@@ -68,17 +68,17 @@ FEWEST_PIXELS, FEWEST_JOINTS = 140, 8
 
 
 def labels(scene: Scene, phases: dict[str, float]) -> Array:
-    """(K,) HICO's label of each class for a picture: +1 shown, -1 not shown, 0 ambiguous, NaN unknown.
+    """(K,) HICO's label of each class for an image: +1 shown, -1 not shown, 0 ambiguous, NaN unknown.
 
-    - Objects that are not in the picture: NaN for all their classes. HICO's annotators looked at pictures in which
+    - Objects that are not in the image: NaN for all their classes. HICO's annotators looked at images in which
       the object was expected.
     - Actions that are shown: +1; 0 if the thing or the actor is hardly to be seen (`FEWEST_PIXELS`, `FEWEST_JOINTS`).
-    - Other classes of objects that are in the picture: -1; 0 for an action that looks the same at this moment.
+    - Other classes of objects that are in the image: -1; 0 for an action that looks the same at this moment.
     - `no_interaction`: +1 if the object lies about and nobody uses one, 0 if it lies about beside one in use,
       -1 if all of them are in use.
 
     Args:
-        scene: the picture.
+        scene: the image.
         phases: for each action shown its phase in 0..1.
     """
     least = FEWEST_PIXELS * (scene.image.width / 448) ** 2
@@ -108,18 +108,18 @@ def write_hico(directory: Path, images: int, seed: int, *, size: int = 448, prog
     """Write a world in HICO's format below `directory`, all of it or nothing.
 
     - `images/train2015/HICO_train2015_00000001.jpg` ..., `images/test2015/...`: one actor or two, who do different
-      things. About a quarter is test, in whole blocks of K pictures, as `is_validation` says.
+      things. About a quarter is test, in whole blocks of K images, as `is_validation` says.
     - `anno.mat`: `anno_train` and `anno_test` (classes x images, see `labels`), `list_action` (nname, vname,
       vname_ing), `list_train` and `list_test`.
     - `keypoints/train2015/HICO_train2015_00000001.json` ...: the people as OpenPose's JSON.
-    - `annotations.json`: the same truth as in `write_folder`; a picture's "label" is the list of its actions.
+    - `annotations.json`: the same truth as in `write_folder`; an image's "label" is the list of its actions.
 
     Args:
         directory: where to; must not exist, be empty, or hold this very world.
         images: how many, at least two for each action.
         seed: the world, at least 0.
-        size: width and height of each picture in pixels.
-        progress: called with (pictures done, pictures in all).
+        size: width and height of each image in pixels.
+        progress: called with (images done, images in all).
 
     Raises:
         ValueError: numbers out of range, or a directory that holds something else.

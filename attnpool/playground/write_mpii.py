@@ -1,4 +1,4 @@
-"""Writing a world in MPII Human Pose's format: pictures, `mpii_human_pose_v1_u12_1.mat` and the lists of the split."""
+"""Writing a world in MPII Human Pose's format: images, `mpii_human_pose_v1_u12_1.mat` and the lists of the split."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LISTS = {part: f"images_mpii_{part}.txt" for part in PARTS}
 VAL_FRACTION = 0.25
 # What is at x here is at x + MATLAB there, where the middle of the first pixel is 1.
 MATLAB = 0.5
-# A stream of its own for what is left out of the annotations, apart from those of the pictures.
+# A stream of its own for what is left out of the annotations, apart from those of the images.
 OMISSIONS = 15_485_863
 
 # Categories as in MPII's list of activities. An action has one act_id in rooms and another outdoors: several act_id
@@ -46,7 +46,7 @@ CATEGORIES = {
 
 
 def part_of(index: int) -> str:
-    """Part of picture `index`: a quarter is val, about a sixth test, in whole blocks of K pictures."""
+    """Part of image `index`: a quarter is val, about a sixth test, in whole blocks of K images."""
     if is_validation(index, VAL_FRACTION):
         return "val"
     return "test" if index // len(CLASSES) % 6 == 2 else "train"
@@ -55,10 +55,10 @@ def part_of(index: int) -> str:
 def write_mpii(directory: Path, images: int, seed: int, *, size: int = 448, progress: Progress | None = None) -> None:
     """Write a world in MPII's format below `directory`, all of it or nothing.
 
-    - `images/NNNNNNNNN.jpg`: the pictures of `render(seed, index, size=size)`, numbered in an order of its own.
+    - `images/NNNNNNNNN.jpg`: the images of `render(seed, index, size=size)`, numbered in an order of its own.
     - `mpii_human_pose_v1_u12_1.mat`: the struct RELEASE. Where the real file is irregular, so is this one: bystanders
-      without `annopoints`, pictures of test without people or with their positions only, act_id -1 and empty names
-      where labels are withheld, joints outside the picture missing, `is_visible` empty for neck and head.
+      without `annopoints`, images of test without people or with their positions only, act_id -1 and empty names
+      where labels are withheld, joints outside the image missing, `is_visible` empty for neck and head.
     - `images_mpii_train.txt`, `images_mpii_val.txt`, `images_mpii_test.txt`: stems, one a line.
     - `annotations.json`: the same truth as in `write_folder`, of test as well.
 
@@ -68,8 +68,8 @@ def write_mpii(directory: Path, images: int, seed: int, *, size: int = 448, prog
         directory: where to; must not exist, be empty, or hold this very world.
         images: how many, at least three for each class.
         seed: the world, at least 0.
-        size: width and height of each picture in pixels.
-        progress: called with (pictures done, pictures in all).
+        size: width and height of each image in pixels.
+        progress: called with (images done, images in all).
 
     Raises:
         ValueError: numbers out of range, or a directory that holds something else.
@@ -110,7 +110,7 @@ def write_mpii(directory: Path, images: int, seed: int, *, size: int = 448, prog
 
 
 def stem_of(seed: int, index: int) -> str:
-    """File name of a picture: nine digits as in MPII, whose order is not that of the pictures; no two are the same."""
+    """File name of an image: nine digits as in MPII, whose order is not that of the images; no two are the same."""
     assert index < 10**7
     scattered = (index * 7_368_787 + label_key(seed)) % 10**7
     return f"{scattered:07d}{index % 89 + 10}"
@@ -122,7 +122,7 @@ def label_key(seed: int) -> int:
 
 
 def _annorect(scene: Scene, part: str, rng: np.random.Generator) -> Array:
-    """The people of a picture. In test positions only, of a tenth of the pictures not even those."""
+    """The people of an image. In test positions only, of a tenth of the images not even those."""
     people = sorted(scene.people, key=lambda person: not person.actor)
     if part == "test":
         if rng.random() < 0.1:

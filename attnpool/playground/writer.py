@@ -15,9 +15,9 @@ QUALITY = 90
 
 
 def is_validation(index: int, val_fraction: float) -> bool:
-    """Whether picture `index` belongs to val: whole blocks of K pictures do, the second and then evenly spaced ones.
+    """Whether image `index` belongs to val: whole blocks of K images do, the second and then evenly spaced ones.
 
-    A block holds every class once, so both parts stay balanced and no picture's part depends on how many there are.
+    A block holds every class once, so both parts stay balanced and no image's part depends on how many there are.
     """
     block = index // len(CLASSES)
     share = Fraction(val_fraction).limit_denominator(10_000)
@@ -25,13 +25,13 @@ def is_validation(index: int, val_fraction: float) -> bool:
 
 
 def file_name(seed: int, index: int, val_fraction: float) -> str:
-    """Where a picture lies below the dataset's root."""
+    """Where an image lies below the dataset's root."""
     part = "val" if is_validation(index, val_fraction) else "train"
     return f"{part}/{label_of(seed, index)}/{index:05d}.jpg"
 
 
 def check_numbers(count: int, seed: int, *, blocks: int = 2, size: int | None = None, what: str = "images") -> None:
-    """Refuse fewer than `blocks` pictures or clips a class, a negative seed or an impossible size by a ValueError."""
+    """Refuse fewer than `blocks` images or clips a class, a negative seed or an impossible size by a ValueError."""
     least = blocks * len(CLASSES)
     if count < least:
         raise ValueError(f"{count} {what} are too few for {len(CLASSES)} classes: ask for {least} or more")
@@ -50,7 +50,7 @@ def write_folder(
     val_fraction: float = 0.25,
     progress: Progress | None = None,
 ) -> None:
-    """Write pictures 0 .. images-1 of the world `seed` below `directory`, all of them or nothing.
+    """Write images 0 .. images-1 of the world `seed` below `directory`, all of them or nothing.
 
     `train/<class>/NNNNN.jpg`, `val/<class>/NNNNN.jpg` and `annotations.json` (COCO-style: people with MPII's 16
     joints and `actor`, things with `in_use`). A directory that already holds exactly this world is left as it is.
@@ -59,9 +59,9 @@ def write_folder(
         directory: where to; must not exist, be empty, or hold this very world.
         images: how many, at least two for each class.
         seed: the world, at least 0.
-        size: width and height of each picture in pixels.
+        size: width and height of each image in pixels.
         val_fraction: share of the validation part, 0 (none) to less than 1.
-        progress: called with (pictures done, pictures in all).
+        progress: called with (images done, images in all).
 
     Raises:
         ValueError: numbers out of range, or a directory that holds something else.

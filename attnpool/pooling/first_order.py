@@ -32,7 +32,7 @@ class AveragePooling(LinearHead):
 
     `score_k = 1/N * sum_i t_ki`, with `t_k = X a_k + alpha_k` and the bottom-up map `h = 1`. The top-down maps are the
     class activation maps of the network. (The paper sums over positions; here as in its code scores are means, so
-    that they do not depend on the picture's size.)
+    that they do not depend on the image's size.)
 
     Args:
         in_channels: C.

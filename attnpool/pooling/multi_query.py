@@ -41,7 +41,7 @@ class AttentivePooling(PoolingHead):
         positions: whether queries look at where and when.
 
     Shapes: features `(B, C, H, W)` or `(B, N, C)`, with `positions` `(B, C, H, W)` or `(B, T, C, H, W)` of any size; a
-    picture is a clip of one frame. See `Pooled` for the output, with P = M.
+    image is a clip of one frame. See `Pooled` for the output, with P = M.
 
     Raises:
         ValueError: at a wrong number of axes or channels, if `queries` is less than 1, or `dim` no multiple of it; for

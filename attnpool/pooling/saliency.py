@@ -26,7 +26,7 @@ class SaliencyPooling(LinearHead):
     averaged over") because a bottom-up map alone, which knows no classes, has no score of its own; it reports that
     its experiments were not promising. With h = 1 it is `AveragePooling`.
 
-    A recognizer is trained and scored with one of the maps that need nothing but the features. A picture's own map is
+    A recognizer is trained and scored with one of the maps that need nothing but the features. An image's own map is
     an argument of `forward` and, for now, of this head alone:
     `model.head(model.standardize(model.features(x)), saliency=maps)`; `ap.train` does not read such maps.
 
@@ -36,8 +36,8 @@ class SaliencyPooling(LinearHead):
         dropout: probability of dropping a channel of the pooled features in training.
         bias: whether the classifier has a bias `alpha`.
         saliency: the map where none is given. "norm" is the Euclidean norm `|x_i|` of the features at a position (on
-            standardised features, how unusual they are); "centre" is a Gaussian in the middle of the picture with a
-            standard deviation of a quarter of each side, the same for every picture.
+            standardised features, how unusual they are); "centre" is a Gaussian in the middle of the image with a
+            standard deviation of a quarter of each side, the same for every image.
 
     Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output, with P = 1.
 

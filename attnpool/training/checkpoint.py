@@ -69,10 +69,10 @@ class Run:
         return cls(path, model, about)
 
     @property
-    def media(self) -> Literal["pictures", "clips"]:
-        """What the run was trained on, told from the names of its training part: a clip has no picture's name."""
+    def media(self) -> Literal["images", "clips"]:
+        """What the run was trained on, told from the names of its training part: a clip has no image's name."""
         names = self.about["split"].get("train", ())
-        return "clips" if names and Path(names[0]).suffix.lower() not in IMAGE_SUFFIXES else "pictures"
+        return "clips" if names and Path(names[0]).suffix.lower() not in IMAGE_SUFFIXES else "images"
 
 
 @dataclass

@@ -101,7 +101,7 @@ class ModelOptions:
     )
     clusters: int | None = field(default=None, metadata={"help": "of vlad pooling (default: 64)"})
     instances: Literal["none", "boxes"] = field(
-        default="none", metadata={"help": "boxes: the best of the picture and of its persons' boxes counts"}
+        default="none", metadata={"help": "boxes: the best of the image and of its persons' boxes counts"}
     )
     context: float = field(default=1.5, metadata={"help": "with instances: times its size a box is enlarged to"})
     standardize: bool | None = field(
@@ -119,7 +119,7 @@ class TrainOptions:
 
     epochs: int | None = field(
         default=None,
-        metadata={"help": "passes over the training part (default: 30, and more with few pictures, for 400 updates)"},
+        metadata={"help": "passes over the training part (default: 30, and more with few images, for 400 updates)"},
     )
     batch_size: int = field(default=32, metadata={"help": "images a step and process"})
     accumulate: int = field(default=1, metadata={"help": "steps whose gradients make one update"})
@@ -157,7 +157,7 @@ class TrainOptions:
         metadata={"help": "train on val too, as for a benchmark's test server; scores on val then say nothing"},
     )
     seed: int = field(default=0, metadata={"help": "of the head's start, the order, augmentation and dropout"})
-    workers: int = field(default=0, metadata={"help": "processes that decode pictures"})
+    workers: int = field(default=0, metadata={"help": "processes that decode images"})
     use_cache: bool = field(default=True, metadata={"help": "keep the features of a frozen backbone on disk"})
 
     def __post_init__(self) -> None:
@@ -199,7 +199,7 @@ class OptimizerOptions:
         default=None,
         metadata={
             "help": "on weights, not on biases and batch norm (default: 5e-4; for average pooling on a frozen backbone "
-            "10 / pictures, which is C = 0.1 of a logistic regression)"
+            "10 / images, which is C = 0.1 of a logistic regression)"
         },
     )
     schedule: Literal["cosine", "step", "constant"] = field(default="cosine", metadata={"help": "of the learning rate"})

@@ -43,7 +43,7 @@ class Step(nn.Module):
         )
         if out.pose is not None and options.pose_weight:
             size = model.view["image_size"]
-            pose = out.pose.flatten(0, -4)  # the frames of clips are so many pictures
+            pose = out.pose.flatten(0, -4)  # the frames of clips are so many images
             cells = (pose.shape[2], pose.shape[3])
             target, labelled = heatmaps(batch.people, (size, size), cells, kind=options.pose_target)
             loss = loss + options.pose_weight * pose_loss(pose, target.to(device), labelled.to(device))

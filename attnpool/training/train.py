@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from attnpool.data import Index, ViewOptions, hold_out
-from attnpool.features.batches import CachedFeatures, Pictures, Source
+from attnpool.features.batches import CachedFeatures, Images, Source
 from attnpool.features.extraction import extract, standardize
 from attnpool.files import RUN_FILE
 from attnpool.models.feature_norm import Standardize
@@ -36,7 +36,7 @@ def train(
 ) -> Run:
     """Trains a recognizer into a run folder. The same call goes on where it was stopped, with the same result.
 
-    A frozen backbone's features are computed once and kept on disk (`features.extract`); otherwise pictures are decoded
+    A frozen backbone's features are computed once and kept on disk (`features.extract`); otherwise images are decoded
     and augmented in every epoch. After every epoch the mAP of `val` is written down, and the weights of its best epoch
     are kept beside the last ones, which are the result. With `patience`, a part held out of `train` takes the place of
     `val` in this, and the best epoch's weights are the result.
@@ -100,7 +100,7 @@ def train(
 
 
 def default_epochs(images: int, options: TrainOptions) -> int:
-    """30, or as many as it takes for 400 updates: with few pictures an epoch has only a few."""
+    """30, or as many as it takes for 400 updates: with few images an epoch has only a few."""
     updates = math.ceil(images / (options.batch_size * options.accumulate))
     return max(30, math.ceil(400 / max(updates, 1)))
 
@@ -115,13 +115,13 @@ def check(model: Recognizer, train: Index, val: Index, options: TrainOptions) ->
         )
     if not len(train) or not len(val):
         raise ValueError(
-            f"{train.name}: {len(train)} pictures to train on and {len(val)} to validate; give both parts some"
+            f"{train.name}: {len(train)} images to train on and {len(val)} to validate; give both parts some"
         )
     resolve_loss(options.loss, model.task, options.positive_weight)
     if model.instances == "boxes" and not any(sample.people or sample.keypoints for sample in train):
         raise ValueError(f"{train.name}: no person's box or keypoints are known in train; leave out --instances")
     if model.instances == "boxes" and train.media == "clips":
-        raise ValueError(f"{train.name}: has clips, and boxes are known in pictures alone; leave out --instances")
+        raise ValueError(f"{train.name}: has clips, and boxes are known in images alone; leave out --instances")
     if options.precision == "fp16" and not torch.cuda.is_available():
         raise ValueError("precision fp16 needs a GPU; use bf16 or fp32")
 
@@ -144,14 +144,14 @@ def prepare(
             standardize(
                 model, extract(model, fitted, cache=cache, workers=options.workers, device=device, progress=progress)
             )
-        return Pictures(fitted, view, options.workers), Pictures(monitored, view, options.workers)
+        return Images(fitted, view, options.workers), Images(monitored, view, options.workers)
     both = replace(train, samples=train.samples + val.samples, split="all")
     features = extract(model, both, cache=cache, workers=options.workers, device=device, progress=progress)
     chosen = [features.select([sample.path for sample in part], part.split) for part in parts]
     for part, readable in zip(parts, chosen, strict=True):
         if not len(readable):
             raise ValueError(
-                f"{part.name}: none of the {len(part)} pictures of {part.split} can be read; "
+                f"{part.name}: none of the {len(part)} images of {part.split} can be read; "
                 f"see attnpool check {part.name}"
             )
     standardize(model, chosen[0])

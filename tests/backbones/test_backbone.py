@@ -104,7 +104,7 @@ def test_features_that_come_channels_last() -> None:
 )
 @pytest.mark.parametrize("grid", [(3, 5), (4, 2)], ids=str)
 def test_tokens_of_vits_lie_on_their_grid(name: str, prefix: int, patch: int, grid: tuple[int, int]) -> None:
-    """Prefix tokens are dropped, and token (r, c) belongs to patch (r, c), also where a picture is not square."""
+    """Prefix tokens are dropped, and token (r, c) belongs to patch (r, c), also where an image is not square."""
     rows, columns = grid
     backbone = Backbone(name, "random").eval()
     x = noise(1, 3, rows * patch, columns * patch)

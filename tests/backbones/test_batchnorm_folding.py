@@ -12,7 +12,7 @@ from attnpool.backbones.batchnorm_folding import fold, folded
 CPU = torch.device("cpu")
 
 
-def picture(size: int = 96) -> Tensor:
+def image(size: int = 96) -> Tensor:
     return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(3))
 
 
@@ -36,7 +36,7 @@ def stir(module: nn.Module) -> None:
 
 def difference(backbone: Backbone, quick: Backbone, size: int = 96) -> float:
     with torch.inference_mode():
-        expected, found = backbone(picture(size)), quick(picture(size))
+        expected, found = backbone(image(size)), quick(image(size))
     assert found.shape == expected.shape
     return float((found - expected).abs().max() / expected.abs().max())
 
@@ -86,7 +86,7 @@ class Small(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         if self.size is not None:
-            assert x.shape[-1] == self.size, "takes pictures of one size"
+            assert x.shape[-1] == self.size, "takes images of one size"
             return self.second(self.norm(self.first(x)))
         # not what the order of the children says: the norm comes last
         x = self.norm(self.second(self.first(x)))
@@ -118,7 +118,7 @@ def test_a_norm_of_other_channels_is_left_alone() -> None:
     assert difference(backbone, quick) < 1e-6
 
 
-def test_a_network_for_pictures_of_one_size() -> None:
+def test_a_network_for_images_of_one_size() -> None:
     backbone = backbone_of(Small(size=160))
     assert difference(backbone, folded(backbone, CPU), 160) < 1e-4
 

@@ -18,7 +18,7 @@ from attnpool.backbones.batchnorm_folding import folded
 from attnpool.backbones.bn_inception import BNInception
 from attnpool.models.recognizer import Recognizer
 
-Picture = tuple[int, int]
+Image = tuple[int, int]
 
 
 def stirred(in_channels: int = 3) -> BNInception:
@@ -85,7 +85,7 @@ def convolve(state: dict[str, Tensor], name: str, x: Tensor, stride: int = 1) ->
     return ((y - mean) / (var + 1e-5).sqrt() * gamma + beta).clamp_min(0)
 
 
-def pool(x: Tensor, how: Callable[[Tensor], Tensor], stride: int, pad: int, count: Picture, border: float) -> Tensor:
+def pool(x: Tensor, how: Callable[[Tensor], Tensor], stride: int, pad: int, count: Image, border: float) -> Tensor:
     """Caffe's pooling of 3x3 windows, window by window: the first starts at -pad, `count` of them fit."""
     rows = [[at * stride - pad + i for i in range(3)] for at in range(count[0])]
     columns = [[at * stride - pad + i for i in range(3)] for at in range(count[1])]
@@ -138,7 +138,7 @@ def published_network(state: dict[str, Tensor], x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [(64, 96), (66, 70)], ids=str)
-def test_features_are_those_of_the_published_network(net: BNInception, size: Picture) -> None:
+def test_features_are_those_of_the_published_network(net: BNInception, size: Image) -> None:
     """RGB goes in, BGR reaches the weights."""
     twin = BNInception().double().eval()
     twin.load_state_dict(net.state_dict())
@@ -152,7 +152,7 @@ def test_features_are_those_of_the_published_network(net: BNInception, size: Pic
     [((224, 224), (7, 7)), ((450, 225), (14, 7)), ((340, 256), (11, 8)), ((47, 33), (2, 1)), ((32, 32), (1, 1))],
     ids=str,
 )
-def test_pictures_of_any_size(net: BNInception, size: Picture, grid: Picture) -> None:
+def test_images_of_any_size(net: BNInception, size: Image, grid: Image) -> None:
     """340x256 are TSN's frames: the published network fails at them, with branches of 10 and 11 rows in 4e."""
     with torch.no_grad():
         assert net.forward_features(noise(1, 3, *size)).shape == (1, 1024, *grid)
@@ -169,7 +169,7 @@ def test_pooling_of_odd_maps_starts_where_the_convolutions_do(net: BNInception) 
             assert torch.equal(passed[:, :, r, c], x[:, :, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3].amax((2, 3)))
 
 
-def test_pictures_that_are_too_small(net: BNInception) -> None:
+def test_images_that_are_too_small(net: BNInception) -> None:
     with pytest.raises(ValueError, match="32x32 and more, not 31x64"):
         net.forward_features(noise(1, 3, 31, 64))
 

@@ -1,4 +1,4 @@
-"""Flags made of dataclass fields, recipes as their defaults, folders as lists of pictures."""
+"""Flags made of dataclass fields, recipes as their defaults, folders as lists of images."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_recipe_names_every_flag_but_its_own() -> None:
     assert expected | {"pooling", "backbone", "weights", "recipe", "cache", "split_seed"} <= flags
 
 
-# lists of pictures
+# lists of images
 
 
 def test_expand(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_expand(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such file"):
         expand([str(p), str(tmp_path / "q")])
     (tmp_path / "bare").mkdir()
-    with pytest.raises(ValueError, match="no pictures in this folder"):
+    with pytest.raises(ValueError, match="no images in this folder"):
         expand([str(tmp_path / "bare")])
 
 

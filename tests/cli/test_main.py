@@ -29,7 +29,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def a_picture(world: Path) -> Path:
+def an_image(world: Path) -> Path:
     return min((world / "val").rglob("*.jpg"))
 
 
@@ -37,8 +37,8 @@ def a_picture(world: Path) -> Path:
 
 
 def test_a_process_prints_one_json_value(run: Path, world: Path) -> None:
-    value = real("predict", run, a_picture(world), "--top", 14, "--json").value()
-    assert [entry["file"] for entry in value] == [str(a_picture(world))]
+    value = real("predict", run, an_image(world), "--top", 14, "--json").value()
+    assert [entry["file"] for entry in value] == [str(an_image(world))]
     assert all(set(entry) == {"label", "score"} for entry in value[0]["predictions"])
     assert sum(entry["score"] for entry in value[0]["predictions"]) == pytest.approx(1)
 
@@ -87,7 +87,7 @@ def test_check(world: Path, photos: Path) -> None:
     assert sum(value["images"]["val"].values()) == 14
     assert value["unusable"] == []
     (photos / "calling/0.jpg").write_bytes(b"nothing")
-    assert "11 of 12 pictures can be used" in attnpool("check", f"folder:{photos}").text()
+    assert "11 of 12 images can be used" in attnpool("check", f"folder:{photos}").text()
 
 
 def test_train_says_how_it_went(command: list[str], run: Path) -> None:
@@ -115,11 +115,11 @@ def test_evaluate(run: Path, world: Path, tmp_path: Path) -> None:
 
 
 def test_predict_and_explain_print_text(run: Path, world: Path, tmp_path: Path) -> None:
-    text = attnpool("predict", run, a_picture(world), "--top", 2).text()
+    text = attnpool("predict", run, an_image(world), "--top", 2).text()
     assert text.count(" %  ") == 2
-    text = attnpool("explain", run, a_picture(world), "--out", tmp_path / "e").text()
+    text = attnpool("explain", run, an_image(world), "--out", tmp_path / "e").text()
     assert text.startswith(f"{tmp_path / 'e'}/")
-    value = attnpool("explain", run, a_picture(world).parent, "--out", tmp_path / "e", "--json").value()
+    value = attnpool("explain", run, an_image(world).parent, "--out", tmp_path / "e", "--json").value()
     assert [Path(item["panel"]).exists() for item in value] == [True]
 
 
@@ -133,19 +133,19 @@ def test_datasets_that_cannot_be_used(tmp_path: Path, photos: Path) -> None:
         return attnpool("train", source, "--out", out, "--image-size", 64, *more)
 
     (tmp_path / "empty").mkdir()
-    refused(train(f"folder:{tmp_path / 'empty'}"), tmp_path / "empty", "no pictures", "put the pictures in")
+    refused(train(f"folder:{tmp_path / 'empty'}"), tmp_path / "empty", "no images", "put the images in")
     refused(train(f"folder:{tmp_path / 'missing'}"), tmp_path / "missing", "does not exist", "give a directory")
     refused(train(str(photos)), photos, "write folder:")
-    refused(attnpool("check", f"folder:{tmp_path / 'empty'}"), "no pictures")
+    refused(attnpool("check", f"folder:{tmp_path / 'empty'}"), "no images")
     shutil.copytree(photos / "calling", tmp_path / "single" / "calling")
     refused(train(f"folder:{tmp_path / 'single'}"), "a single class, 'calling'", "add a folder")
-    for picture in photos.rglob("*.jpg"):
-        picture.write_bytes(picture.read_bytes()[:100])
-    refused(train(f"folder:{photos}"), photos, "none of its 12 pictures can be read", "attnpool check")
+    for image in photos.rglob("*.jpg"):
+        image.write_bytes(image.read_bytes()[:100])
+    refused(train(f"folder:{photos}"), photos, "none of its 12 images can be read", "attnpool check")
     assert not out.exists()
 
 
-def test_a_truncated_picture_is_skipped_and_reported(tmp_path: Path, photos: Path) -> None:
+def test_a_truncated_image_is_skipped_and_reported(tmp_path: Path, photos: Path) -> None:
     for name in ("calling/0.jpg", "calling/1.jpg", "drinking/0.jpg"):
         (photos / name).write_bytes((photos / name).read_bytes()[:300])
     broken = {"calling/0.jpg", "calling/1.jpg", "drinking/0.jpg"}
@@ -209,8 +209,8 @@ def test_no_network(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatc
 def test_runs_that_cannot_be_used(run: Path, world: Path, photos: Path, tmp_path: Path) -> None:
     def each(folder: Path, *words: Any) -> None:
         refused(attnpool("evaluate", folder, f"folder:{world}"), folder, *words)
-        refused(attnpool("predict", folder, a_picture(world)), folder, *words)
-        refused(attnpool("explain", folder, a_picture(world), "--out", tmp_path / "e"), folder, *words)
+        refused(attnpool("predict", folder, an_image(world)), folder, *words)
+        refused(attnpool("explain", folder, an_image(world), "--out", tmp_path / "e"), folder, *words)
         assert not (tmp_path / "e").exists()
 
     each(world, "not a run folder", "attnpool train")
@@ -246,21 +246,21 @@ def test_other_classes_are_named(run: Path, world: Path, photos: Path, tmp_path:
     refused(attnpool("evaluate", run, f"folder:{world}", "--split", "test"), "no test part", "val, train or all")
 
 
-def test_pictures_that_cannot_be_used(run: Path, world: Path, tmp_path: Path) -> None:
-    (tmp_path / "text.jpg").write_text("no picture")
+def test_images_that_cannot_be_used(run: Path, world: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("x")
     (tmp_path / "empty" / ".hidden.jpg").write_text("x")
     out = tmp_path / "e"
     for path, words in (
-        (tmp_path / "text.jpg", "cannot be read as a picture"),
+        (tmp_path / "text.jpg", "cannot be read as an image"),
         (tmp_path / "gone.jpg", "no such file"),
-        (tmp_path / "empty", "no pictures in this folder"),
+        (tmp_path / "empty", "no images in this folder"),
     ):
-        refused(attnpool("predict", run, a_picture(world), path), path, words)
-        refused(attnpool("explain", run, a_picture(world), path, "--out", out), path, words)
-    refused(attnpool("predict", run, a_picture(world), "--top", 0), "--top is 0", "at least 1")
-    refused(attnpool("explain", run, a_picture(world), "--class", "flying", "--out", out), "'flying'", "calling with")
+        refused(attnpool("predict", run, an_image(world), path), path, words)
+        refused(attnpool("explain", run, an_image(world), path, "--out", out), path, words)
+    refused(attnpool("predict", run, an_image(world), "--top", 0), "--top is 0", "at least 1")
+    refused(attnpool("explain", run, an_image(world), "--class", "flying", "--out", out), "'flying'", "calling with")
     assert not out.exists()
 
 
@@ -290,7 +290,7 @@ def test_folders_that_hold_something_else(run: Path, world: Path, command: list[
     assert files(run) == before
     (tmp_path / "mine.txt").write_text("x")
     refused(attnpool("playground", tmp_path, "--images", 28), tmp_path, "not empty", "another directory")
-    refused(attnpool("explain", run, a_picture(world), "--out", tmp_path / "mine.txt"), tmp_path / "mine.txt")
+    refused(attnpool("explain", run, an_image(world), "--out", tmp_path / "mine.txt"), tmp_path / "mine.txt")
     refused(attnpool(*command[:3], tmp_path / "mine.txt", *command[4:]), tmp_path / "mine.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -321,7 +321,7 @@ def test_a_stopped_training_goes_on_with_the_same_result(world: Path, run: Path,
         process.send(signum)
         failed(process.wait(), code, "the same command goes on", out / "state.json")
         assert before + 2 <= json.loads((out / "state.json").read_text())["progress"]["epoch"] < 24
-        refused(attnpool("predict", out, a_picture(world)), out, "not finished", "again")
+        refused(attnpool("predict", out, an_image(world)), out, "not finished", "again")
         refused(attnpool("evaluate", out, f"folder:{world}"), out, "not finished", "again")
         refused(attnpool(*words, out, "--lr", 0.5), out, "other options", "lr")
     before = epochs_done(out)
@@ -329,7 +329,7 @@ def test_a_stopped_training_goes_on_with_the_same_result(world: Path, run: Path,
     process.until(lambda: epochs_done(out) >= before + 2)
     process.send(signal.SIGKILL)
     assert process.wait().code == -signal.SIGKILL
-    refused(attnpool("predict", out, a_picture(world)), out, "not finished")
+    refused(attnpool("predict", out, an_image(world)), out, "not finished")
     attnpool(*words, out).text()
     assert epochs_done(out) == 24
     assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
@@ -342,7 +342,7 @@ def test_a_killed_training_starts_again(world: Path, run: Path, command: list[st
     process.until(lambda: epochs_done(tmp_path / "r") >= 1)
     process.send(signal.SIGKILL)
     assert process.wait().code == -signal.SIGKILL
-    refused(attnpool("predict", tmp_path / "r", a_picture(world)), tmp_path / "r", "not a run folder")
+    refused(attnpool("predict", tmp_path / "r", an_image(world)), tmp_path / "r", "not a run folder")
     attnpool(*words).text()
     assert same_weights(tmp_path / "r", run)
 
@@ -387,8 +387,8 @@ def test_a_full_disk_for_the_run(world: Path, run: Path, tmp_path: Path, kib: in
         out = disk.folder / "r"
         words = ["train", f"folder:{world}", "--out", out, "--epochs", 2, "--image-size", 96]
         failed(disk.run(*words), 1, "no space left", disk.folder, "free some")
-        assert attnpool("predict", out, a_picture(world)).code == 2
+        assert attnpool("predict", out, an_image(world)).code == 2
         assert not list(out.rglob("*.partial"))
         disk.grow()
         attnpool(*words).text()
-        attnpool("predict", out, a_picture(world)).text()
+        attnpool("predict", out, an_image(world)).text()

@@ -121,7 +121,7 @@ def test_it_says_what_it_costs(table: str, row: str) -> None:
     assert base, second
     assert base[1] == TABLES[table].data
     comment = (RECIPES / f"{base[1]}.yaml").read_text(encoding="utf-8")
-    cost = re.search(r"^# Cost: (\d+) epochs of (\d+) pictures|^# Cost: (\d+) epochs of (\d+) clips", comment, re.M)
+    cost = re.search(r"^# Cost: (\d+) epochs of (\d+) images|^# Cost: (\d+) epochs of (\d+) clips", comment, re.M)
     assert cost, comment
     epochs, samples = (int(number) for number in cost.groups() if number)
     assert (epochs, samples) == (full(table, row).train.epochs, LENGTHS[base[1]][0])

@@ -27,14 +27,14 @@ def test_a_clean_dataset(root: Path) -> None:
     assert found.images == {"train": {"a": 3, "b": 3}, "val": {"a": 3, "b": 3}}
     assert (found.unusable, found.duplicates, found.outside, found.ignored) == ((), (), (), {})
     assert seen == [(done, 12) for done in range(1, 13)]
-    assert "12 of 12 pictures can be used" in found.text()
+    assert "12 of 12 images can be used" in found.text()
 
 
 def test_everything_that_can_be_wrong(root: Path) -> None:
     whole = (root / "train/a/0.jpg").read_bytes()
     (root / "train/a/0.jpg").write_bytes(whole[: len(whole) // 2])
     (root / "val/b/2.jpg").write_bytes(b"")
-    (root / "val/a/0.jpg").write_bytes(b"")  # equal to the other, but neither is a picture
+    (root / "val/a/0.jpg").write_bytes(b"")  # equal to the other, but neither is an image
     shutil.copy(root / "train/a/1.jpg", root / "val/a/copy.jpg")
     shutil.copy(root / "train/b/1.jpg", root / "train/a/copy.jpg")
     shutil.copy(root / "train/b/2.jpg", root / "train/b/harmless.jpg")
@@ -56,10 +56,10 @@ def test_everything_that_can_be_wrong(root: Path) -> None:
     text = found.text()
     assert "cannot be used: 3" in text
     assert "train/a/1.jpg = val/a/copy.jpg" in text
-    assert "13 of 16 pictures can be used" in text
+    assert "13 of 16 images can be used" in text
 
 
-def test_annotations_are_counted_and_held_against_the_picture(root: Path) -> None:
+def test_annotations_are_counted_and_held_against_the_image(root: Path) -> None:
     def person(number: int, x: float) -> dict[str, object]:
         keypoints = [v for j in range(16) for v in (x + j, 10 + j, 2 if j < 10 else 0)]
         box = [x, 10, 12, 15]
@@ -101,5 +101,5 @@ def test_many_classes_are_summed_up(tmp_path: Path) -> None:
     lines = found.text().splitlines()
     assert len(lines) < 40
     assert any(line.startswith("class 30 ") for line in lines)
-    assert "(25 classes with more pictures are not shown)" in lines
+    assert "(25 classes with more images are not shown)" in lines
     assert len(found.images["train"]) == 45

@@ -22,8 +22,8 @@ from attnpool.keypoints import MPII_FLIP
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    """Nine noisy pictures of different sizes, with a person, evidence and an object each; number 4 is truncated."""
-    root = tmp_path_factory.mktemp("pictures")
+    """Nine noisy images of different sizes, with a person, evidence and an object each; number 4 is truncated."""
+    root = tmp_path_factory.mktemp("images")
     samples = []
     for i in range(9):
         noise = np.random.default_rng([i]).integers(0, 256, (50 + 7 * i, 90 - 5 * i, 3), dtype=np.uint8)
@@ -32,7 +32,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
         people = (Person(joints, (1.0, 2.0, 30.0, 40.0)), Person((), (0.0, 0.0, 9.0, 9.0)))
         samples.append(Sample(f"{i}.png", (i % 3,), people, ((10.0, 10.0, 30.0, 30.0),), ((20.0, 20.0, 25.0, 30.0),)))
     (root / "4.png").write_bytes((root / "4.png").read_bytes()[:2000])
-    return Index("folder:pictures", root, ("a", "b", "c"), tuple(samples))
+    return Index("folder:images", root, ("a", "b", "c"), tuple(samples))
 
 
 OPTIONS = ViewOptions(image_size=32, short_side=40, color_jitter=0.3)

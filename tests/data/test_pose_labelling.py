@@ -34,7 +34,7 @@ def copy(world: Path, tmp_path: Path) -> Path:
 
 
 def distances(found: Joints, real: Joints) -> tuple[float, float] | None:
-    """How far limbs are from those of the playground's person, and from their mirror images; 1 is the picture."""
+    """How far limbs are from those of the playground's person, and from their mirror images; 1 is the image."""
     errors = [
         [np.hypot(joint[0] - other[0], joint[1] - other[1]) / 96 for other in (real[j], real[MPII_FLIP[j]]) if other]
         for j in (0, 1, 2, 3, 4, 5, 12, 13)
@@ -117,10 +117,10 @@ def test_clips_have_a_file_a_frame(tmp_path: Path) -> None:
     assert (again["labelled"], again["known"]) == (1, 3)
 
 
-def test_keypoint_rcnn_and_unreadable_pictures(photos: Path, tmp_path: Path) -> None:
+def test_keypoint_rcnn_and_unreadable_images(photos: Path, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "random.pth")
     photo().resize((64, 75)).save(photos / "calling" / "0.jpg")
-    (photos / "calling" / "1.jpg").write_bytes(b"no picture")
+    (photos / "calling" / "1.jpg").write_bytes(b"no image")
     rcnn = ("--weights", tmp_path / "random.pth", "--short-side", 64)
     value = attnpool("pose", f"folder:{photos}", *rcnn, "--json").value()
     assert [item["file"] for item in value["failed"]] == ["calling/1.jpg"]

@@ -80,9 +80,7 @@ def test_boxes_cover_the_same_content(width: int, height: int, options: ViewOpti
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 300), st.integers(1, 300), options_strategy, st.integers(0, 1000))
-def test_any_size_gives_a_square_inside_of_the_picture(
-    width: int, height: int, options: ViewOptions, seed: int
-) -> None:
+def test_any_size_gives_a_square_inside_of_the_image(width: int, height: int, options: ViewOptions, seed: int) -> None:
     image = Image.new("RGB", (width, height), (200, 100, 50))
     for view in (train_view(image, options, rng(seed)), eval_view(image, options)):
         assert view.pixels.shape == (3, options.image_size, options.image_size)
@@ -116,7 +114,7 @@ def test_centre_crop_against_a_plain_computation() -> None:
     noise = rng(2).integers(0, 256, (90, 160, 3), dtype=np.uint8)
     view = eval_view(Image.fromarray(noise), ViewOptions(image_size=60, short_side=90))
     np.testing.assert_array_equal(view.pixels.permute(1, 2, 0).numpy(), noise[15:75, 50:110])
-    # The paper's recipe: a 1024 x 512 picture becomes 960 x 480, of which the middle 450.
+    # The paper's recipe: a 1024 x 512 image becomes 960 x 480, of which the middle 450.
     view = eval_view(Image.new("RGB", (1024, 512)), ViewOptions(image_size=450, short_side=480, max_width=512))
     assert view.matrix[:, :2] == pytest.approx(np.eye(2) * 480 / 512)
     assert view.area == pytest.approx((512 - 240, 256 - 240, 512 + 240, 256 + 240))

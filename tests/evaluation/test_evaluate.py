@@ -1,4 +1,4 @@
-"""Scoring a run: which pictures, which numbers, what is said about them."""
+"""Scoring a run: which images, which numbers, what is said about them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from attnpool.data import Index, ViewOptions, read, read_all
 from attnpool.evaluation.evaluate import choose_split, evaluate, negatives, summarize
 from attnpool.evaluation.inference import Outputs, as_probabilities, points, score_source
 from attnpool.evaluation.predict import predict
-from attnpool.features.batches import CachedFeatures, Pictures, Source
+from attnpool.features.batches import CachedFeatures, Images, Source
 from attnpool.features.extraction import extract
 from attnpool.models.recognizer import Recognizer
 from attnpool.pooling import Pooled
@@ -35,7 +35,7 @@ def done(run: Path) -> Run:
 def source_of(model: Recognizer, index: Index, *, cached: bool) -> Source:
     if cached:
         return CachedFeatures(extract(model, index, progress=False))
-    return Pictures(index, ViewOptions(**model.view))
+    return Images(index, ViewOptions(**model.view))
 
 
 def names(index: Index) -> list[str]:
@@ -49,7 +49,7 @@ def run_on(train: Index, val: Index, split_seed: int = 0) -> Run:
     return Run(Path("some/run"), model.eval(), {"split": split, "recipe": {"data": train.name}})
 
 
-# which pictures
+# which images
 
 
 def test_the_split_of_the_run_counts(photos: Path) -> None:
@@ -67,7 +67,7 @@ def test_the_split_of_the_run_counts(photos: Path) -> None:
         choose_split(run, source, "test")
 
 
-def test_pictures_that_came_later_are_not_evaluated(photos: Path) -> None:
+def test_images_that_came_later_are_not_evaluated(photos: Path) -> None:
     source = f"folder:{photos}"
     train, val = read(source)
     for number in range(20):
@@ -81,7 +81,7 @@ def test_a_moved_dataset_is_still_the_same(photos: Path, tmp_path: Path) -> None
     assert names(choose_split(run_on(train, val, 5), f"folder:{tmp_path / 'moved'}")) == names(val)
 
 
-def test_pictures_that_are_gone(photos: Path, tmp_path: Path) -> None:
+def test_images_that_are_gone(photos: Path, tmp_path: Path) -> None:
     train, val = read(f"folder:{photos}")
     run = run_on(train, val)
     (photos / names(train)[0]).unlink()
@@ -91,14 +91,14 @@ def test_pictures_that_are_gone(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError) as caught:
         choose_split(run, f"folder:{tmp_path / 'moved'}")
     message = str(caught.value)
-    assert f"1 of the {len(val)} val pictures of some/run are not there, the first is {names(val)[0]};" in message
+    assert f"1 of the {len(val)} val images of some/run are not there, the first is {names(val)[0]};" in message
     assert "--split all" in message
     assert len(choose_split(run, f"folder:{tmp_path / 'moved'}", "all")) == 10
-    # under the name that the run knows it is the run's data, even if every picture has another name now
+    # under the name that the run knows it is the run's data, even if every image has another name now
     (tmp_path / "moved").rename(photos)
     for path in sorted(photos.rglob("*.jpg")):
         path.rename(path.with_name(f"new-{path.name}"))
-    with pytest.raises(ValueError, match=f"{len(val)} of the {len(val)} val pictures of some/run are not there"):
+    with pytest.raises(ValueError, match=f"{len(val)} of the {len(val)} val images of some/run are not there"):
         choose_split(run, f"folder:{photos}")
 
 
@@ -118,7 +118,7 @@ def test_another_dataset_is_split_by_itself(photos: Path, tmp_path: Path) -> Non
 def test_another_world_of_the_playground(done: Run, tmp_path: Path) -> None:
     attnpool("playground", tmp_path / "p", "--images", 84, "--seed", 2, "--size", 64).text()
     shared = set(done.about["split"]["train"]) & set(names(read_all(f"folder:{tmp_path / 'p'}")))
-    assert shared  # some pictures happen to have the same name
+    assert shared  # some images happen to have the same name
     assert names(choose_split(done, f"folder:{tmp_path / 'p'}")) == names(read(f"folder:{tmp_path / 'p'}")[1])
 
 
@@ -169,7 +169,7 @@ def test_scores_equal_those_of_scikit_learn(done: Run, world: Path) -> None:
 
 
 @pytest.mark.parametrize("pooling", ["average", "attentional", "pose"])
-def test_cached_features_score_as_the_pictures_do(done: Run, world: Path, pooling: str) -> None:
+def test_cached_features_score_as_the_images_do(done: Run, world: Path, pooling: str) -> None:
     model = Recognizer(done.model.backbone, classes=done.model.classes, pooling=pooling, view=done.model.view)
     model.standardize.load_state_dict(done.model.standardize.state_dict())
     with torch.no_grad():
@@ -177,14 +177,14 @@ def test_cached_features_score_as_the_pictures_do(done: Run, world: Path, poolin
             parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     model.train()
     index = read_all(f"folder:{world}")
-    cached, pictures = (score_source(model, source_of(model, index, cached=use)) for use in (True, False))
+    cached, images = (score_source(model, source_of(model, index, cached=use)) for use in (True, False))
     assert model.training  # as it was
-    assert cached.paths == pictures.paths == names(index)
-    chances = [as_probabilities(torch.from_numpy(found.logits), model.scores) for found in (cached, pictures)]
+    assert cached.paths == images.paths == names(index)
+    chances = [as_probabilities(torch.from_numpy(found.logits), model.scores) for found in (cached, images)]
     assert np.abs(chances[0] - chances[1]).max() < 1e-3
     assert np.ptp(chances[1]) > 0.05
-    assert np.array_equal(cached.targets, pictures.targets)
-    assert np.mean(cached.pointed == pictures.pointed) > 0.9
+    assert np.array_equal(cached.targets, images.targets)
+    assert np.mean(cached.pointed == images.pointed) > 0.9
     some = score_source(model, source_of(model, index, cached=True), positions=[5, 3], maps=False)
     assert some.paths == [names(index)[5], names(index)[3]]
     assert np.isnan(some.pointed).all()
@@ -200,8 +200,8 @@ def test_best_weights(done: Run, run: Path, world: Path) -> None:
 
 def test_pointing_by_hand() -> None:
     combined = torch.zeros(3, 2, 2, 2)
-    combined[0, 1, 0, 1] = 1  # picture 0, its class 1: upper right, at (75, 25)
-    combined[1, 0, 1, 0] = 1  # picture 1, its class 0: lower left, at (25, 75)
+    combined[0, 1, 0, 1] = 1  # image 0, its class 1: upper right, at (75, 25)
+    combined[1, 0, 1, 0] = 1  # image 1, its class 0: lower left, at (25, 75)
     combined[2, 0, 1, 0] = 1
     targets = torch.tensor([[0.0, 1], [1, 0], [1, 0]])
     boxes = [[(60.0, 0.0, 100.0, 40.0)], [(0.0, 0.0, 20.0, 20.0), (60.0, 0.0, 100.0, 40.0)], []]
@@ -244,7 +244,7 @@ def test_the_summary_states_its_denominators(done: Run, world: Path) -> None:
     assert all(row["AP"] is None for row in rows)
 
 
-def test_unreadable_pictures(done: Run, tmp_path: Path, world: Path) -> None:
+def test_unreadable_images(done: Run, tmp_path: Path, world: Path) -> None:
     shutil.copytree(world, tmp_path / "w")
     _, val = read(f"folder:{tmp_path / 'w'}")
     for sample in val.samples[:3]:
@@ -259,7 +259,7 @@ def test_unreadable_pictures(done: Run, tmp_path: Path, world: Path) -> None:
     for sample in val.samples[3:]:
         val.file(sample).unlink()
     for use_cache in (True, False):
-        with pytest.raises(ValueError, match="none of its 14 pictures can be read; see attnpool check"):
+        with pytest.raises(ValueError, match="none of its 14 images can be read; see attnpool check"):
             evaluate(done, val, use_cache=use_cache)
 
 
@@ -356,8 +356,8 @@ def test_labels_that_are_not_public(mpii: tuple[Path, Path], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("part", ["test", "val"])
-def test_the_submission_names_the_pictures(part: str, mpii: tuple[Path, Path], tmp_path: Path) -> None:
-    """Ids, read back, are where the list's pictures stand in annolist; scores are those of `predict`."""
+def test_the_submission_names_the_images(part: str, mpii: tuple[Path, Path], tmp_path: Path) -> None:
+    """Ids, read back, are where the list's images stand in annolist; scores are those of `predict`."""
     root, folder = mpii
     path = tmp_path / "scores.mat"
     found = evaluate(folder, f"mpii:{root}", split=part, submission=path)
@@ -387,12 +387,12 @@ def test_a_submission_that_cannot_be(mpii: tuple[Path, Path], run: Path, world: 
     shutil.copytree(root, tmp_path / "m")
     stem = (root / "images_mpii_test.txt").read_text().split()[0]
     (tmp_path / "m" / "images" / f"{stem}.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match="test: 1 pictures cannot be read; a submission needs them all"):
+    with pytest.raises(ValueError, match="test: 1 images cannot be read; a submission needs them all"):
         evaluate(folder, f"mpii:{tmp_path / 'm'}", split="test", submission=tmp_path / "scores.mat")
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
-# single pictures
+# single images
 
 
 @pytest.fixture
@@ -405,8 +405,8 @@ def save(tmp_path: Path) -> Callable[[Image.Image, str], Path]:
 
 
 def test_predict(done: Run, world: Path, save: Callable[[Image.Image, str], Path]) -> None:
-    with Image.open(min(world.rglob("*.jpg"))) as picture:
-        path = save(picture, "p.png")
+    with Image.open(min(world.rglob("*.jpg"))) as image:
+        path = save(image, "p.png")
     (all_of_them,) = predict(done.model, [path], top=99)
     (two,) = predict(done.model, [str(path)], top=2)
     assert len(all_of_them.scores) == 14
@@ -420,5 +420,5 @@ def test_predict(done: Run, world: Path, save: Callable[[Image.Image, str], Path
     sums = with_maps.pooled.combined.sum((-2, -1))
     assert torch.allclose(sums, with_maps.pooled.logits, atol=1e-4)
     assert predict(done.model, []) == []
-    with pytest.raises(ValueError, match=r"gone\.jpg: cannot be read as a picture"):
+    with pytest.raises(ValueError, match=r"gone\.jpg: cannot be read as an image"):
         predict(done.model, [path.with_name("gone.jpg")])

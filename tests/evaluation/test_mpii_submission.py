@@ -32,7 +32,7 @@ def test_what_matlab_finds(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"sample_ids": IDS[:3]}, r"here \(3, 3\)"),
-        ({"sample_ids": [], "scores": SCORES[:0]}, "pictures, classes"),
+        ({"sample_ids": [], "scores": SCORES[:0]}, "images, classes"),
         ({"sample_ids": [0, 1, 2, 3]}, "counted from 1"),
         ({"sample_ids": [1, 2, 2, 3]}, "a number of its own"),
         ({"scores": np.where(SCORES > 0.5, np.nan, SCORES)}, "not finite"),

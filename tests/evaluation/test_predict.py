@@ -1,4 +1,4 @@
-"""What counts as a picture and what as a clip, and that clips are scored as the mean of their frames."""
+"""What counts as an image and what as a clip, and that clips are scored as the mean of their frames."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def recognizer(backbone: Backbone, **options: Any) -> Recognizer:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clip, its frames as pictures, and one of them alone. Not to be changed."""
+    """A clip, its frames as images, and one of them alone. Not to be changed."""
     root = tmp_path_factory.mktemp("files")
     clip = write_clip(root / "clip.avi", 12)
     (root / "clip.frames").mkdir()
@@ -72,24 +72,24 @@ def test_a_video_and_its_frames_are_the_same(lite0: Backbone, files: Path, modal
     assert (seen.count, seen.numbers) == (12, [2, 6, 10] if modality == "rgb" else [1, 3, 5])
     assert {view.pixels.shape[0] for view in seen.views} == {3 if modality == "rgb" else 10}
     if modality == "flow":
-        with pytest.raises(ValueError, match=r"photo\.png: a picture has no optical flow, which this run takes"):
+        with pytest.raises(ValueError, match=r"photo\.png: an image has no optical flow, which this run takes"):
             predict(model, [files / "photo.png"])
     else:
         assert predict(model, [files / "photo.png"])[0].scores
 
 
 def test_a_run_says_what_it_was_trained_on(run: Path) -> None:
-    pictures = Run.load(run)
-    assert pictures.media == "pictures"
+    images = Run.load(run)
+    assert images.media == "images"
     for name in ("brush_hair/a.avi", "frames/brush_hair/a", "frames/brush_hair/what.a.day"):
-        assert replace(pictures, about={"split": {"train": [name]}}).media == "clips"
-    assert replace(pictures, about={"split": {}}).media == "pictures"  # a checkpoint of others
+        assert replace(images, about={"split": {"train": [name]}}).media == "clips"
+    assert replace(images, about={"split": {}}).media == "images"  # a checkpoint of others
 
 
 def test_what_folders_mean(files: Path, tmp_path: Path) -> None:
     frames = files / "clip.frames"
     assert expand([str(frames)], "clips") == [frames]
-    assert expand([str(files)], "clips") == [files]  # it holds a picture
+    assert expand([str(files)], "clips") == [files]  # it holds an image
     assert expand([str(files)]) == [files / "clip.avi", files / "photo.png"]
     assert len(expand([str(frames)])) == 12
     for name in ("b.mp4", ".hidden.avi", "notes.txt", "empty/notes.txt", "a/image_00001.jpg"):
@@ -101,7 +101,7 @@ def test_what_folders_mean(files: Path, tmp_path: Path) -> None:
 
 
 def test_the_command(run: Path, files: Path, tmp_path: Path) -> None:
-    """A run that was trained on pictures takes clips, too."""
+    """A run that was trained on images takes clips, too."""
     photo, clip = files / "photo.png", files / "clip.avi"
     found = attnpool("predict", run, clip, photo, "--json").value()
     assert [item["file"] for item in found] == [str(clip), str(photo)]

@@ -1,4 +1,4 @@
-"""Similarity of positions against a double loop, and over the pictures of a dataset."""
+"""Similarity of positions against a double loop, and over the images of a dataset."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_average_over_a_dataset(world: Path, model: ap.Recognizer) -> None:
     _, val = ap.read(f"folder:{world}")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found = feature_similarity(model, val, progress=False)
-    assert found.pictures == len(val)
+    assert found.images == len(val)
     assert model.training
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
@@ -98,11 +98,11 @@ def test_files_that_cannot_be_read(world: Path, model: ap.Recognizer, tmp_path: 
     shutil.copytree(world, tmp_path / "play")
     _, val = ap.read(f"folder:{tmp_path / 'play'}")
     files = [val.file(sample) for sample in val]
-    files[0].write_bytes(b"no picture")
+    files[0].write_bytes(b"no image")
     found = feature_similarity(model, val, progress=False)
-    assert found.pictures == len(val) - 1
+    assert found.images == len(val) - 1
     assert [path for path, _ in found.failed] == [val.samples[0].path]
     for file in files:
-        file.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="none of 14 pictures can be read"):
+        file.write_bytes(b"no image")
+    with pytest.raises(ValueError, match="none of 14 images can be read"):
         feature_similarity(model, val, progress=False)

@@ -47,11 +47,11 @@ def test_results(first: tuple[Path, Outcome]) -> None:
 
 def test_what_is_written(first: tuple[Path, Outcome]) -> None:
     out, _ = first
-    pictures = ["maps-attentional.png", "maps-pose.png"]
-    assert sorted(path.name for path in out.iterdir()) == [*pictures, "report.html", "results.json", "runs", "world"]
-    for name in pictures:
-        with Image.open(out / name) as picture:
-            picture.load()
+    images = ["maps-attentional.png", "maps-pose.png"]
+    assert sorted(path.name for path in out.iterdir()) == [*images, "report.html", "results.json", "runs", "world"]
+    for name in images:
+        with Image.open(out / name) as image:
+            image.load()
     assert sorted(path.name for path in (out / "runs").iterdir()) == sorted(f"{h}-{s}" for h in HEADS for s in (0, 1))
     for head in HEADS:
         assert Run.load(out / "runs" / f"{head}-1").model.pooling == head
@@ -69,7 +69,7 @@ def test_the_second_call_does_nothing_again(first: tuple[Path, Outcome]) -> None
     weights = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     began = time.monotonic()
     text = start(out).text()
-    assert time.monotonic() - began < 60  # no pictures to make, features to compute or heads to train
+    assert time.monotonic() - began < 60  # no images to make, features to compute or heads to train
     again = json.loads((out / "results.json").read_text())
     assert again | {"seconds": 0} == outcome.value() | {"seconds": 0}
     assert weights == {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}

@@ -41,7 +41,7 @@ def test_a_photo(run: Path, photo: Image.Image, tmp_path: Path) -> None:
     with Image.open(found["panel"]) as panel:
         panel.load()
         assert panel.format == "PNG"
-        assert 800 < panel.width < 4000  # picture, bottom-up and twice two maps side by side
+        assert 800 < panel.width < 4000  # image, bottom-up and twice two maps side by side
         assert 200 < panel.height < panel.width / 2
         assert np.asarray(panel.convert("L")).std() > 10
     wide = attnpool("explain", run, tmp_path / "china.jpg", "--out", tmp_path / "c", "--json", "--class", found["best"])
@@ -95,7 +95,7 @@ def test_the_peak_lies_in_the_part_that_was_seen(
     width, height = upright.size
     x, y = found["peak"]
     short = min(width, height)
-    assert abs(x - width / 2) < short / 2  # in the middle square, in pixels of the upright picture
+    assert abs(x - width / 2) < short / 2  # in the middle square, in pixels of the upright image
     assert abs(y - height / 2) < short / 2
     assert (found["peak"], found["predictions"]) == (same["peak"], same["predictions"])
 
@@ -180,6 +180,6 @@ def test_instances_are_named(model: Recognizer, photo: Image.Image, tmp_path: Pa
 def test_nothing_is_written_before_all_can_be_read(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
     photo.resize((64, 48)).save(tmp_path / "p.png")
     (tmp_path / "q.png").write_bytes((tmp_path / "p.png").read_bytes()[:500])
-    with pytest.raises(ValueError, match=r"q\.png: cannot be read as a picture"):
+    with pytest.raises(ValueError, match=r"q\.png: cannot be read as an image"):
         explain_files(model, [tmp_path / "p.png", tmp_path / "q.png"], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -31,7 +31,7 @@ def test_red_speaks_for_and_blue_against() -> None:
     red, blue, neutral = drawn[30, 30], drawn[130, 130], drawn[30, 130]
     assert red[0] > red[2] + 60
     assert blue[2] > blue[0] + 60
-    assert np.ptp(neutral) == 0, "where the map is 0 the picture shows through, greyed"
+    assert np.ptp(neutral) == 0, "where the map is 0 the image shows through, greyed"
 
 
 def test_a_given_scale_makes_maps_comparable() -> None:
@@ -45,7 +45,7 @@ def test_a_given_scale_makes_maps_comparable() -> None:
     assert colour_range(np.array([[-2.0, 1]]), signed=False) == (-2, 1)
 
 
-def test_the_part_of_the_picture_that_the_map_does_not_cover_is_dimmed(photo: Image.Image) -> None:
+def test_the_part_of_the_image_that_the_map_does_not_cover_is_dimmed(photo: Image.Image) -> None:
     w, h = photo.size
     left = (w - h) / 2
     drawn = np.asarray(overlay(photo, np.full((7, 7), 5.0), signed=False, box=(left, 0, left + h, h), size=320))
@@ -67,7 +67,7 @@ def test_the_ring_lies_on_the_peak() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 900), (2000, 3), (31, 47)])
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
-def test_any_picture(shape: tuple[int, int], mode: str) -> None:
+def test_any_image(shape: tuple[int, int], mode: str) -> None:
     map_ = torch.linspace(-1, 1, 12, dtype=torch.bfloat16, requires_grad=True).view(3, 4)
     drawn = overlay(Image.new(mode, shape), map_, signed=True, size=100)
     assert max(drawn.size) == 100
@@ -97,7 +97,7 @@ def test_columns_of_the_papers_figure() -> None:
     best = int(out["logits"].argmax())
     chosen = (best + 1) % 3
     columns = figure_columns(["a", "b", "c"], **out, chosen=chosen, probabilities=out["logits"].softmax(0))
-    headings = ["picture", "bottom-up", "top-down", "combined", "top-down", "combined"]
+    headings = ["image", "bottom-up", "top-down", "combined", "top-down", "combined"]
     assert [column.heading for column in columns] == headings
     assert [column.label for column in columns] == ["", "", *["abc"[best]] * 2, *["abc"[chosen]] * 2]
     assert columns[2].scale == columns[4].scale, "both classes share a scale"
@@ -109,9 +109,9 @@ def test_columns_of_the_papers_figure() -> None:
 def test_columns_of_other_heads() -> None:
     out = maps()
     average = figure_columns(list("abc"), out["logits"], top_down=out["top_down"], combined=out["combined"], best=1)
-    assert [column.heading for column in average] == ["picture", "top-down", "combined"]
+    assert [column.heading for column in average] == ["image", "top-down", "combined"]
     assert average[1].label == "b"
-    assert [c.heading for c in figure_columns(list("abc"), out["logits"])] == ["picture"]
+    assert [c.heading for c in figure_columns(list("abc"), out["logits"])] == ["image"]
     rank = figure_columns(list("abc"), **maps(p=3), best=0, chosen=0)
     assert len(rank) == 4
     assert rank[1].note.endswith(" of 3")
@@ -148,9 +148,9 @@ def test_wrapped_lines_fit(text: str, width: int, lines: int) -> None:
         assert face.getlength(line) <= width or len(line) <= 2, line
     if wrapped and not wrapped[-1].endswith("…"):
         assert "".join(wrapped).replace(" ", "") == "".join(text.split())
-    picture = Image.new("RGB", (10, 10))
+    image = Image.new("RGB", (10, 10))
     for line in wrapped:
-        ImageDraw.Draw(picture).text((0, 0), line, font=face)
+        ImageDraw.Draw(image).text((0, 0), line, font=face)
 
 
 @pytest.mark.parametrize(

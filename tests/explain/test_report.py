@@ -51,7 +51,7 @@ class Page(HTMLParser):
             self.cells[-1] = (self.cells[-1] + " " + data.strip()).strip()
 
 
-def picture(colour: str = "red") -> bytes:
+def image(colour: str = "red") -> bytes:
     return png(Image.new("RGB", (60, 40), colour))
 
 
@@ -61,8 +61,8 @@ def write(path: Path, results: dict = RESULTS) -> tuple[str, Page]:
         results,
         title=NASTY,
         intro="First.\n\nSecond <b>paragraph</b>.",
-        plots=[(f"plot of {NASTY}", picture())],
-        panels=[("maps", picture("blue")), ("more maps", picture("green"))],
+        plots=[(f"plot of {NASTY}", image())],
+        panels=[("maps", image("blue")), ("more maps", image("green"))],
         command="attnpool quickstart --out <here>",
     )
     text = path.read_text(encoding="utf-8")
@@ -110,7 +110,7 @@ def test_a_failed_report_leaves_the_old_one(tmp_path: Path) -> None:
     write(path)
     before = path.read_bytes()
     with pytest.raises(OSError):
-        write_report(path, RESULTS, title="t", intro="i", plots=[("broken", b"no picture")], command="c")
+        write_report(path, RESULTS, title="t", intro="i", plots=[("broken", b"no image")], command="c")
     assert path.read_bytes() == before
     directory = tmp_path / "taken"
     directory.mkdir()

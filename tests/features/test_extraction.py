@@ -27,8 +27,8 @@ def backbone() -> Backbone:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Index:
-    """Seven pictures of noise, of different sizes."""
+def images(tmp_path: Path) -> Index:
+    """Seven images of noise, of different sizes."""
     rng = np.random.default_rng(0)
     for i in range(7):
         noise = rng.integers(0, 256, (70 + 5 * i, 90 - 3 * i, 3), dtype=np.uint8)
@@ -45,9 +45,9 @@ def get(backbone: Backbone, index: Index, cache: Path, **more: object) -> Featur
     return extract(model(backbone, **more), index, cache=cache, progress=False)
 
 
-def test_equal_to_the_backbone(backbone: Backbone, pictures: Index, tmp_path: Path) -> None:
-    found = get(backbone, pictures, tmp_path / "cache")
-    (batch,) = load(pictures, ViewOptions(**VIEW), [range(7)], seed=0, epoch=0, train=False)
+def test_equal_to_the_backbone(backbone: Backbone, images: Index, tmp_path: Path) -> None:
+    found = get(backbone, images, tmp_path / "cache")
+    (batch,) = load(images, ViewOptions(**VIEW), [range(7)], seed=0, epoch=0, train=False)
     with torch.inference_mode():
         expected = backbone(model(backbone).normalize(batch.pixels))
     assert torch.allclose(found.batch(range(7)), expected, atol=4e-3 * float(expected.abs().max()))
@@ -56,12 +56,10 @@ def test_equal_to_the_backbone(backbone: Backbone, pictures: Index, tmp_path: Pa
     assert np.array_equal(found.matrices, batch.matrices)
 
 
-def test_shared_by_content(
-    backbone: Backbone, pictures: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A part, another folder and a copy need nothing new; a changed picture and another size do."""
+def test_shared_by_content(backbone: Backbone, images: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part, another folder and a copy need nothing new; a changed image and another size do."""
     cache = tmp_path / "cache"
-    whole = get(backbone, pictures, cache)
+    whole = get(backbone, images, cache)
     computed: list[int] = []
     original = module.compute
 
@@ -70,7 +68,7 @@ def test_shared_by_content(
         return original(model, index, store, todo, *rest)
 
     monkeypatch.setattr(module, "compute", counting)
-    part = get(backbone, pictures.select(["2.png", "5.png"]), cache)
+    part = get(backbone, images.select(["2.png", "5.png"]), cache)
     assert part.batch([0, 1]).equal(whole.batch([2, 5]))
     moved = tmp_path / "elsewhere"
     moved.mkdir()
@@ -79,25 +77,25 @@ def test_shared_by_content(
     assert get(backbone, other, cache).batch([0]).equal(whole.batch([3]))
     assert computed == []
     Image.new("RGB", (80, 80), "red").save(tmp_path / "3.png")
-    assert not get(backbone, pictures, cache).batch([3]).equal(whole.batch([3]))
+    assert not get(backbone, images, cache).batch([3]).equal(whole.batch([3]))
     assert computed == [1]
-    assert get(backbone, pictures, cache, image_size=96).store.shape[1:3] == (3, 3)
+    assert get(backbone, images, cache, image_size=96).store.shape[1:3] == (3, 3)
     assert computed == [1, 7]
 
 
-def test_another_backbone_has_another_store(backbone: Backbone, pictures: Index, tmp_path: Path) -> None:
-    get(backbone, pictures, tmp_path / "cache")
+def test_another_backbone_has_another_store(backbone: Backbone, images: Index, tmp_path: Path) -> None:
+    get(backbone, images, tmp_path / "cache")
     other = Backbone("lite0", frozen=True)
     with torch.no_grad():
         other.net.conv_stem.weight += 0.01
-    get(other, pictures, tmp_path / "cache")
+    get(other, images, tmp_path / "cache")
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 2
 
 
 @pytest.mark.parametrize("damage", ["half a row", "a row without its line", "half a line"])
-def test_interruption(backbone: Backbone, pictures: Index, tmp_path: Path, damage: str) -> None:
+def test_interruption(backbone: Backbone, images: Index, tmp_path: Path, damage: str) -> None:
     cache = tmp_path / "cache"
-    first = pictures.select([f"{i}.png" for i in range(4)])
+    first = images.select([f"{i}.png" for i in range(4)])
     get(backbone, first, cache)
     (folder,) = (cache / "features").iterdir()
     row = FeatureStore(folder).array()[0].nbytes
@@ -107,31 +105,31 @@ def test_interruption(backbone: Backbone, pictures: Index, tmp_path: Path, damag
     else:
         with (folder / "features.f16").open("ab") as file:
             file.write(b"\1" * (row // 2 if damage == "half a row" else row))
-    found = get(backbone, pictures, cache)
-    clean = get(backbone, pictures, tmp_path / "clean")
+    found = get(backbone, images, cache)
+    clean = get(backbone, images, tmp_path / "clean")
     # Batches of other sizes may round the last half-precision digit differently.
     assert torch.allclose(found.batch(range(7)), clean.batch(range(7)), atol=0.01)
     assert FeatureStore(folder).array().shape[0] == 7
 
 
-def test_unreadable_and_copies(backbone: Backbone, pictures: Index, tmp_path: Path) -> None:
+def test_unreadable_and_copies(backbone: Backbone, images: Index, tmp_path: Path) -> None:
     """Unreadable files are named, whether they are missing, broken, or copies of a broken one; copies share a row."""
     (tmp_path / "0.png").write_bytes((tmp_path / "0.png").read_bytes()[:200])
     shutil.copy(tmp_path / "0.png", tmp_path / "1.png")
     shutil.copy(tmp_path / "5.png", tmp_path / "4.png")
     (tmp_path / "2.png").unlink()
-    found = get(backbone, pictures, tmp_path / "cache")
+    found = get(backbone, images, tmp_path / "cache")
     assert [path for path, _ in found.failed] == ["0.png", "1.png", "2.png"]
     assert all(reason for _, reason in found.failed)
     assert [sample.path for sample in found.index] == ["3.png", "4.png", "5.png", "6.png"]
     assert found.rows[1] == found.rows[2]
     assert [path for path, _ in found.select(["0.png", "3.png"], "val").failed] == ["0.png"]
-    with pytest.raises(ValueError, match="none of its 1 pictures can be read"):
-        get(backbone, pictures.select(["0.png"]), tmp_path / "cache")
+    with pytest.raises(ValueError, match="none of its 1 images can be read"):
+        get(backbone, images.select(["0.png"]), tmp_path / "cache")
 
 
-def test_statistics_and_averages(backbone: Backbone, pictures: Index, tmp_path: Path) -> None:
-    found = get(backbone, pictures, tmp_path / "cache")
+def test_statistics_and_averages(backbone: Backbone, images: Index, tmp_path: Path) -> None:
+    found = get(backbone, images, tmp_path / "cache")
     x = found.batch(range(7)).double().permute(1, 0, 2, 3).flatten(1)
     mean, std = statistics(found)
     assert torch.allclose(mean.double(), x.mean(1), atol=1e-6)
@@ -141,19 +139,19 @@ def test_statistics_and_averages(backbone: Backbone, pictures: Index, tmp_path: 
     assert averaged.store.shape[1:3] == (1, 1)
 
 
-def test_trained_backbone_has_no_cache(pictures: Index, tmp_path: Path) -> None:
+def test_trained_backbone_has_no_cache(images: Index, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="freeze_backbone=True"):
-        get(Backbone("lite0"), pictures, tmp_path)
+        get(Backbone("lite0"), images, tmp_path)
 
 
-def test_no_room(backbone: Backbone, pictures: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room(backbone: Backbone, images: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too little space is said before the work; nothing that was not computed counts."""
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: replace_free(usage, 1000))
     with pytest.raises(OSError, match="--cache DIR"):
-        get(backbone, pictures, tmp_path / "cache")
+        get(backbone, images, tmp_path / "cache")
     monkeypatch.undo()
-    assert len(get(backbone, pictures, tmp_path / "cache")) == 7
+    assert len(get(backbone, images, tmp_path / "cache")) == 7
 
 
 def replace_free(usage: object, free: int) -> object:

@@ -33,7 +33,7 @@ def test_a_real_person(mediapipe: MediaPipe) -> None:
         joint = joints[name]
         assert joint is not None
         assert np.hypot(joint[0] - place[0], joint[1] - place[1]) < TOLERANCE[name], (name, joint)
-    # the hips are below the picture's edge, and the set has no pelvis, thorax or neck
+    # the hips are below the image's edge, and the set has no pelvis, thorax or neck
     assert {name for name, joint in joints.items() if joint} <= {*SEEN, "right_elbow", "left_elbow"}
     assert [score > 0.5 for score in person.scores] == [joint is not None for joint in person.joints]
     assert person.score == pytest.approx(np.mean([score for score in person.scores if score]))
@@ -50,7 +50,7 @@ def test_a_mirror_image_exchanges_sides(mediapipe: MediaPipe) -> None:
             assert np.hypot(512 - joint[0] - other[0], joint[1] - other[1]) < 20
 
 
-def test_pixels_are_those_of_the_picture_whatever_its_size(mediapipe: MediaPipe) -> None:
+def test_pixels_are_those_of_the_image_whatever_its_size(mediapipe: MediaPipe) -> None:
     """The photo at two thirds, on a wide canvas of an odd size."""
     small = photo().resize((341, 400))
     wide = Image.new("RGB", (801, 457), "grey")

@@ -143,7 +143,7 @@ def test_a_joint_outside_draws_nothing_and_is_not_labelled(outside: tuple[float,
     assert labelled[0, 2]
 
 
-def test_nobody_and_no_pictures() -> None:
+def test_nobody_and_no_images() -> None:
     maps, labelled = heatmaps([[], []], (448, 448), (14, 14))
     assert maps.shape == (2, 16, 14, 14)
     assert not labelled.any()

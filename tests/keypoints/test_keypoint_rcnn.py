@@ -27,7 +27,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def picture() -> Image.Image:
+def image() -> Image.Image:
     return photo().resize((64, 75))
 
 
@@ -36,17 +36,17 @@ def estimator(checkpoint: Path) -> KeypointRCNN:
     return KeypointRCNN(checkpoint, short_side=SIDE, min_score=0.5)
 
 
-def test_against_the_network_itself(checkpoint: Path, picture: Image.Image, estimator: KeypointRCNN) -> None:
+def test_against_the_network_itself(checkpoint: Path, image: Image.Image, estimator: KeypointRCNN) -> None:
     network = keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=SIDE, max_size=107)
     network.load_state_dict(torch.load(checkpoint, weights_only=True))
-    pixels = torch.tensor(np.asarray(picture) / np.float32(255)).permute(2, 0, 1)
+    pixels = torch.tensor(np.asarray(image) / np.float32(255)).permute(2, 0, 1)
     with torch.no_grad():
         (found,) = network.eval()([pixels])
-    people = estimator(picture)
+    people = estimator(image)
     known = [COCO_JOINTS.index(name) for name in COCO_JOINTS if name in MPII_JOINTS or name == "nose"]
-    # joints count that are sure enough and inside of the picture, and persons who have one
+    # joints count that are sure enough and inside of the image, and persons who have one
     x, y = found["keypoints"][..., 0], found["keypoints"][..., 1]
-    usable = (found["keypoints_scores"] >= 0) & (x >= 0) & (x < picture.width) & (y >= 0) & (y < picture.height)
+    usable = (found["keypoints_scores"] >= 0) & (x >= 0) & (x < image.width) & (y >= 0) & (y < image.height)
     sure = (found["scores"] >= 0.5) & usable[:, known].any(1)
     assert len(people) == int(sure.sum()) > 2
     seen = set()
@@ -66,10 +66,10 @@ def test_against_the_network_itself(checkpoint: Path, picture: Image.Image, esti
     assert len(seen) > 8
 
 
-def test_pixels_are_those_of_the_picture(picture: Image.Image, estimator: KeypointRCNN) -> None:
+def test_pixels_are_those_of_the_image(image: Image.Image, estimator: KeypointRCNN) -> None:
     """Twice as large, with every pixel four times, is the same to the network, and everything is twice as far."""
-    large = picture.resize((128, 150), Image.Resampling.NEAREST)
-    for person, doubled in zip(estimator(picture), estimator(large), strict=True):
+    large = image.resize((128, 150), Image.Resampling.NEAREST)
+    for person, doubled in zip(estimator(image), estimator(large), strict=True):
         assert doubled.box == pytest.approx([2 * value for value in person.box or ()], abs=1e-2)
         for joint, other in zip(person.joints, doubled.joints, strict=True):
             assert (joint is None) == (other is None)
@@ -77,25 +77,25 @@ def test_pixels_are_those_of_the_picture(picture: Image.Image, estimator: Keypoi
                 assert other == pytest.approx((2 * joint[0], 2 * joint[1]), abs=1e-2)
 
 
-def test_higher_scores_leave_fewer(checkpoint: Path, picture: Image.Image, estimator: KeypointRCNN) -> None:
-    everybody = estimator(picture)
+def test_higher_scores_leave_fewer(checkpoint: Path, image: Image.Image, estimator: KeypointRCNN) -> None:
+    everybody = estimator(image)
     middle = float(np.median([person.score for person in everybody]))
-    fewer = KeypointRCNN(checkpoint, short_side=SIDE, min_score=middle)(picture)
+    fewer = KeypointRCNN(checkpoint, short_side=SIDE, min_score=middle)(image)
     assert 0 < len(fewer) < len(everybody)
     assert all(person.score >= middle for person in fewer)
     assert all(score >= middle for person in fewer for score in person.scores if score)
 
 
-def test_other_files_of_the_same_weights(checkpoint: Path, tmp_path: Path, picture: Image.Image) -> None:
+def test_other_files_of_the_same_weights(checkpoint: Path, tmp_path: Path, image: Image.Image) -> None:
     state = torch.load(checkpoint, weights_only=True)
     save_file(state, tmp_path / "a.safetensors")
     torch.save({"model": state, "epoch": 3}, tmp_path / "b.pth")
-    first, second = (KeypointRCNN(tmp_path / name, short_side=SIDE)(picture) for name in ("a.safetensors", "b.pth"))
+    first, second = (KeypointRCNN(tmp_path / name, short_side=SIDE)(image) for name in ("a.safetensors", "b.pth"))
     assert first == second != []
 
 
 def test_the_published_weights_come_from_torchs_hub(
-    checkpoint: Path, tmp_path: Path, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, tmp_path: Path, image: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("https_proxy", "HTTPS_PROXY"):
@@ -107,7 +107,7 @@ def test_the_published_weights_come_from_torchs_hub(
     place.symlink_to(checkpoint)
     estimator = KeypointRCNN(short_side=SIDE)
     assert PUBLISHED in estimator.name
-    assert estimator(picture) == KeypointRCNN(checkpoint, short_side=SIDE)(picture)
+    assert estimator(image) == KeypointRCNN(checkpoint, short_side=SIDE)(image)
 
 
 def test_no_global_generator_is_read(checkpoint: Path) -> None:

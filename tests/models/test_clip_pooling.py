@@ -24,7 +24,7 @@ from attnpool.data.formats.openpose import write_openpose
 from attnpool.evaluation.evaluate import evaluate
 from attnpool.evaluation.inference import score_source
 from attnpool.evaluation.predict import predict
-from attnpool.features.batches import CachedFeatures, Examples, Pictures
+from attnpool.features.batches import CachedFeatures, Examples, Images
 from attnpool.features.extraction import extract
 from attnpool.models.recognizer import Recognizer
 from attnpool.training.checkpoint import Interrupted, Run
@@ -107,7 +107,7 @@ def logits(run: Run, index: Index, **options: Any) -> np.ndarray:
     """Decoded now, without the cache."""
     frames = options.pop("frames", run.model.view["frames"])
     view = ViewOptions(**run.model.view | {"frames": frames})
-    return score_source(run.model, Pictures(index, view, **options)).logits
+    return score_source(run.model, Images(index, view, **options)).logits
 
 
 @pytest.mark.parametrize("stream", ["pose", "flow"])
@@ -271,7 +271,7 @@ def test_malformed_keypoints_leave_their_clip_out(tmp_path: Path, pose: Run) -> 
     order = [[0, 1, 2], [3, 4, 5]]
     view = ViewOptions(image_size=32, frames=2, segments=2)
     for found in (
-        *(Pictures(part, view, workers).batches(order, seed=0, epoch=0, train=True) for workers in (0, 1)),
+        *(Images(part, view, workers).batches(order, seed=0, epoch=0, train=True) for workers in (0, 1)),
         CachedFeatures(kept, 2).batches(order, seed=0, epoch=0, train=True),
     ):
         batches = list(found)
@@ -289,7 +289,7 @@ def test_malformed_keypoints_leave_their_clip_out(tmp_path: Path, pose: Run) -> 
         assert [item["file"] for item in value["skipped"]] == ["pass/pass_0.avi"]
 
 
-class Stop(Pictures):
+class Stop(Images):
     """Sends this process a real SIGTERM while a batch is fetched."""
 
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Examples]:
@@ -316,7 +316,7 @@ def test_a_training_that_was_stopped_goes_on(
 
     whole = once(tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr("attnpool.training.train.Pictures", Stop)
+        patch.setattr("attnpool.training.train.Images", Stop)
         with pytest.raises(Interrupted):
             once(tmp_path / "part")
     state = json.loads((tmp_path / "part" / "state.json").read_text())

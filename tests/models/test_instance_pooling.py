@@ -15,7 +15,7 @@ from attnpool.backbones.backbone import Backbone
 from attnpool.data import ViewOptions, read
 from attnpool.evaluation.evaluate import evaluate
 from attnpool.evaluation.inference import score_source
-from attnpool.features.batches import CachedFeatures, Pictures
+from attnpool.features.batches import CachedFeatures, Images
 from attnpool.features.extraction import extract
 from attnpool.models.instance_pooling import Box, pool_instances, regions
 from attnpool.models.recognizer import Recognizer
@@ -39,7 +39,7 @@ def head_and_maps(seed: int, batch: int = 3) -> tuple[AttentionalPooling, Tensor
 
 @st.composite
 def boxes(draw: st.DrawFn) -> list[list[Box]]:
-    """None to three boxes in each of three pictures."""
+    """None to three boxes in each of three images."""
     sides = st.lists(st.integers(0, SIZE), min_size=2, max_size=2, unique=True).map(sorted)
     box = st.tuples(sides, sides).map(lambda xy: (float(xy[0][0]), float(xy[1][0]), float(xy[0][1]), float(xy[1][1])))
     return draw(st.lists(st.lists(box, max_size=3), min_size=3, max_size=3))
@@ -55,7 +55,7 @@ def test_a_case_by_hand() -> None:
     x[..., 4:] = 3
     left, right = (2.0, 4.0, 10.0, 28.0), (22.0, 4.0, 30.0, 28.0)
     out = pool_instances(head, x, [[left, right]], SIZE, context=1.0)
-    # picture: 2 and 0.5 - 2; left: 1 and 0.5 - 1; right: 3 and 0.5 - 3
+    # image: 2 and 0.5 - 2; left: 1 and 0.5 - 1; right: 3 and 0.5 - 3
     torch.testing.assert_close(out.logits, torch.tensor([[3.0, -0.5]]))
     assert out.winners.tolist() == [[2, 1]]
 
@@ -75,7 +75,7 @@ def test_regions_are_where_the_boxes_are() -> None:
 
 
 @given(st.integers(0, 1000), boxes())
-def test_the_best_instance_of_every_picture_counts(seed: int, found: list[list[Box]]) -> None:
+def test_the_best_instance_of_every_image_counts(seed: int, found: list[list[Box]]) -> None:
     head, x = head_and_maps(seed)
     out = pool_instances(head, x, found, SIZE)
     for b, own in enumerate(found):
@@ -135,16 +135,16 @@ def test_mistakes_are_named() -> None:
         regions(x, [[(0.0, 0.0, 1.0, 1.0)], [], []], SIZE, 0)
 
 
-def test_who_acts_is_learned_from_the_label_of_the_picture() -> None:
-    """Pictures of three persons, of whom one does the action: with their boxes a few steps find it among the others.
+def test_who_acts_is_learned_from_the_label_of_the_image() -> None:
+    """Images of three persons, of whom one does the action: with their boxes a few steps find it among the others.
 
     Every person wears noise; the actor's box holds the class's own direction, and so do the backgrounds of the other
-    class's pictures, so that the mean over the picture is misleading.
+    class's images, so that the mean over the image is misleading.
     """
     random = torch.Generator().manual_seed(0)
     places: list[Box] = [(0.0, 8.0, 8.0, 24.0), (12.0, 8.0, 20.0, 24.0), (24.0, 8.0, 32.0, 24.0)]
 
-    def pictures(n: int) -> tuple[Tensor, Tensor, Tensor]:
+    def images(n: int) -> tuple[Tensor, Tensor, Tensor]:
         labels, actors = torch.randint(2, (n,), generator=random), torch.randint(3, (n,), generator=random)
         x = 0.1 * torch.randn(n, 6, 8, 8, generator=random)
         for b, (label, actor) in enumerate(zip(labels.tolist(), actors.tolist(), strict=True)):
@@ -156,7 +156,7 @@ def test_who_acts_is_learned_from_the_label_of_the_picture() -> None:
     head = AveragePooling(6, 2)
     head.reset_parameters(torch.Generator().manual_seed(0))
     optimizer = torch.optim.AdamW(head.parameters(), lr=0.05)
-    x, labels, _ = pictures(60)
+    x, labels, _ = images(60)
     losses = []
     for _ in range(60):
         out = pool_instances(head, x, [places] * len(x), SIZE, context=1.0)
@@ -166,7 +166,7 @@ def test_who_acts_is_learned_from_the_label_of_the_picture() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert all(later < earlier for earlier, later in pairwise(losses[::10]))
-    x, labels, actors = pictures(60)
+    x, labels, actors = images(60)
     out = pool_instances(head, x, [places] * len(x), SIZE, context=1.0)
     assert (out.logits.argmax(1) == labels).float().mean() > 0.95
     assert (out.winners[torch.arange(60), labels] == actors + 1).float().mean() > 0.95
@@ -203,14 +203,14 @@ def test_a_run_remembers_its_instances(trained: Path, world: Path, frozen: Backb
     assert len(predicted[0]["predictions"]) == 5
 
 
-def test_kept_features_and_pictures_give_the_same_scores(trained: Path, world: Path) -> None:
+def test_kept_features_and_images_give_the_same_scores(trained: Path, world: Path) -> None:
     model = Run.load(trained).model
     _, val = read(f"folder:{world}")
     kept = score_source(model, CachedFeatures(extract(model, val, progress=False)))
-    fresh = score_source(model, Pictures(val, ViewOptions(**model.view)))
+    fresh = score_source(model, Images(val, ViewOptions(**model.view)))
     torch.testing.assert_close(torch.tensor(kept.logits), torch.tensor(fresh.logits), rtol=0, atol=0.02)
     plain = score_source(model, CachedFeatures(extract(model, strip_people(val), progress=False)))
-    assert (kept.logits >= plain.logits - 1e-6).all(), "the whole picture is one of the instances"
+    assert (kept.logits >= plain.logits - 1e-6).all(), "the whole image is one of the instances"
     assert (kept.logits > plain.logits + 1e-3).any()
 
 
@@ -219,13 +219,13 @@ def strip_people(index):
 
 
 def test_boxes_are_those_of_the_persons_in_the_view(trained: Path, world: Path) -> None:
-    """The scores of one picture, from its boxes in the annotations themselves."""
+    """The scores of one image, from its boxes in the annotations themselves."""
     model = Run.load(trained).model
     _, val = read(f"folder:{world}")
     features = extract(model, val, progress=False)
     (batch,) = CachedFeatures(features).batches([[0, 1]], seed=0, epoch=0, train=False)
     persons = [[person.box for person in sample.people] for sample in val.samples[:2]]
-    for own, expected in zip(batch.boxes, persons, strict=True):  # the pictures have the view's size: 96 px
+    for own, expected in zip(batch.boxes, persons, strict=True):  # the images have the view's size: 96 px
         torch.testing.assert_close(torch.tensor(own), torch.tensor(expected, dtype=torch.float32))
     with torch.no_grad():
         out = model.pool_instances(batch.inputs, batch.boxes)
@@ -246,7 +246,7 @@ def test_steps_lower_the_loss_with_and_without_the_weighted_loss(
         source = (
             CachedFeatures(extract(model, train_part, progress=False))
             if cached
-            else Pictures(train_part, ViewOptions(**VIEW))
+            else Images(train_part, ViewOptions(**VIEW))
         )
         (batch,) = source.batches([list(range(8))], seed=0, epoch=0, train=False)
         step = Step(model, options, None)
@@ -266,7 +266,7 @@ def test_what_cannot_be_trained(world: Path, frozen: Backbone, tmp_path: Path) -
     model = Recognizer(frozen, classes=parts[0].classes, instances="boxes", view=VIEW)
     nobody = [strip_people(part) for part in parts]
     clips = [replace(part, media="clips") for part in parts]
-    for data, message in ((nobody, "no person's box"), (clips, "known in pictures alone")):
+    for data, message in ((nobody, "no person's box"), (clips, "known in images alone")):
         with pytest.raises(ValueError, match=message):
             train(model, *data, out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()

@@ -107,7 +107,7 @@ def test_clips_as_wholes(options: dict[str, Any], lite0: Backbone) -> None:
         found = getattr(both, field) * (2 if field == "combined" else 1)
         torch.testing.assert_close(found[:, 0::2], getattr(first, field), rtol=0, atol=1e-6)
         torch.testing.assert_close(found[:, 1::2], getattr(second, field), rtol=0, atol=1e-6)
-    crops = model.pool(features, views=4).logits  # four crops of one picture
+    crops = model.pool(features, views=4).logits  # four crops of one image
     apart = model.pool(features.flatten(0, 1)).logits.unflatten(0, (2, 4)).mean(1)
     torch.testing.assert_close(crops, apart, rtol=0, atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""The world itself: the same picture for the same numbers, balanced classes, annotations that agree with the pixels."""
+"""The world itself: the same image for the same numbers, balanced classes, annotations that agree with the pixels."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def test_classes_are_names_of_folders() -> None:
 
 
 @pytest.mark.parametrize("index", [0, 5, 17])
-def test_same_numbers_same_picture(index: int) -> None:
+def test_same_numbers_same_image(index: int) -> None:
     first = render(3, index)
     for other in (4, 1):
         render(3, other)
@@ -38,7 +38,7 @@ def test_same_numbers_same_picture(index: int) -> None:
     assert render(4, index).image.tobytes() != first.image.tobytes()
 
 
-def test_same_picture_in_another_process() -> None:
+def test_same_image_in_another_process() -> None:
     program = "import zlib; from attnpool.playground import render; print(zlib.crc32(render(9, 2).image.tobytes()))"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert int(answer) == zlib.crc32(render(9, 2).image.tobytes())
@@ -63,7 +63,7 @@ def test_validation_part_is_stratified(seed: int, images: int, percent: int) -> 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=numbers, index=st.integers(0, 100_000))
-def test_annotations_agree_with_the_picture(seed: int, index: int) -> None:
+def test_annotations_agree_with_the_image(seed: int, index: int) -> None:
     scene = render(seed, index, size=224)
     assert scene.image.size == (224, 224)
     assert scene.image.mode == "RGB"

@@ -34,7 +34,7 @@ def anno(world: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[tuple[Scene, dict[str, float]]]:
-    """In the order of the pictures: train, then test, which is the second block of 14."""
+    """In the order of the images: train, then test, which is the second block of 14."""
     found = []
     for index in [*range(14), *range(28, IMAGES), *range(14, 28)]:
         plan, phases = compose_crowd(SEED, index, SIZE)
@@ -131,7 +131,7 @@ def test_keypoints_are_those_of_openpose(world: Path, scenes: list[tuple[Scene, 
 
 
 def test_right_eye_is_on_the_left_of_a_face(scenes: list[tuple[Scene, dict[str, float]]]) -> None:
-    """In the picture, as the face looks at us."""
+    """In the image, as the face looks at us."""
     seen = 0
     for scene, _ in scenes:
         for person in scene.people:
@@ -160,5 +160,5 @@ def test_truth(world: Path, scenes: list[tuple[Scene, dict[str, float]]]) -> Non
         assert known[name]["label"] == sorted(phases)
         mine = [a for a in content["annotations"] if a["image_id"] == known[name]["id"]]
         assert sum(bool(a.get("actor")) for a in mine) <= len(phases)
-        with Image.open(world / name) as picture:
-            assert picture.size == (SIZE, SIZE)
+        with Image.open(world / name) as image:
+            assert image.size == (SIZE, SIZE)

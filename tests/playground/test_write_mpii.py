@@ -33,21 +33,21 @@ def stems(world: Path, part: str) -> list[str]:
 
 
 def test_layout(world: Path, release: Any) -> None:
-    pictures = {path.name for path in (world / "images").iterdir()}
+    images = {path.name for path in (world / "images").iterdir()}
     parts = {part: stems(world, part) for part in ("train", "val", "test")}
     assert {part: len(names) for part, names in parts.items()} == {"train": 28, "val": 14, "test": 14}
-    assert {f"{stem}.jpg" for names in parts.values() for stem in names} == pictures
+    assert {f"{stem}.jpg" for names in parts.values() for stem in names} == images
     assert all(stem.isdigit() and len(stem) == 9 for names in parts.values() for stem in names)
     assert release.shape == (1, 1)
     assert release.dtype.names == ("annolist", "img_train", "version", "single_person", "act", "video_list")
     annolist = release["annolist"][0, 0]
     assert annolist.shape == (1, IMAGES)
     assert annolist.dtype.names == ("image", "annorect", "frame_sec", "vididx")
-    assert {annolist["image"][0, i]["name"][0, 0][0] for i in range(IMAGES)} == pictures
+    assert {annolist["image"][0, i]["name"][0, 0][0] for i in range(IMAGES)} == images
     assert release["act"][0, 0].shape == (IMAGES, 1)
-    for name in pictures:
-        with Image.open(world / "images" / name) as picture:
-            assert picture.size == (SIZE, SIZE)
+    for name in images:
+        with Image.open(world / "images" / name) as image:
+            assert image.size == (SIZE, SIZE)
 
 
 def test_actions(world: Path, release: Any) -> None:
@@ -123,7 +123,7 @@ def test_the_reader_agrees(world: Path) -> None:
                 assert mine is None or mine == pytest.approx(joint, abs=0.01)
 
 
-def test_the_same_pictures_as_in_folders(world: Path, tmp_path: Path) -> None:
+def test_the_same_images_as_in_folders(world: Path, tmp_path: Path) -> None:
     for index in (0, 20, 55):
         render(SEED, index, size=SIZE).image.save(tmp_path / "a.jpg", quality=90)
         assert (tmp_path / "a.jpg").read_bytes() == (world / "images" / f"{stem_of(SEED, index)}.jpg").read_bytes()

@@ -39,8 +39,8 @@ def test_annotations(world: Path) -> None:
     assert [entry["id"] for entry in content["annotations"]] == list(range(1, len(content["annotations"]) + 1))
     for index, entry in enumerate(content["images"]):
         assert entry["file_name"].split("/")[1] == entry["label"]
-        with Image.open(world / entry["file_name"]) as picture:
-            assert picture.size == (entry["width"], entry["height"]) == (SIZE, SIZE)
+        with Image.open(world / entry["file_name"]) as image:
+            assert image.size == (entry["width"], entry["height"]) == (SIZE, SIZE)
         scene = render(7, index, size=SIZE)
         mine = [a for a in content["annotations"] if a["image_id"] == entry["id"]]
         people, things = [a for a in mine if a["category_id"] == 1], [a for a in mine if a["category_id"] != 1]
@@ -56,7 +56,7 @@ def test_annotations(world: Path) -> None:
                                   max(b[1] + b[3] for b in boxes))  # fmt: skip
 
 
-def test_more_pictures_do_not_change_the_first(world: Path, tmp_path: Path) -> None:
+def test_more_images_do_not_change_the_first(world: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     write_folder(tmp_path / "small", 28, 7, size=SIZE, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(done, 28) for done in range(1, 29)]

@@ -28,7 +28,7 @@ def identity(head: PoolingHead, *, alpha: float = 0.0) -> PoolingHead:
 
 
 def positive_features(batch: int = 64) -> Tensor:
-    """One picture, `batch` times, with entries that no two sums share."""
+    """One image, `batch` times, with entries that no two sums share."""
     x = torch.rand(1, COUNT, CHANNELS, generator=torch.Generator().manual_seed(3), dtype=torch.float64) + 0.1
     return x.expand(batch, -1, -1).contiguous()
 
@@ -56,7 +56,7 @@ def test_pooled_drops_whole_channels(key: str, options: dict[str, Any]) -> None:
     gone = dropped.abs() < 1e-12
     torch.testing.assert_close(dropped, torch.where(gone, 0.0, kept))
     assert abs(gone.double().mean() - (1 - KEEP)) < 0.1
-    assert len({tuple(row.tolist()) for row in gone}) > 10  # pictures are dropped independently
+    assert len({tuple(row.tolist()) for row in gone}) > 10  # images are dropped independently
 
 
 @pytest.mark.parametrize(("key", "options"), HEADS, ids=str)

@@ -20,7 +20,7 @@ Array = np.ndarray
 
 
 class Case(NamedTuple):
-    """Features of one picture, `(N, C)`, on a grid of height x width, and the number of classes."""
+    """Features of one image, `(N, C)`, on a grid of height x width, and the number of classes."""
 
     x: Array
     height: int

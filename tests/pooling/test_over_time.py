@@ -84,7 +84,7 @@ def test_layouts(key: str, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("key", "options"), HEADS)
-def test_a_picture_is_a_clip_of_one_frame(key: str, options: dict[str, Any]) -> None:
+def test_an_image_is_a_clip_of_one_frame(key: str, options: dict[str, Any]) -> None:
     head, x = make(key, options), clips(2, 6, 3, 4)
     image, clip = head(x, maps=True), head(x[:, None], maps=True)
     close(image, Pooled(clip.logits, *(None if maps is None else maps[:, 0] for maps in clip[1:])))

@@ -50,7 +50,7 @@ def test_terms_stay_independent(rank: int, per_class: bool, optimizer: str) -> N
 
     x = torch.randn(1, 8, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     maps = head(x, maps=True).bottom_up[0, :, 0].flatten(1).detach().numpy()
-    assert_rank(maps, rank, of="bottom-up maps of a new picture", above=1e-3)
+    assert_rank(maps, rank, of="bottom-up maps of a new image", above=1e-3)
 
 
 class LargestTensor(TorchDispatchMode):

@@ -72,7 +72,7 @@ def test_only_proportions_matter() -> None:
 
 
 def test_maps_of_any_size_are_averaged_over_cells() -> None:
-    """A picture of the features' grid magnified is the same map; one bright pixel counts in the cell that it is in."""
+    """An image of the features' grid magnified is the same map; one bright pixel counts in the cell that it is in."""
     x = draw(2, 6, 4, 5)
     head = head_of()
     h = draw(2, 4, 5, seed=3).abs()

@@ -37,7 +37,7 @@ def reference(world: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.mark.parametrize("kib", [1, 4, 12, 30, 100, 250, 500, 900, 940])
 def test_features(world: Path, run: Path, reference: Path, tmp_path: Path, kib: int, limited: str) -> None:
-    """The features of 42 pictures take 42 x 3 x 3 x 1280 x 2 bytes, 945 KiB."""
+    """The features of 42 images take 42 x 3 x 3 x 1280 x 2 bytes, 945 KiB."""
     start = max(kib, 4) if limited == "a small file system" else kib  # a file system has a page at least
     with small_disk(tmp_path / "disk", start) as disk:
         disk.kib = kib
@@ -81,16 +81,16 @@ def test_runs(world: Path, run: Path, reference: Path, tmp_path: Path, kib: int,
 @pytest.mark.parametrize("kib", [4, 40])
 def test_panels_plots_and_worlds(world: Path, run: Path, tmp_path: Path, kib: int, limited: str) -> None:
     """Each of them takes more than that."""
-    picture = min(world.rglob("*.jpg"))
+    image = min(world.rglob("*.jpg"))
     with small_disk(tmp_path / "disk", kib) as disk:
         for words in (
-            ["explain", run, picture, "--out", disk.folder / "e"],
+            ["explain", run, image, "--out", disk.folder / "e"],
             ["evaluate", run, f"folder:{world}", "--plot", disk.folder / "plot.png"],
             ["playground", disk.folder / "p", "--images", 28, "--size", 448],
         ):
             failed(run_on(disk, limited, tmp_path, *words), 1, "no space left", "free some")
             assert not [path for path in disk.folder.rglob("*") if path.is_file()], words
         disk.grow()
-        attnpool("explain", run, picture, "--out", disk.folder / "e").text()
+        attnpool("explain", run, image, "--out", disk.folder / "e").text()
         attnpool("evaluate", run, f"folder:{world}", "--plot", disk.folder / "plot.png").text()
         attnpool("playground", disk.folder / "p", "--images", 28, "--size", 448).text()

@@ -18,7 +18,7 @@ from torch import Tensor
 import attnpool as ap
 from attnpool.backbones.backbone import Backbone
 from attnpool.data import Index, hold_out
-from attnpool.features.batches import CachedFeatures, Examples, Pictures
+from attnpool.features.batches import CachedFeatures, Examples, Images
 from attnpool.training.checkpoint import Interrupted, Run, TrainingFailed
 from attnpool.training.config import OptimizerOptions, TrainOptions
 
@@ -77,7 +77,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
     def arrange(n: int) -> None:
         count = iter(range(1, 10**6))
-        for source in (CachedFeatures, Pictures):
+        for source in (CachedFeatures, Images):
             original = source.batches
 
             def batches(self: Any, *args: Any, original: Any = original, **more: Any) -> Iterator[Examples]:
@@ -179,7 +179,7 @@ def test_whole_network_resumed_is_the_same(
 
 
 def test_frozen_backbone_does_not_move(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) -> None:
-    """Neither with cached features nor with pictures, where it runs inside a module in training mode."""
+    """Neither with cached features nor with images, where it runs inside a module in training mode."""
     before = {name: t.clone() for name, t in frozen.state_dict().items()}
     for cached in (True, False):
         run = fit(parts, tmp_path / str(cached), frozen, epochs=1, use_cache=cached)
@@ -217,7 +217,7 @@ def test_loss_that_is_not_finite(parts: tuple[Index, Index], frozen: Backbone, t
 
 
 def test_accumulated_is_a_larger_batch(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) -> None:
-    """Two halves make the update of the whole: 24 of 28 pictures, so that all batches are full."""
+    """Two halves make the update of the whole: 24 of 28 images, so that all batches are full."""
     train = replace(parts[0], samples=parts[0].samples[:24])
     results = [
         fit((train, parts[1]), tmp_path / str(size), frozen, batch_size=size, accumulate=12 // size, lr=1e-3,
@@ -231,7 +231,7 @@ def test_accumulated_is_a_larger_batch(parts: tuple[Index, Index], frozen: Backb
 
 
 def test_learns(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) -> None:
-    """Every head can learn 28 pictures by heart, pose loss or not; and the log tells of it."""
+    """Every head can learn 28 images by heart, pose loss or not; and the log tells of it."""
     for pooling in ap.POOLINGS:
         run = fit(parts, tmp_path / pooling, frozen, model={"pooling": pooling}, epochs=25, lr=3e-3)
         losses = [entry["loss"] for entry in history(run)]
@@ -278,8 +278,8 @@ def test_several_labels(parts: tuple[Index, Index], frozen: Backbone, tmp_path: 
     assert 0 < outcome.scores.mAP < 1
 
 
-def test_broken_picture_is_reported(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) -> None:
-    """It is left out of the epoch and named; no other picture takes its place."""
+def test_broken_image_is_reported(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) -> None:
+    """It is left out of the epoch and named; no other image takes its place."""
     copy = tmp_path / "world"
     shutil.copytree(parts[0].root, copy)
     broken = parts[0].samples[5].path

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-"""Names that count as pictures, in any case. The format itself is told from the content, not from the name."""
+"""Names that count as images, in any case. The format itself is told from the content, not from the name."""
 
 MAX_PIXELS = 89_478_485
-"""Pictures with more pixels than this (Pillow's own threshold, a quarter of a gigabyte) are refused."""
+"""Images with more pixels than this (Pillow's own threshold, a quarter of a gigabyte) are refused."""
 
 # Pillow knows many more formats, some of which start other programs (EPS).
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
@@ -33,7 +33,7 @@ _UPRIGHT = {
 class Unreadable(ValueError):
     """A sample whose pixels cannot be had; `reason` says why in a few words."""
 
-    kind = "a picture or a clip"
+    kind = "an image or a clip"
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: cannot be read as {self.kind} ({reason}); remove or replace it")
@@ -41,13 +41,13 @@ class Unreadable(ValueError):
 
 
 class UnreadableImage(Unreadable):
-    """A file that is no usable picture; `reason` says why in a few words."""
+    """A file that is no usable image; `reason` says why in a few words."""
 
-    kind = "a picture"
+    kind = "an image"
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Read a picture as 8-bit RGB, upright.
+    """Read an image as 8-bit RGB, upright.
 
     The EXIF orientation is applied. Transparent parts become white, of animated files and multi-page TIFFs the first
     frame is taken, 16 bits a channel become 8 (65535 becomes 255), CMYK and greyscale become RGB; colour profiles are
@@ -63,7 +63,7 @@ def read_image(path: str | Path) -> Image.Image:
         A loaded image of mode "RGB"; the file is closed.
 
     Raises:
-        UnreadableImage: (a ValueError) the file is missing, no picture, truncated, damaged or larger than
+        UnreadableImage: (a ValueError) the file is missing, no image, truncated, damaged or larger than
             `MAX_PIXELS`; one line with the reason.
     """
     with quiet():
@@ -72,7 +72,7 @@ def read_image(path: str | Path) -> Image.Image:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence warnings while pictures are decoded: what is wrong with a file is an error or of no consequence."""
+    """Silence warnings while images are decoded: what is wrong with a file is an error or of no consequence."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -103,7 +103,7 @@ def decode(path: str | Path) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a damaged EXIF block is no reason to lose the picture
+    except Exception:  # a damaged EXIF block is no reason to lose the image
         return 1
 
 
@@ -117,14 +117,14 @@ def _rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     rgb = image.convert("RGB")
-    # `convert` hands on EXIF, whose orientation is no longer true of an upright picture.
+    # `convert` hands on EXIF, whose orientation is no longer true of an upright image.
     rgb.info = {}
     return rgb
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture in a known format"
+        return "not an image in a known format"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {MAX_PIXELS} pixels"
     if isinstance(error, OSError) and error.strerror:

@@ -1,4 +1,4 @@
-"""Optical flow as the input of a network: stacks of flow pictures, as temporal segment networks take them.
+"""Optical flow as the input of a network: stacks of flow images, as temporal segment networks take them.
 
 Source: Wang et al., "Temporal Segment Networks", ECCV 2016 (stacks of 5, values clipped to 20 pixels). The flow itself
 is OpenCV's DIS (Kroeger et al., ECCV 2016) in its medium setting. The authors of TSN used TV-L1, which takes a graphics
@@ -23,7 +23,7 @@ FLOW_LENGTH = 5
 FLOW_BOUND = 20.0
 """Motion in pixels of the video, from one frame to the next, that the ends of the 8-bit scale stand for."""
 
-_SMALLEST = 16  # DIS has no answer for pictures that are hardly larger than its patches of 8 pixels
+_SMALLEST = 16  # DIS has no answer for images that are hardly larger than its patches of 8 pixels
 
 
 def require_opencv() -> Any:
@@ -40,7 +40,7 @@ def require_opencv() -> Any:
 
 
 def flow_stack(frames: Sequence[Image.Image], bound: float = FLOW_BOUND) -> np.ndarray:
-    """Optical flow between consecutive frames, as 8-bit pictures at the video's resolution.
+    """Optical flow between consecutive frames, as 8-bit images at the video's resolution.
 
     A motion of f pixels to the right (x) or down (y) becomes
 
@@ -70,7 +70,7 @@ def flow_stack(frames: Sequence[Image.Image], bound: float = FLOW_BOUND) -> np.n
     grey = [np.asarray(frame.convert("L")) for frame in frames]
     height, width = grey[0].shape
     room = [(0, max(0, _SMALLEST - height)), (0, max(0, _SMALLEST - width))]
-    grey = [np.ascontiguousarray(np.pad(picture, room, mode="edge")) for picture in grey]
+    grey = [np.ascontiguousarray(np.pad(image, room, mode="edge")) for image in grey]
     steps = [method.calc(before, after, None)[:height, :width] for before, after in pairwise(grey)]
     flow = np.concatenate([step.transpose(2, 0, 1) for step in steps])
     return np.rint((flow.clip(-bound, bound) + bound) * (255 / (2 * bound))).astype(np.uint8)

@@ -1,6 +1,6 @@
-"""Frames of clips, by number, out of a video file or out of a folder of pictures.
+"""Frames of clips, by number, out of a video file or out of a folder of images.
 
-Frame i of a video is the i-th picture that a decoder gives away when it is fed the whole stream from its start.
+Frame i of a video is the i-th image that a decoder gives away when it is fed the whole stream from its start.
 Nothing that the container claims is believed on the way: not its number of frames, its length, its time stamps, its
 index or its edit lists. That is why nothing here seeks. A clip of an action is a few seconds long, and one pass over
 it costs about as much as the jumps between key frames would; several hours of video should be cut into clips first.
@@ -52,7 +52,7 @@ class VideoInfo:
 
 
 def count_frames(path: str | Path) -> int:
-    """How many frames a clip has, by decoding all of it; of a folder, how many pictures it holds.
+    """How many frames a clip has, by decoding all of it; of a folder, how many images it holds.
 
     What cannot be decoded of a damaged or truncated video is left out: frame i is then the i-th that can be.
     A caller that wants frames as well saves half of the work with `read_clip`.
@@ -80,14 +80,14 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> list[Image.Image]:
 
     Raises:
         UnreadableVideo: (a ValueError) as `count_frames`; or the clip has fewer frames than were asked for, or one of
-            the folder's pictures that were asked for cannot be read.
+            the folder's images that were asked for cannot be read.
         ValueError: a negative number.
     """
     if min(indices, default=0) < 0:
         raise ValueError(f"{path}: frame {min(indices)} was asked for; frames are counted from 0")
     path = Path(path)
     if path.is_dir():
-        return _pictures(path, frame_files(path), indices)
+        return _read_frames(path, frame_files(path), indices)
     wanted, last = set(indices), max(indices, default=-1)
     with OpenVideo(path) as video:
         kept: dict[int, Any] = {}
@@ -96,7 +96,7 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> list[Image.Image]:
                 kept[i] = frame
             if i >= last:
                 break
-        return _images(path, kept, indices, video.count)
+        return _convert_frames(path, kept, indices, video.count)
 
 
 def read_clip(path: str | Path, choose: Callable[[int], Sequence[int]]) -> tuple[int, list[Image.Image]]:
@@ -117,7 +117,7 @@ def read_clip(path: str | Path, choose: Callable[[int], Sequence[int]]) -> tuple
     path = Path(path)
     if path.is_dir():
         files = frame_files(path)
-        return len(files), _pictures(path, files, choose(len(files)))
+        return len(files), _read_frames(path, files, choose(len(files)))
     with OpenVideo(path) as video:
         guess = video.claimed or video.expected
         # A claim of billions must not fill the memory, and a frame takes a few bytes at the least.
@@ -129,20 +129,20 @@ def read_clip(path: str | Path, choose: Callable[[int], Sequence[int]]) -> tuple
     indices = choose(count)
     if not kept.keys() >= {i for i in indices if i < count}:
         return count, read_frames(path, indices)
-    return count, _images(path, kept, indices, count)
+    return count, _convert_frames(path, kept, indices, count)
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Decode all of a clip and say what is wrong with it. Of a folder every picture is read.
+    """Decode all of a clip and say what is wrong with it. Of a folder every image is read.
 
     Raises:
-        UnreadableVideo: (a ValueError) nothing of it can be read, or one of a folder's pictures cannot.
+        UnreadableVideo: (a ValueError) nothing of it can be read, or one of a folder's images cannot.
     """
     path = Path(path)
     if path.is_dir():
         files = frame_files(path)
         # One at a time: all of them at once would be held in memory.
-        sizes = [_pictures(path, files, [i])[0].size for i in range(len(files))]
+        sizes = [_read_frames(path, files, [i])[0].size for i in range(len(files))]
         return VideoInfo(len(files), None, 0.0, *sizes[0], "")
     with OpenVideo(path) as video:
         frames = video.frames()
@@ -164,7 +164,7 @@ def probe(path: str | Path) -> VideoInfo:
 def frame_files(folder: Path) -> list[Path]:
     """The frames of a folder, in natural order: `image_00001.jpg` (the usual name), `img_1.jpg`, `frame10.png`, ...
 
-    Every file with a picture's name counts, whatever number the first one has, but for hidden files and those whose
+    Every file with an image's name counts, whatever number the first one has, but for hidden files and those whose
     name starts with `flow`, which is where programs that extract frames put optical flow.
 
     Raises:
@@ -182,7 +182,7 @@ def frame_files(folder: Path) -> list[Path]:
         and not name.lower().startswith("flow")
     ]
     if not frames:
-        raise UnreadableVideo(folder, "the folder has no pictures such as image_00001.jpg")
+        raise UnreadableVideo(folder, "the folder has no images such as image_00001.jpg")
     return [folder / name for name in sorted(frames, key=_natural)]
 
 
@@ -192,7 +192,7 @@ def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", stem) if part], name
 
 
-def _pictures(folder: Path, files: Sequence[Path], indices: Sequence[int]) -> list[Image.Image]:
+def _read_frames(folder: Path, files: Sequence[Path], indices: Sequence[int]) -> list[Image.Image]:
     images: dict[int, Image.Image] = {}
     with quiet():
         for i in sorted(set(indices)):
@@ -205,7 +205,7 @@ def _pictures(folder: Path, files: Sequence[Path], indices: Sequence[int]) -> li
     return [images[i] for i in indices]
 
 
-def _images(path: Path, kept: dict[int, Any], indices: Sequence[int], count: int) -> list[Image.Image]:
+def _convert_frames(path: Path, kept: dict[int, Any], indices: Sequence[int], count: int) -> list[Image.Image]:
     if count == 0 and indices:
         raise UnreadableVideo(path, "no frame can be decoded")
     for i in indices:

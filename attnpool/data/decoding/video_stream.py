@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-# What libav would open otherwise includes playlists, which name other files and addresses, and single pictures.
+# What libav would open otherwise includes playlists, which name other files and addresses, and single images.
 _FORMATS = "avi,mov,mp4,matroska,webm,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,asf,ogg,nut,mjpeg,ivf"
 
 _MAX_PIXELS = 8192 * 4352  # of a frame: a damaged header may say anything, and several frames are held at a time

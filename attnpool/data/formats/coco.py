@@ -1,7 +1,7 @@
-"""`annotations.json`: COCO-style keypoints and boxes beside a folder of pictures.
+"""`annotations.json`: COCO-style keypoints and boxes beside a folder of images.
 
 COCO's conventions: boxes are `[x, y, width, height]`, keypoints `[x, y, v, ...]` with v = 0 for "no label", all in
-pixels of the upright picture from its top left corner. Two fields beyond COCO name the evidence: `"actor": true` on a
+pixels of the upright image from its top left corner. Two fields beyond COCO name the evidence: `"actor": true` on a
 person and `"in_use": true` on an object.
 """
 
@@ -22,7 +22,7 @@ FILE_NAME = "annotations.json"
 
 @dataclass
 class Marks:
-    """What the file says of one picture; the fields are those of `Sample`."""
+    """What the file says of one image; the fields are those of `Sample`."""
 
     people: list[Person] = field(default_factory=list)
     evidence: list[Box] = field(default_factory=list)
@@ -33,7 +33,7 @@ def read_annotations(file: Path) -> dict[str, Marks]:
     """Everything that a COCO-style file says, by `file_name`.
 
     Persons may have any joint set whose names the person category lists (MPII's 16 and COCO's 17 among them); they
-    become MPII's 16. Crowds (`iscrowd`) are left out. A picture's evidence is one box around its actors and the
+    become MPII's 16. Crowds (`iscrowd`) are left out. An image's evidence is one box around its actors and the
     objects in use; without those fields there is no evidence and there are no objects.
 
     Raises:
@@ -41,7 +41,7 @@ def read_annotations(file: Path) -> dict[str, Marks]:
     """
     try:
         content = json.loads(file.read_bytes())
-        return _pictures(content)
+        return _images(content)
     except OSError as error:
         problem = (error.strerror or str(error)).lower()
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -75,7 +75,7 @@ class _Malformed(Exception):
     pass
 
 
-def _pictures(content: Any) -> dict[str, Marks]:
+def _images(content: Any) -> dict[str, Marks]:
     names: dict[Any, str] = {}
     for image in _records(content, "images"):
         name = _get(image, "file_name", "an image")

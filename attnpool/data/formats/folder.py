@@ -1,4 +1,4 @@
-"""`folder:DIR`: one folder of pictures a class, as a whole or in train/ and val/."""
+"""`folder:DIR`: one folder of images a class, as a whole or in train/ and val/."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from attnpool.data.decoding.image import IMAGE_SUFFIXES
 from attnpool.data.formats.coco import FILE_NAME, Marks, read_annotations
 from attnpool.data.splits import choose
 
-LAYOUT = "put the pictures in one folder per class, such as {}/drinking/photo.jpg"
+LAYOUT = "put the images in one folder per class, such as {}/drinking/photo.jpg"
 NAMED = 5  # classes in a message
 _OTHER_NAMES_OF_VAL = ("dev", "eval", "valid", "validation")
 
@@ -23,12 +23,12 @@ def read_folder(
 
     Either `DIR/train/CLASS/...` and `DIR/val/CLASS/...` (with an optional `DIR/test/CLASS/...`), or `DIR/CLASS/...`,
     of which a stratified part becomes val; `train/` without `val/` is divided in the same way. Class folders are
-    searched to any depth; hidden files and folders, and files whose names do not end as pictures' do, are left out.
+    searched to any depth; hidden files and folders, and files whose names do not end as images' do, are left out.
     Classes are numbered by name, and those of train are the classes. Keypoints and boxes come from
     `DIR/annotations.json` if it is there.
 
-    A picture's side of the split follows from `split_seed`, its path in DIR and the paths of its class alone: in
-    every class the `round(val_fraction * n)` pictures (at least 1, at most n - 1) with the smallest hashes go to val.
+    An image's side of the split follows from `split_seed`, its path in DIR and the paths of its class alone: in
+    every class the `round(val_fraction * n)` images (at least 1, at most n - 1) with the smallest hashes go to val.
 
     Args:
         root: DIR.
@@ -41,7 +41,7 @@ def read_folder(
         "train" and "val", and perhaps "test".
 
     Raises:
-        ValueError: the directory is missing or not laid out so, has fewer than two classes, a class too few pictures,
+        ValueError: the directory is missing or not laid out so, has fewer than two classes, a class too few images,
             or val a class that train does not have; or the annotation file is malformed. One line with the fix.
     """
     if not 0 < val_fraction < 1:
@@ -62,14 +62,14 @@ def read_folder(
         if strangers := sorted(c for c, files in parts.get(split, {}).items() if files and c not in whole):
             raise ValueError(
                 f"{root / split}: {len(strangers)} of its classes are not in train, the first is {strangers[0]!r}; "
-                "add pictures of it to train, or take its folder away"
+                "add images of it to train, or take its folder away"
             )
     if "val" not in parts:
         chosen = {c: choose(files, split_seed, val_fraction) for c, files in whole.items()}
         rest = {c: sorted(set(files) - set(chosen[c])) for c, files in whole.items()}
         parts = {"train": rest, "val": chosen} | {split: parts[split] for split in parts if split == "test"}
     if not any(parts["val"].values()):
-        raise ValueError(f"{root / 'val'}: there are no pictures; {LAYOUT.format('val')}, or take the folder away")
+        raise ValueError(f"{root / 'val'}: there are no images; {LAYOUT.format('val')}, or take the folder away")
 
     marks = read_annotations(root / FILE_NAME) if (root / FILE_NAME).exists() else {}
     classes = tuple(whole)
@@ -96,31 +96,29 @@ def _is_split(root: Path, top: Iterable[str]) -> bool:
 
 
 def _files_by_class(root: Path, part: str) -> dict[str, list[str]]:
-    """Class name -> its pictures, as paths relative to the root; both in order of name."""
+    """Class name -> its images, as paths relative to the root; both in order of name."""
     if not (root / part).is_dir():
         raise ValueError(f"{root / part} is not a directory; {LAYOUT.format(part)}")
     prefix = f"{part}/" if part else ""
     return {
-        name: sorted(path for path in _walk(root, prefix + name) if _is_picture(path)) for name in _folders(root / part)
+        name: sorted(path for path in _walk(root, prefix + name) if _is_image(path)) for name in _folders(root / part)
     }
 
 
 def _check_classes(root: Path, files: Mapping[str, list[str]], at_least: int) -> None:
     if not any(files.values()):
-        loose = sum(_is_visible(path) and _is_picture(path) for path in os.listdir(root))
+        loose = sum(_is_visible(path) and _is_image(path) for path in os.listdir(root))
         if loose:
-            raise ValueError(f"{root} holds {loose} pictures but no class folders; {LAYOUT.format('DIR')}")
+            raise ValueError(f"{root} holds {loose} images but no class folders; {LAYOUT.format('DIR')}")
         kinds = ", ".join(IMAGE_SUFFIXES)
-        raise ValueError(f"{root} holds no pictures ({kinds}) in class folders; {LAYOUT.format('DIR')}")
+        raise ValueError(f"{root} holds no images ({kinds}) in class folders; {LAYOUT.format('DIR')}")
     if len(files) < 2:
         raise ValueError(f"{root} holds a single class, {next(iter(files))!r}; two or more are needed: add a folder")
     small = [f"{name!r} ({len(paths)})" for name, paths in files.items() if len(paths) < at_least]
     if small:
-        needed = "two pictures, one for train and one for val" if at_least == 2 else "a picture for train"
+        needed = "two images, one for train and one for val" if at_least == 2 else "an image for train"
         names = ", ".join(small[:NAMED]) + (f" and {len(small) - NAMED} more" if len(small) > NAMED else "")
-        raise ValueError(
-            f"{root}: every class needs {needed}; too few has {names}: add pictures or take the folder away"
-        )
+        raise ValueError(f"{root}: every class needs {needed}; too few has {names}: add images or take the folder away")
 
 
 def _samples(
@@ -159,7 +157,7 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
         raise ValueError(f"{folder}: cannot be listed ({(error.strerror or str(error)).lower()})") from error
     for name, is_folder in found:
         # Control characters, and bytes that are not UTF-8, would break logs and reports long after this.
-        if (is_folder or _is_picture(name)) and any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in name):
+        if (is_folder or _is_image(name)) and any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in name):
             raise ValueError(f"{folder}: the name {name!r} holds characters that cannot be shown; rename it")
     return found
 
@@ -169,5 +167,5 @@ def _is_visible(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
 
 
-def _is_picture(path: str) -> bool:
+def _is_image(path: str) -> bool:
     return path.lower().endswith(IMAGE_SUFFIXES)

@@ -32,12 +32,12 @@ _GET = "get hico_20150920.tar.gz from HICO's page and unpack it there"
 def read_hico(
     root: Path, *, name: str, split_seed: int = 0, val_fraction: float = 0.25, test: bool = False
 ) -> dict[str, Index]:
-    """Read HICO: pictures with any number of 600 classes.
+    """Read HICO: images with any number of 600 classes.
 
-    Of a picture's entries 1 gives `Sample.labels`, 0 `ambiguous`, -1 `negatives`; NaN is unknown. Classes are called
+    Of an image's entries 1 gives `Sample.labels`, 0 `ambiguous`, -1 `negatives`; NaN is unknown. Classes are called
     "riding bicycle" and "no interaction with bicycle". HICO has two parts, and "val" is its test part: whoever chooses
     hyper-parameters holds a part of train out (`hold_out`). The authors' keypoints are named if there is a folder for
-    them; they are read with the pictures.
+    them; they are read with the images.
 
     Args:
         root: the directory with `anno.mat` and `images/{train,test}2015`; see docs/datasets.md.
@@ -50,7 +50,7 @@ def read_hico(
         "train" and "val", and perhaps "test", the same index as "val".
 
     Raises:
-        ValueError: `anno.mat` is missing or malformed, or there are no pictures at all; one line.
+        ValueError: `anno.mat` is missing or malformed, or there are no images at all; one line.
     """
     need_folder(root, f"{MAT}, images/train2015 and images/test2015")
     path = find(root, MAT_FOLDERS, [MAT])
@@ -97,7 +97,7 @@ def _samples(root: Path, content: MatFile, part: str, count: int) -> list[Sample
     entries = content.matrices.get(f"anno_{part}")
     if entries is None or entries.shape != (count, len(names)):
         found = "is missing" if entries is None else f"is {entries.shape[0]} x {entries.shape[1]}"
-        raise Malformed(f"anno_{part} {found}, not classes x pictures ({count} x {len(names)})")
+        raise Malformed(f"anno_{part} {found}, not classes x images ({count} x {len(names)})")
     positive, ambiguous, negative = (_positions(entries == value) for value in (1, 0, -1))
     known = np.isin(entries, (1, 0, -1)) | (np.isnan(entries) if entries.dtype.kind == "f" else False)
     if not known.all():
@@ -119,7 +119,7 @@ def _samples(root: Path, content: MatFile, part: str, count: int) -> list[Sample
 
 
 def _positions(entries: np.ndarray) -> list[tuple[int, ...]]:
-    """For every column of a Boolean (classes, pictures) the rows where it is true."""
+    """For every column of a Boolean (classes, images) the rows where it is true."""
     rows = np.nonzero(entries.T)[1]
     ends = np.cumsum(entries.sum(0)).tolist()
     # The same few hundred numbers stand in millions of places: one object for each of them, not one for each place.

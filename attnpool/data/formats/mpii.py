@@ -39,12 +39,12 @@ Joint = tuple[float, float] | None
 def read_mpii(
     root: Path, *, name: str, split_seed: int = 0, val_fraction: float = 0.25, test: bool = False
 ) -> dict[str, Index]:
-    """Read MPII: pictures, their activity, and everybody's 16 joints.
+    """Read MPII: images, their activity, and everybody's 16 joints.
 
     The class is `act_name`; classes are numbered by first occurrence in the order of `annolist` over train and val (393
     of them in the published lists). Samples stand in the order of `annolist`, too. A joint has a label if neither
     its x nor its y is negative, visible or not. A person's box is the square around `objpos` whose side is the person's
-    height, 200 `scale` pixels; what of it lies outside of the picture is not cut off. Pixels count from 1 in the file.
+    height, 200 `scale` pixels; what of it lies outside of the image is not cut off. Pixels count from 1 in the file.
 
     Args:
         root: the directory with `mpii_human_pose_v1_u12_1.mat`, the lists `images_mpii_{train,val,test}.txt` and
@@ -58,8 +58,8 @@ def read_mpii(
         "train" and "val", and perhaps "test".
 
     Raises:
-        ValueError: a file is missing or malformed, a list names a picture that the annotations do not have, the lists
-            overlap, val has a class that train does not have, or there are no pictures at all. One line.
+        ValueError: a file is missing or malformed, a list names an image that the annotations do not have, the lists
+            overlap, val has a class that train does not have, or there are no images at all. One line.
     """
     need_folder(root, f"{MAT}, {LIST.format('{train,val}')} and images/")
     path = _find_mat(root)
@@ -78,16 +78,16 @@ def read_mpii(
     for sample in indices["val"]:
         if sample.labels not in trained:
             stray = classes[sample.labels[0]]
-            raise ValueError(f"{lists['val']}: no picture in train shows {stray!r}, as {sample.path} does; correct it")
+            raise ValueError(f"{lists['val']}: no image in train shows {stray!r}, as {sample.path} does; correct it")
     if len(classes) < 2:
-        raise ValueError(f"{lists['train']}: all pictures show {classes[0]!r}; two or more classes are needed")
+        raise ValueError(f"{lists['train']}: all images show {classes[0]!r}; two or more classes are needed")
     get = "get mpii_human_pose_v1.tar.gz from MPII's page and unpack it there"
     need_some([indices["train"], indices["val"]], "images", get)
     return indices
 
 
 def annolist_ids(root: Path) -> dict[str, int]:
-    """The position of every picture in `RELEASE.annolist`, counted from 1, by `Sample.path`.
+    """The position of every image in `RELEASE.annolist`, counted from 1, by `Sample.path`.
 
     Raises:
         ValueError: the annotations are missing or malformed; one line.
@@ -111,10 +111,10 @@ def _find_mat(root: Path) -> Path:
     return path
 
 
-def _names(pictures: list[dict[str, Any]]) -> list[str]:
+def _names(images: list[dict[str, Any]]) -> list[str]:
     names = [
-        file_name(text(record(picture.get("image"), f"annolist({i}).image").get("name"), f"annolist({i})"), "picture")
-        for i, picture in enumerate(pictures, start=1)
+        file_name(text(record(image.get("image"), f"annolist({i}).image").get("name"), f"annolist({i})"), "image")
+        for i, image in enumerate(images, start=1)
     ]
     no_repeats(names, "annolist")
     return names
@@ -142,7 +142,7 @@ def _find_list(root: Path, split: str) -> Path:
 
 
 def _stems(path: Path) -> dict[str, int]:
-    """Names of pictures without .jpg -> the line they stand in."""
+    """Names of images without .jpg -> the line they stand in."""
     found: dict[str, int] = {}
     for line, entry in read_list(path):
         stem = entry.removesuffix(".jpg")
@@ -158,10 +158,10 @@ def _samples(
     content: MatFile, lists: dict[str, Path], stems: dict[str, dict[str, int]]
 ) -> tuple[dict[str, list[Sample]], tuple[str, ...]]:
     release = record(content.tree.get("RELEASE"), "RELEASE")
-    pictures, activities = records(release.get("annolist"), "annolist"), records(release.get("act"), "act")
-    if not pictures or len(pictures) != len(activities):
-        raise Malformed(f"RELEASE has {len(pictures)} pictures in annolist and {len(activities)} in act")
-    names = _names(pictures)
+    images, activities = records(release.get("annolist"), "annolist"), records(release.get("act"), "act")
+    if not images or len(images) != len(activities):
+        raise Malformed(f"RELEASE has {len(images)} images in annolist and {len(activities)} in act")
+    names = _names(images)
     splits: dict[str, str] = {}
     for split, wanted in stems.items():
         if both := sorted(splits.keys() & wanted.keys()):
@@ -170,7 +170,7 @@ def _samples(
         splits |= dict.fromkeys(wanted, split)
     parts: dict[str, list[Sample]] = {split: [] for split in stems}
     classes: dict[str, int] = {}
-    for i, (picture, activity, name) in enumerate(zip(pictures, activities, names, strict=True), start=1):
+    for i, (image, activity, name) in enumerate(zip(images, activities, names, strict=True), start=1):
         split = splits.pop(name.removesuffix(".jpg"), "")
         if not split:
             continue
@@ -180,13 +180,13 @@ def _samples(
             if not shown:
                 raise Malformed(f"{name} has no act_name, but stands in {lists[split].name}")
             labels = (classes.setdefault(shown, len(classes)),)
-        rects = records(picture.get("annorect"), f"annolist({i}).annorect")
+        rects = records(image.get("annorect"), f"annolist({i}).annorect")
         people = [_person(rect, f"annolist({i}).annorect({r})") for r, rect in enumerate(rects, start=1)]
         known = tuple(person for person in people if person.joints or person.box)
         parts[split].append(Sample(f"images/{name}", labels, known))
     for stem, split in splits.items():  # what is left was not in annolist
         where = f"{lists[split]}: line {stems[split][stem]}"
-        raise ValueError(f"{where}: {content.path.name} has no picture {stem!r}; correct the list, or get both again")
+        raise ValueError(f"{where}: {content.path.name} has no image {stem!r}; correct the list, or get both again")
     return parts, tuple(classes)
 
 

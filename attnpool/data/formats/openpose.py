@@ -1,6 +1,6 @@
-"""The authors' keypoint files: OpenPose's detections as JSON, one file a picture or frame.
+"""The authors' keypoint files: OpenPose's detections as JSON, one file an image or frame.
 
-`{"bodies": [{"joints": [x, y, score, x, y, score, ...]}, ...]}`, in pixels of the upright picture as it lies on disk,
+`{"bodies": [{"joints": [x, y, score, x, y, score, ...]}, ...]}`, in pixels of the upright image as it lies on disk,
 with `0, 0, 0` for a joint that was not found. The order of the joints is told from their number: 18 are OpenPose's
 COCO set (`OPENPOSE_JOINTS`, the neck second and right before left), 17 are COCO's own (`COCO_JOINTS`).
 """
@@ -50,14 +50,14 @@ class _Malformed(Exception):
 
 
 def read_openpose(path: Path) -> list[Joints]:
-    """The people of a picture, each as MPII's 16 joints.
+    """The people of an image, each as MPII's 16 joints.
 
     The neck becomes MPII's upper neck (if there is one) and the nose the head's top; pelvis and thorax have no
     counterpart and are `None`. A joint counts as found if its x, y and score are all above 0, as in the released
     code; a body without any such joint is left out.
 
     Args:
-        path: the file. One that is not there means that nothing is known of the picture.
+        path: the file. One that is not there means that nothing is known of the image.
 
     Returns:
         For every person 16 entries `(x, y)` in the order of `MPII_JOINTS`, or `None` where there is no label.
@@ -85,7 +85,7 @@ def write_openpose(path: Path, people: Sequence[Sequence[Joint]], scores: Sequen
 
     Pelvis and thorax are lost, and the head's top goes where OpenPose has the nose, which is what the authors' files
     have there. Eyes and ears are not found. Coordinates are rounded to 1/100 pixel. A joint whose x or y is not above
-    0, outside of the picture, is written as not found: the format cannot tell it from one.
+    0, outside of the image, is written as not found: the format cannot tell it from one.
 
     Args:
         path: the file; its folder is made.

@@ -24,12 +24,12 @@ from attnpool.training.optimizer import resolve
 from attnpool.training.trainer import Session
 
 CACHED_STEPS = 5  # a round: one of them is too short to be timed among steps of seconds
-STORED = 64  # different pictures in the store of features
+STORED = 64  # different images in the store of features
 
 
 @dataclass(frozen=True)
 class TrainingSizes:
-    """What is trained: a timm backbone with random weights, on B pictures of this side a step, into K classes."""
+    """What is trained: a timm backbone with random weights, on B images of this side a step, into K classes."""
 
     backbone: str = "resnet50"
     image_size: int = 224
@@ -53,13 +53,13 @@ def recognizer(sizes: TrainingSizes, pooling: str, frozen: bool) -> Recognizer:
 
 
 def index_of(sizes: TrainingSizes, rounds: int) -> Index:
-    """Names of as many pictures as the steps of all rounds take; nothing is read from disk."""
+    """Names of as many images as the steps of all rounds take; nothing is read from disk."""
     count = sizes.batch * CACHED_STEPS * (rounds + 1)
     samples = tuple(Sample(f"{n}.jpg", (n % sizes.classes,)) for n in range(count))
     return Index("benchmark", Path(), tuple(f"class {k}" for k in range(sizes.classes)), samples)
 
 
-def pictures(sizes: TrainingSizes) -> Examples:
+def images(sizes: TrainingSizes) -> Examples:
     """A batch of random pixels, and labels."""
     generator = torch.Generator().manual_seed(0)
     shape = (sizes.batch, 3, sizes.image_size, sizes.image_size)

@@ -16,8 +16,8 @@ from attnpool.experiments.benchmark.steps import (
     Repeated,
     TrainingSizes,
     head_step,
+    images,
     index_of,
-    pictures,
     plain_step,
     recognizer,
     repeated,
@@ -111,10 +111,10 @@ Machine: {machine}.
 
 - *Plain*: `timm.create_model(...)`, cross-entropy, AdamW, the same batch of pixels, normalised in each step.
 - *Whole network*: the steps of `attnpool train --no-freeze-backbone --pooling {pooling}`, everything that its loop does
-  included, but for reading pictures: both loops have them in memory.
+  included, but for reading images: both loops have them in memory.
 - *Frozen backbone, no cache*: the same with a backbone that is only run forward.
 - *Cached features*: the steps of `attnpool train` on features of the store ({feature_shape} half-precision numbers a
-  picture, memory-mapped), reading included; the mean of {cached_steps} steps a round.
+  image, memory-mapped), reading included; the mean of {cached_steps} steps a round.
 - *The head alone*: forward and backward of the head, gradients of the features included.
 {promised}"""
 
@@ -148,7 +148,7 @@ def benchmark_training(
     cuda = [torch.device("cuda")] if torch.cuda.is_available() else []
     with threads(thread_count), torch.random.fork_rng(cuda), tempfile.TemporaryDirectory() as folder:
         trained, frozen = (recognizer(sizes, pooling, fixed) for fixed in (False, True))
-        batch = pictures(sizes)
+        batch = images(sizes)
         index = index_of(sizes, rounds)
         kept = Repeated(index, batch)
         ours = session(trained, kept, Path(folder) / "ours", sizes)

@@ -22,7 +22,7 @@ from attnpool.training.recipe import RECIPES, Recipe, fit, read_recipe
 
 SEEDS = (0, 1, 2)
 SCORES_FILE = "scores.json"
-SIMILAR = 100  # pictures whose positions are compared
+SIMILAR = 100  # images whose positions are compared
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def reproduce(
             features and few epochs.
         weights: backbone -> file of its weights, where they are neither installed nor to be had from timm's hub, such
             as bn_inception's.
-        workers: processes that decode pictures; changes nothing but the speed.
+        workers: processes that decode images; changes nothing but the speed.
         cache: folder of features.
         progress: show progress bars.
 
@@ -218,7 +218,7 @@ def similarity_of(run: Run, index: Index, folder: Path, progress: bool) -> float
         return float(json.loads(path.read_text())["mean"])
     found = feature_similarity(run.model, index, limit=SIMILAR, progress=progress)
     if frozen:
-        write_json(path, {"mean": found.mean, "std": found.std, "pictures": found.pictures})
+        write_json(path, {"mean": found.mean, "std": found.std, "images": found.images})
     return found.mean
 
 

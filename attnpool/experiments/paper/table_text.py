@@ -135,7 +135,7 @@ def notes(results: Mapping[str, Any]) -> list[str]:
             "The playground in the benchmark's own format and frozen EfficientNet-Lite0 features: the paper's numbers "
             "are of other data and another network, and stand here for the order of the rows alone."
         )
-    lines.append("Similarity: mean cosine between the last features of different positions of a picture.")
+    lines.append("Similarity: mean cosine between the last features of different positions of an image.")
     files = [t["submission"] for row in results["rows"] for t in row["trainings"] if t.get("submission")]
     lines += [f"For MPII's server (labels of the test part are not public): {file}" for file in files]
     lines += [f"Row {name} is not here: {reason}." for name, reason in results["skipped"].items()]

@@ -34,7 +34,7 @@ from attnpool.training.recipe import Options, fit
 
 NAME = "poolings"
 IMAGES = 840
-VAL = 0.4  # of the world: pictures that are only scored cost little
+VAL = 0.4  # of the world: images that are only scored cost little
 WORLD_SEED = 3
 EPOCHS = 6
 IMAGE_SIZE = 448
@@ -87,8 +87,8 @@ def poolings(
         seeds: of the trainings that are scored.
         backbone, weights: see `Backbone`; it stays frozen.
         epochs: of every training.
-        image_size: side of the network's input, and of the playground's pictures.
-        workers: processes that decode pictures; changes nothing but the speed.
+        image_size: side of the network's input, and of the playground's images.
+        workers: processes that decode images; changes nothing but the speed.
         cache: folder of features.
         progress: show progress bars.
 
@@ -158,9 +158,9 @@ class _Work:
         self.train, self.val = data
         self.fitted, self.tuned = hold_out(self.train, HELD_OUT)
         if not len(self.tuned):
-            raise ValueError(f"{self.train.name}: no class has two pictures in train, so no rate can be chosen")
+            raise ValueError(f"{self.train.name}: no class has two images in train, so no rate can be chosen")
         self.results |= {
-            "pictures": {"train": len(self.train), "held out": len(self.tuned), "val": len(self.val)},
+            "images": {"train": len(self.train), "held out": len(self.tuned), "val": len(self.val)},
             "held out": [sample.path for sample in self.tuned],
             "classes": len(self.train.classes),
             "keypoints": any(sample.people or sample.keypoints for sample in self.train),
@@ -238,7 +238,7 @@ class _Work:
     def cost(self, row: Row) -> float:
         """Forward and backward of the head, the gradient of the features included, as a multiple of average pooling's.
 
-        On the features of a batch of pictures of this study; the two take turns.
+        On the features of a batch of images of this study; the two take turns.
         """
         if row.options == AVERAGE:
             return 1.0

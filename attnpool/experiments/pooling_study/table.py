@@ -80,14 +80,14 @@ def gains_of(results: Mapping[str, Any]) -> list[str]:
 
 def notes(results: Mapping[str, Any]) -> list[str]:
     """What has to be known to read the table."""
-    settings, pictures, seeds = results["settings"], results["pictures"], results["seeds"]
+    settings, images, seeds = results["settings"], results["images"], results["seeds"]
     spoken = f"mean ± standard deviation over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "one seed"
     lines = [
-        f"Data {settings['data']}: {results['classes']} classes, {pictures['train']} pictures to train on, "
-        f"{pictures['val']} for validation. Frozen {settings['backbone']} at {settings['image_size']} px, "
+        f"Data {settings['data']}: {results['classes']} classes, {images['train']} images to train on, "
+        f"{images['val']} for validation. Frozen {settings['backbone']} at {settings['image_size']} px, "
         f"{settings['epochs']} epochs. Scores in percent, {spoken}.",
-        f"The rate is the best on {pictures['held out']} pictures held out of train, one seed. The seeds vary a head's "
-        "start, the order of pictures and dropout, not the pictures.",
+        f"The rate is the best on {images['held out']} images held out of train, one seed. The seeds vary a head's "
+        "start, the order of images and dropout, not the images.",
         "Pointing: how often the combined map of the true class peaks in the evidence. Seconds: of the steps of one "
         "training. Cost: forward and backward of the head, as a multiple of average pooling's.",
     ]

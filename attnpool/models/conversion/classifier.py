@@ -44,9 +44,9 @@ def convert(
     the bottom-up map `h_i = x_i . b + beta = 1` (Eq. 10), where the head starts: `b = 0`, `beta = 1`. Its top-down maps
     `x_i . a_k + alpha_k` are the network's class activation maps (Eq. 12). Terms 2..P start at 0.
 
-    The network is run on random pictures to see what it does between its features and its scores. Dropout, flattening
+    The network is run on random images to see what it does between its features and its scores. Dropout, flattening
     and batch norms there become part of `a` and `alpha`. A layer norm of the average, as in ConvNeXt, is one shift and
-    one scale a picture, which features can be given before they are pooled (`PooledNorm`). Anything else, such as the
+    one scale an image, which features can be given before they are pooled (`PooledNorm`). Anything else, such as the
     activation of MobileNetV3, makes the score no sum over positions; it is refused. The result is compared with the
     network before it is returned. It is a copy: the network stays as it is.
 
@@ -58,7 +58,7 @@ def convert(
             11821, 21841, 21843) classes, else class_0, class_1, ...
         rank, per_class, activation, dropout: of the head, see `AttentionalPooling`.
         task: "single" or "multi", see `Recognizer`. (That of a `Recognizer` is kept, and so are its classes.)
-        image_size: side of the pictures that the recognizer takes, and is compared on; by default the network's own.
+        image_size: side of the images that the recognizer takes, and is compared on; by default the network's own.
         freeze_backbone: False to train all of it, see `Backbone`.
 
     Returns:
@@ -100,7 +100,7 @@ def convert(
                 raise ValueError(f"{label}: cannot be converted: its classifier sees a class token") from error
             reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
             raise ValueError(
-                f"{label}: cannot be converted: it cannot be run on {x.shape[3]} px pictures as layers in a row, then "
+                f"{label}: cannot be converted: it cannot be run on {x.shape[3]} px images as layers in a row, then "
                 f"an average pooling and a linear classifier ({reason[:120]})"
             ) from error
         apart = 0.0
@@ -178,7 +178,7 @@ def chosen(head: dict[str, Any]) -> dict[str, Any]:
 
 
 def noise(size: int, channels: int = 3) -> Tensor:
-    """Two random pictures on which a network and its copy are compared."""
+    """Two random images on which a network and its copy are compared."""
     return torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
 
 

@@ -97,9 +97,9 @@ def read_tail(
 
     Args:
         network: in eval mode.
-        features: computes the network's features of pictures, by layers of the network.
+        features: computes the network's features of images, by layers of the network.
         as_map: brings them to `(B, C, h, w)`, given C.
-        x: some pictures.
+        x: some images.
 
     Raises:
         ValueError: the scores are no linear map of the features' average, and why.
@@ -115,7 +115,7 @@ def read_tail(
     tail, classified = fold(after)
     mapped = as_map(found, tail.weight.shape[1])
     if mapped.shape[2] * mapped.shape[3] == 1:
-        raise ValueError("its features have a single position: a class token, or pictures are too small (image_size)")
+        raise ValueError("its features have a single position: a class token, or images are too small (image_size)")
     average = mapped.mean((2, 3))
     seen = classified.flatten(1)
     if seen.shape != average.shape or not close(seen, average):
@@ -173,7 +173,7 @@ def is_pooling(layer: nn.Module) -> bool:
 
 
 def has_positions(x: Tensor) -> bool:
-    """Whether it is more than one vector a picture, in whatever order the axes are."""
+    """Whether it is more than one vector an image, in whatever order the axes are."""
     return sum(length > 1 for length in x.shape[1:]) > 1
 
 

@@ -13,7 +13,7 @@ from attnpool.models.conversion.tensorflow import read_classes, save
 from attnpool.models.recognizer import Recognizer
 from attnpool.training.checkpoint import STATE_FILE, Run
 
-Media = Literal["pictures", "clips"]
+Media = Literal["images", "clips"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def open_model(
         name: a run folder; or a classifier (`classifiers.classifier`), such as "timm:resnet50", "torchvision:resnet50"
             or "lite0", which is converted (`convert`).
         weights, classes, image_size: of a classifier: a local file, a file with a class name on each line, and the side
-            of the pictures.
+            of the images.
 
     Raises:
         ValueError: there is no such run, or the classifier, its weights or classes cannot be used; or a run is given
@@ -65,7 +65,7 @@ def open_model(
     if is_classifier(str(name)):
         names = None if classes is None else read_classes(classes)
         net = classifier(str(name), "pretrained" if weights is None else weights)
-        return convert(net, classes=names, image_size=image_size), "pictures"
+        return convert(net, classes=names, image_size=image_size), "images"
     for option, value in (("weights", weights), ("classes", classes), ("image-size", image_size)):
         if value is not None:
             raise ValueError(

@@ -14,7 +14,7 @@ UNITS = (3, 4, 23, 3)  # of blocks 1 to 4
 ATTENTION = "PosePrelogitsBasedAttention"
 BOTTOM_UP = f"{ATTENTION}/Conv2d_PrePose_Attn"
 TOP_DOWN = f"{ATTENTION}/Conv"
-# How the released networks look at a picture; attention was trained with dropout on single positions.
+# How the released networks look at an image; attention was trained with dropout on single positions.
 VIEW = {"image_size": 450, "short_side": 480, "max_width": 512}
 DROPOUT = {"dropout": 0.8, "dropout_on": "positions", "init": "official"}
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from attnpool.data.decoding.image import IMAGE_SUFFIXES, MAX_PIXELS, UnreadableImage, read_image
 
 
-def picture(width: int = 96, height: int = 64, seed: int = 0) -> Image.Image:
+def sample_image(width: int = 96, height: int = 64, seed: int = 0) -> Image.Image:
     """Smooth colours, which survive lossy formats."""
     coarse = np.random.default_rng([seed]).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
@@ -30,7 +30,7 @@ def difference(a: Image.Image, b: Image.Image) -> float:
 
 @pytest.mark.parametrize("suffix", [*IMAGE_SUFFIXES, ".JPG", ".jpeg"])
 def test_every_format_comes_back(tmp_path: Path, suffix: str) -> None:
-    original = picture().convert("L") if suffix == ".pgm" else picture()
+    original = sample_image().convert("L") if suffix == ".pgm" else sample_image()
     original.save(tmp_path / f"a{suffix}")
     read = read_image(tmp_path / f"a{suffix}")
     assert read.mode == "RGB"
@@ -43,7 +43,7 @@ def test_every_format_comes_back(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
 def test_against_an_independent_decoder(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
-    picture(211, 133).save(path)
+    sample_image(211, 133).save(path)
     if not hasattr(torchvision.io, "decode_image"):
         pytest.skip("this torchvision decodes no images")
     content = torch.from_numpy(np.fromfile(path, np.uint8))
@@ -58,7 +58,7 @@ def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"a{suffix}"
-    picture().save(path, exif=exif)
+    sample_image().save(path, exif=exif)
     read = read_image(path)
     with Image.open(path) as image:
         expected = ImageOps.exif_transpose(image).convert("RGB")
@@ -73,7 +73,7 @@ def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None
 )
 def test_damaged_exif_counts_as_upright(tmp_path: Path, exif: bytes) -> None:
     path = tmp_path / "a.jpg"
-    picture().save(path, exif=exif)
+    sample_image().save(path, exif=exif)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         assert read_image(path).size == (96, 64)
@@ -83,7 +83,7 @@ def test_damaged_exif_counts_as_upright(tmp_path: Path, exif: bytes) -> None:
 def test_warnings_of_pillow_neither_raise_nor_show(tmp_path: Path) -> None:
     # A palette whose transparency is given as bytes makes Pillow warn in a direct conversion.
     path = tmp_path / "a.png"
-    image = picture().quantize(8)
+    image = sample_image().quantize(8)
     image.save(path, transparency=bytes([0, 128, 255, 255, 255, 255, 255, 255]))
     for action in ("error", "always"):
         with warnings.catch_warnings(record=True) as seen:
@@ -127,12 +127,12 @@ def test_sixteen_bits(tmp_path: Path, suffix: str) -> None:
 
 
 def test_cmyk_one_bit_and_palette(tmp_path: Path) -> None:
-    picture().convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
-    assert difference(read_image(tmp_path / "cmyk.jpg"), picture()) < 4
-    picture().convert("1").save(tmp_path / "bit.png")
+    sample_image().convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    assert difference(read_image(tmp_path / "cmyk.jpg"), sample_image()) < 4
+    sample_image().convert("1").save(tmp_path / "bit.png")
     assert set(np.unique(np.asarray(read_image(tmp_path / "bit.png")))) == {0, 255}
-    picture().quantize(64).save(tmp_path / "palette.png")
-    assert difference(read_image(tmp_path / "palette.png"), picture()) < 12
+    sample_image().quantize(64).save(tmp_path / "palette.png")
+    assert difference(read_image(tmp_path / "palette.png"), sample_image()) < 12
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tif"])
@@ -146,9 +146,9 @@ def test_first_frame(tmp_path: Path, suffix: str) -> None:
 
 
 def test_the_content_tells_the_format(tmp_path: Path) -> None:
-    picture().save(tmp_path / "a.png")
+    sample_image().save(tmp_path / "a.png")
     (tmp_path / "a.png").rename(tmp_path / "a.jpg")
-    assert difference(read_image(tmp_path / "a.jpg"), picture()) == 0
+    assert difference(read_image(tmp_path / "a.jpg"), sample_image()) == 0
 
 
 def png_of_claimed_size(width: int, height: int) -> bytes:
@@ -170,21 +170,21 @@ def jpeg_bytes() -> bytes:
     ("content", "reason"),
     [
         (b"", "empty"),
-        (b"hello, this is a text file\n", "not a picture"),
+        (b"hello, this is a text file\n", "not an image"),
         (b"\xff\xd8\xff\xe0", "(no|not|truncated|cannot)"),
         (jpeg_bytes()[:3000], "truncated"),
         (jpeg_bytes()[:-500], "truncated"),
         (png_of_claimed_size(10_000, 9_000), "pixels"),
         (png_of_claimed_size(60_000, 60_000), "pixels"),
         (png_of_claimed_size(100, 100), "truncated"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
     ],
 )
 def test_unusable_content(tmp_path: Path, content: bytes, reason: str) -> None:
-    path = tmp_path / "bad picture.jpg"
+    path = tmp_path / "bad image.jpg"
     path.write_bytes(content)
     with pytest.raises(
-        UnreadableImage, match=rf"(?i)^{re.escape(str(path))}: cannot be read as a picture \(.*{reason}.*remove"
+        UnreadableImage, match=rf"(?i)^{re.escape(str(path))}: cannot be read as an image \(.*{reason}.*remove"
     ) as caught:
         read_image(path)
     assert "\n" not in str(caught.value)
@@ -196,7 +196,7 @@ def test_truncated_anywhere(tmp_path: Path) -> None:
     whole = jpeg_bytes()
     for length in np.linspace(2, len(whole) - 300, 40).astype(int):
         path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match="cannot be read as a picture"):
+        with pytest.raises(ValueError, match="cannot be read as an image"):
             read_image(path)
 
 
@@ -204,7 +204,7 @@ def test_scrambled_files_raise_nothing_but_value_errors(tmp_path: Path) -> None:
     rng = np.random.default_rng([7])
     for suffix in (".png", ".jpg", ".gif", ".webp", ".tif", ".bmp"):
         path = tmp_path / f"a{suffix}"
-        picture(40, 30).save(path)
+        sample_image(40, 30).save(path)
         whole = path.read_bytes()
         for _ in range(40):
             bad = bytearray(whole)

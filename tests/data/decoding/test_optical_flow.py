@@ -26,7 +26,7 @@ def surface(seed: int = 0) -> np.ndarray:
 
 
 def moved(base: np.ndarray, x: float, y: float, angle: float = 0.0) -> Image.Image:
-    """The surface turned by `angle` degrees about the middle of the picture, then moved by (x, y) pixels."""
+    """The surface turned by `angle` degrees about the middle of the image, then moved by (x, y) pixels."""
     turn = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), angle, 1)
     turn[:, 2] += (x, y)
     back = cv2.invertAffineTransform(turn)
@@ -36,7 +36,7 @@ def moved(base: np.ndarray, x: float, y: float, angle: float = 0.0) -> Image.Ima
 
 
 def motion(stack: np.ndarray, bound: float = 20) -> np.ndarray:
-    """Back to pixels; the border, where things come into the picture, is left out."""
+    """Back to pixels; the border, where things come into the image, is left out."""
     return (stack.astype(np.float64) * (2 * bound / 255) - bound)[:, 24:-24, 24:-24]
 
 

@@ -311,13 +311,13 @@ def test_what_is_no_video(clips: Path, name: str, content: bytes | None, reason:
         assert isinstance(caught.value, Unreadable)
 
 
-def test_pictures_sound_and_pipes_are_no_videos(tmp_path: Path) -> None:
-    numbered(1).save(tmp_path / "picture.png")
-    (tmp_path / "picture.png").rename(tmp_path / "picture.avi")
+def test_images_sound_and_pipes_are_no_videos(tmp_path: Path) -> None:
+    numbered(1).save(tmp_path / "image.png")
+    (tmp_path / "image.png").rename(tmp_path / "image.avi")
     audio(tmp_path / "sound.mp4")
     os.mkfifo(tmp_path / "pipe.avi")
     for name, reason in [
-        ("picture.avi", "no video in a known format"),
+        ("image.avi", "no video in a known format"),
         ("sound.mp4", "no video in it"),
         ("pipe.avi", "not a file"),
     ]:
@@ -419,7 +419,7 @@ def test_a_folder_with_a_broken_frame(tmp_path: Path) -> None:
     (tmp_path / "image_00002.jpg").write_bytes(b"nothing")
     assert count_frames(tmp_path) == 3
     assert numbers(read_frames(tmp_path, [0, 2])) == [0, 2]
-    with pytest.raises(UnreadableVideo, match=r"image_00002.jpg: not a picture in a known format"):
+    with pytest.raises(UnreadableVideo, match=r"image_00002.jpg: not an image in a known format"):
         read_frames(tmp_path, [0, 1])
     with pytest.raises(UnreadableVideo, match=r"it has 3 frames and frame 3, counted from 0, is wanted"):
         read_clip(tmp_path, lambda n: [n])
@@ -428,5 +428,5 @@ def test_a_folder_with_a_broken_frame(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_frames(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableVideo, match=r"the folder has no pictures such as image_00001\.jpg"):
+    with pytest.raises(UnreadableVideo, match=r"the folder has no images such as image_00001\.jpg"):
         count_frames(tmp_path)

@@ -15,7 +15,7 @@ from attnpool.data.splits import choose
 
 
 def make(root: Path, names: Iterable[str]) -> Path:
-    """Write small pictures (and whatever does not end in .jpg, as text)."""
+    """Write small images (and whatever does not end in .jpg, as text)."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         if name.endswith(".jpg"):
@@ -115,22 +115,22 @@ def test_a_user_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], r"holds no pictures .* in class folders; put the pictures in one folder per class"),
-        (["notes.txt", "a/notes.txt", "b/notes.txt"], r"holds no pictures"),
-        (["1.jpg", "2.jpg"], r"holds 2 pictures but no class folders; put the pictures in one folder per class"),
+        ([], r"holds no images .* in class folders; put the images in one folder per class"),
+        (["notes.txt", "a/notes.txt", "b/notes.txt"], r"holds no images"),
+        (["1.jpg", "2.jpg"], r"holds 2 images but no class folders; put the images in one folder per class"),
         (classes(3, "a"), r"a single class, 'a'; two or more are needed: add a folder"),
         (
             [*classes(3, "a"), "b/1.jpg"],
-            r"class needs two pictures, one for train and one for val; too few has 'b' \(1\): add",
+            r"class needs two images, one for train and one for val; too few has 'b' \(1\): add",
         ),
         ([*classes(3, "a"), "b/notes.txt"], r"too few has 'b' \(0\)"),
         ([*classes(2, "a", "b", part="train/"), "val/a/1.jpg", "val/c/1.jpg"], r"val: .* the first is 'c'; add"),
         ([*classes(2, "a", part="train/"), "val/a/1.jpg"], r"a single class, 'a'"),
-        ([*classes(2, "a", "b", part="train/"), "val/1.jpg"], r"val: there are no pictures; put"),
-        ([*classes(2, "a", "b", part="train/"), "val/a/1.txt"], r"val: there are no pictures; put"),
+        ([*classes(2, "a", "b", part="train/"), "val/1.jpg"], r"val: there are no images; put"),
+        ([*classes(2, "a", "b", part="train/"), "val/a/1.txt"], r"val: there are no images; put"),
         (
             [*classes(2, "a", "b", part="train/"), "train/c/x.txt", "val/a/1.jpg"],
-            r"a picture for train; too few has 'c' \(0\)",
+            r"an image for train; too few has 'c' \(0\)",
         ),
         ([*classes(2, "a", "b", part="train/"), "valid/a/1.jpg"], r"val is called valid; rename .*valid to val"),
         ([*classes(2, "a", "b", part="val/")], r"there is val, but no train; add it"),

@@ -96,9 +96,9 @@ def test_what_is_wrong(tmp_path: Path) -> None:
     assert "does not exist; give the directory with anno.mat, images/train2015" in message(f"hico:{tmp_path / 'no'}")
     assert f"{tmp_path}: there is no anno.mat (looked in it and annotations/); get hico" in message(f"hico:{tmp_path}")
     source = make(tmp_path)
-    (tmp_path / "images").rename(tmp_path / "pictures")
+    (tmp_path / "images").rename(tmp_path / "images")
     assert f"{tmp_path / 'images'}: not one of 5 files is there, such as images/train2015/HICO_" in message(source)
-    (tmp_path / "pictures").rename(tmp_path / "images")
+    (tmp_path / "images").rename(tmp_path / "images")
 
     mat = tmp_path / "anno.mat"
     whole = {key: value for key, value in loadmat(mat).items() if not key.startswith("__")}
@@ -111,8 +111,8 @@ def test_what_is_wrong(tmp_path: Path) -> None:
         assert found.endswith("; get the file again")
         return found
 
-    assert "anno_train is missing, not classes x pictures (4 x 3)" in problem(anno_train=None)
-    assert "anno_test is 2 x 4, not classes x pictures (4 x 2)" in problem(anno_test=TEST.T)
+    assert "anno_train is missing, not classes x images (4 x 3)" in problem(anno_train=None)
+    assert "anno_test is 2 x 4, not classes x images (4 x 2)" in problem(anno_test=TEST.T)
     assert "anno_train has an entry 2; they are 1, 0, -1 and NaN" in problem(anno_train=np.where(TRAIN == 0, 2, TRAIN))
     assert "list_action has 0 classes" in problem(list_action=None)
     assert "list_action has 1 classes" in problem(list_action=whole["list_action"][:1])
@@ -148,13 +148,13 @@ def test_check(tmp_path: Path) -> None:
     assert value["unusable"] == [{"file": "images/test2015/HICO_test2015_00000002.jpg", "reason": "missing"}]
     assert value["ignored"] == {".jpg": 1}
     text = attnpool("check", source).text()
-    assert "train: 3 pictures of 3 classes, 4 labels, 1 ambiguous, 3 people," in text
+    assert "train: 3 images of 3 classes, 4 labels, 1 ambiguous, 3 people," in text
     assert "keypoint files that cannot be read: 1\n" in text
-    assert "4 of 5 pictures can be used" in text
+    assert "4 of 5 images can be used" in text
 
 
 def test_real_positives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """600 x 38118 and 600 x 9658 entries; the other verbs of a picture's objects are -1, some 0, all else NaN."""
+    """600 x 38118 and 600 x 9658 entries; the other verbs of an image's objects are -1, some 0, all else NaN."""
     if not REAL.is_dir():
         pytest.skip("the real label files are not there")
     monkeypatch.setenv("ATTNPOOL_CACHE", str(tmp_path / "cache"))

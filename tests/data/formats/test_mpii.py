@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import attnpool, refused
-from matlab_files import EMPTY, picture, points, save_mpii, struct
+from matlab_files import EMPTY, image, points, save_mpii, struct
 from PIL import Image
 from scipy.io import savemat
 
@@ -20,27 +20,27 @@ REAL = ROOT.parent / "shared" / "real"
 MAT = "mpii_human_pose_v1_u12_1.mat"
 
 DEFAULT = [
-    picture("02.jpg", "b", {"scale": 1.0, "objpos": struct({"x": 100.5, "y": 200.5})}),
-    picture("01.jpg", "a, with words"),
-    picture("unlisted.jpg", "c"),
-    picture("03.jpg", "b", act_id=7),
-    picture("04.jpg", "a, with words"),
-    picture("05.jpg", "", act_id=-1),
+    image("02.jpg", "b", {"scale": 1.0, "objpos": struct({"x": 100.5, "y": 200.5})}),
+    image("01.jpg", "a, with words"),
+    image("unlisted.jpg", "c"),
+    image("03.jpg", "b", act_id=7),
+    image("04.jpg", "a, with words"),
+    image("05.jpg", "", act_id=-1),
 ]
 
 
 def make(
-    root: Path, pictures: list[dict[str, Any]] | None = None, *, train: str = "01\n02\n", val: str = "03\n04\n"
+    root: Path, images: list[dict[str, Any]] | None = None, *, train: str = "01\n02\n", val: str = "03\n04\n"
 ) -> str:
-    """A set of small pictures and the lists."""
-    pictures = DEFAULT if pictures is None else pictures
+    """A set of small images and the lists."""
+    images = DEFAULT if images is None else images
     (root / "images").mkdir(parents=True, exist_ok=True)
-    for entry in pictures:
+    for entry in images:
         name = entry["annolist"]["image"]["name"][0, 0]
         seed = [len(name), *name.encode()]
         noise = np.random.default_rng(seed).integers(0, 256, (90, 120, 3), dtype=np.uint8)
         Image.fromarray(noise).save(root / "images" / name)
-    save_mpii(root / MAT, pictures)
+    save_mpii(root / MAT, images)
     (root / "images_mpii_train.txt").write_text(train)
     (root / "images_mpii_val.txt").write_text(val)
     return f"mpii:{root}"
@@ -59,7 +59,7 @@ def test_classes_splits_and_order(tmp_path: Path) -> None:
     assert labels(splits["val"]) == [("03.jpg", "b"), ("04.jpg", "a, with words")]
     for split, index in splits.items():
         assert (index.name, index.root, index.task, index.split, index.media) == (
-            source, tmp_path, "single", split, "pictures",
+            source, tmp_path, "single", split, "images",
         )  # fmt: skip
         assert all(index.file(sample).is_file() for sample in index)
     (tmp_path / "images_mpii_test.txt").write_text("05\n")
@@ -77,10 +77,10 @@ def test_people(tmp_path: Path) -> None:
         {"scale": EMPTY, "objpos": EMPTY, "annopoints": points({6: (1, 2)}, is_visible=EMPTY)},
         {"scale": 0.5, "objpos": struct({"x": 1, "y": 2}), "annopoints": points({1: (-1, -1)}, is_visible=0)},
     ]
-    pictures = [picture("01.jpg", "a", *people), picture("02.jpg", "b"), *DEFAULT[2:]]
-    pictures[2:] = [picture("03.jpg", "b", {"annopoints": EMPTY}), picture("04.jpg", "a")]
-    pictures[3]["annolist"]["annorect"] = struct({"x1": 1})[:, :0]  # a struct array without elements
-    splits = read_splits(make(tmp_path, pictures))
+    images = [image("01.jpg", "a", *people), image("02.jpg", "b"), *DEFAULT[2:]]
+    images[2:] = [image("03.jpg", "b", {"annopoints": EMPTY}), image("04.jpg", "a")]
+    images[3]["annolist"]["annorect"] = struct({"x1": 1})[:, :0]  # a struct array without elements
+    splits = read_splits(make(tmp_path, images))
 
     def joints(**known: tuple[float, float]) -> tuple[tuple[float, float] | None, ...]:
         return tuple(known.get(f"j{j}") for j in range(16))
@@ -120,7 +120,7 @@ def message(source: str) -> str:
 def test_missing_parts(tmp_path: Path) -> None:
     assert f"{tmp_path / 'no'} does not exist; give the directory with {MAT}" in message(f"mpii:{tmp_path / 'no'}")
     source = make(tmp_path)
-    (tmp_path / "images").rename(tmp_path / "pictures")
+    (tmp_path / "images").rename(tmp_path / "images")
     found = message(source)
     assert f"{tmp_path / 'images'}: not one of 4 files is there, such as images/02.jpg; get mpii_human_pose_v1" in found
     (tmp_path / "images_mpii_val.txt").unlink()
@@ -134,13 +134,13 @@ def test_missing_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("train", "val", "expected"),
     [
-        ("01\n\n02\n99\n", "03\n", "_train.txt: line 4: mpii_human_pose_v1_u12_1.mat has no picture '99'; correct"),
+        ("01\n\n02\n99\n", "03\n", "_train.txt: line 4: mpii_human_pose_v1_u12_1.mat has no image '99'; correct"),
         ("01\n02\n", "03\n02\n", "_val.txt: '02' is also in images_mpii_train.txt; correct the lists"),
         ("01\n02\n01.jpg\n", "03\n", "_train.txt: lines 1 and 3 both name '01'; correct the list"),
         ("\n", "03\n", "_train.txt: the list is empty; get it again"),
         ("01\n05\n", "03\n", f"{MAT}: 05.jpg has no act_name, but stands in images_mpii_train.txt; get"),
-        ("01\n04\n", "03\n", "_val.txt: no picture in train shows 'b', as images/03.jpg does; correct it"),
-        ("01\n", "04\n", "_train.txt: all pictures show 'a, with words'; two or more classes are needed"),
+        ("01\n04\n", "03\n", "_val.txt: no image in train shows 'b', as images/03.jpg does; correct it"),
+        ("01\n", "04\n", "_train.txt: all images show 'a, with words'; two or more classes are needed"),
     ],
 )
 def test_lists_that_do_not_fit(tmp_path: Path, train: str, val: str, expected: str) -> None:
@@ -163,16 +163,16 @@ def test_malformed_annotations(tmp_path: Path) -> None:
         return message(source)
 
     source = make(tmp_path)
-    good = picture("01.jpg", "a")
+    good = image("01.jpg", "a")
     entry, act = struct(good["annolist"]), struct(good["act"])
-    assert f"{MAT}: RELEASE has 0 pictures in annolist and 0 in act; get the file again" in problem(1.0)
-    assert "RELEASE has 1 pictures in annolist and 0 in act" in problem(struct({"annolist": entry}))
+    assert f"{MAT}: RELEASE has 0 images in annolist and 0 in act; get the file again" in problem(1.0)
+    assert "RELEASE has 1 images in annolist and 0 in act" in problem(struct({"annolist": entry}))
     assert "RELEASE is no struct" in problem("text")
     assert "annolist names '01.jpg' twice" in problem(
         struct({"annolist": np.hstack([entry, entry]), "act": np.hstack([act, act])})
     )
     for name in ("../01.jpg", "", "a\nb.jpg", "a\x9bb.jpg"):
-        strange = struct(picture(name, "a")["annolist"])
+        strange = struct(image(name, "a")["annolist"])
         assert "is no name of a file" in problem(struct({"annolist": strange, "act": act}))
     for person, words in (
         ({"annopoints": points({16: (1, 1)})}, "annolist(1).annorect(1) has a joint 16; MPII's are 0 to 15"),
@@ -180,7 +180,7 @@ def test_malformed_annotations(tmp_path: Path) -> None:
         ({"annopoints": "text"}, "annolist(1).annorect(1).annopoints is no struct"),
         ({"scale": np.ones((1, 2)), "objpos": EMPTY}, "annolist(1).annorect(1).scale is no number"),
     ):
-        marked = struct(picture("01.jpg", "a", person)["annolist"])
+        marked = struct(image("01.jpg", "a", person)["annolist"])
         assert words in problem(struct({"annolist": marked, "act": act}))
     (tmp_path / MAT).write_text("no such file")
     assert f"{tmp_path / MAT}: is no .mat file; get the file again" in message(source)
@@ -189,15 +189,15 @@ def test_malformed_annotations(tmp_path: Path) -> None:
 def test_check(tmp_path: Path) -> None:
     near = {"objpos": struct({"x": 100, "y": 40}), "scale": 1.0, "annopoints": points({0: (5, 6), 1: (8, 9)})}
     far = {"annopoints": points({0: (500, 10)})}
-    pictures = [
-        picture("01.jpg", "a", near, {"scale": 3.0, "objpos": struct({"x": 60, "y": 50})}),
-        picture("02.jpg", "b"),
-        picture("03.jpg", "b", far),
-        picture("04.jpg", "a"),
-        picture("05.jpg", "", act_id=-1),
-        picture("06.jpg", "a"),
+    images = [
+        image("01.jpg", "a", near, {"scale": 3.0, "objpos": struct({"x": 60, "y": 50})}),
+        image("02.jpg", "b"),
+        image("03.jpg", "b", far),
+        image("04.jpg", "a"),
+        image("05.jpg", "", act_id=-1),
+        image("06.jpg", "a"),
     ]
-    source = make(tmp_path, pictures)
+    source = make(tmp_path, images)
     (tmp_path / "images_mpii_test.txt").write_text("05\n")
     (tmp_path / "images/02.jpg").unlink()
     (tmp_path / "images/04.jpg").write_bytes(b"broken")
@@ -211,27 +211,27 @@ def test_check(tmp_path: Path) -> None:
     assert value["images"] == {"train": {"a": 1, "b": 1}, "val": {"a": 1, "b": 1}, "test": {"a": 0, "b": 0}}
     assert value["unusable"] == [
         {"file": "images/02.jpg", "reason": "missing"},
-        {"file": "images/04.jpg", "reason": "not a picture in a known format"},
+        {"file": "images/04.jpg", "reason": "not an image in a known format"},
     ]
     assert value["outside"] == ["images/03.jpg"]
     assert value["ignored"] == {".jpg": 1}
     text = attnpool("check", source).text().splitlines()
-    assert "train: 2 pictures of 2 classes, 2 people, 2 joints, 1 missing, 0 broken" in text
-    assert "test: 1 pictures, no labels, 0 missing, 0 broken" in text
+    assert "train: 2 images of 2 classes, 2 people, 2 joints, 1 missing, 0 broken" in text
+    assert "test: 1 images, no labels, 0 missing, 0 broken" in text
     assert text[text.index("missing: 1") + 1] == "  images/02.jpg"
-    assert text[-1] == "3 of 5 pictures can be used"
+    assert text[-1] == "3 of 5 images can be used"
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real names, activities, scales and lists in a .mat; joints of every 50th picture, as writing takes long."""
+    """The real names, activities, scales and lists in a .mat; joints of every 50th image, as writing takes long."""
     if not REAL.is_dir():
         pytest.skip("the real label files are not there")
     root = tmp_path_factory.mktemp("mpii")
     with gzip.open(REAL / "mpii_train_actions.csv.gz", "rt") as file:
         rows = list(csv.DictReader(file))
     joints = [name.removesuffix(" x") for name in rows[0] if name.endswith(" x")]
-    pictures = []
+    images = []
     for i, row in enumerate(rows):
         people: list[dict[str, Any]] = []
         if i % 10 == 0 and row["scale"]:
@@ -240,10 +240,10 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
             known = {j: (float(row[f"{name} x"] or -1), float(row[f"{name} y"] or -1)) for j, name in enumerate(joints)}
             people[0]["annopoints"] = points(known if i % 100 else {0: known[0]}, is_visible="1")
             people.append({"scale": 1.0, "objpos": struct({"x": 30, "y": 40})})
-        entry = picture(row["image"], row["act_name"], *people, act_id=int(row["act_id"]), category=row["cat_name"])
+        entry = image(row["image"], row["act_name"], *people, act_id=int(row["act_id"]), category=row["cat_name"])
         del entry["annolist"]["frame_sec"], entry["annolist"]["vididx"]
-        pictures.append(entry)
-    save_mpii(root / MAT, pictures, compressed=False)
+        images.append(entry)
+    save_mpii(root / MAT, images, compressed=False)
     for split in ("train", "val"):
         shutil.copy(REAL / f"images_mpii_{split}.txt.gz", root)
     (root / "images").mkdir()

@@ -221,7 +221,7 @@ def test_weights_from_a_file(command: list[Any], table1: dict[str, Any], tmp_pat
 def test_recipes_at_full_scale_train_the_whole_network(
     table: str, row: str, roots: dict[str, Path], tmp_path: Path
 ) -> None:
-    """The full recipe but for a small network, small pictures and one epoch."""
+    """The full recipe but for a small network, small images and one epoch."""
     options = Options.of(read_recipe(RECIPES / table / f"{row}.yaml").options)
     less = {"backbone": "test_resnet", "weights": "random", "epochs": 1, "batch_size": 4, "accumulate": 2, "frames": 2}
     options = options.change(less | {"image_size": 64, "short_side": 68})

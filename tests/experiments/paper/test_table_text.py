@@ -112,7 +112,7 @@ def test_means_over_splits_come_before_the_spread_over_seeds() -> None:
 # tables
 
 
-def test_a_table_of_pictures() -> None:
+def test_a_table_of_images() -> None:
     header, rows = table_of(MPII)
     assert header == [
         "row", "paper, val", "mAP", "accuracy", "pointing", "mAP on train", "loss on train", "similarity",
@@ -189,7 +189,7 @@ def test_text_is_aligned() -> None:
     assert summary(results([row("a", "A", {}, training(0, mAP=0.5))])).count("\n\n") == 2  # nothing to compare
 
 
-@pytest.mark.parametrize("content", [MPII, HMDB51], ids=["pictures", "splits"])
+@pytest.mark.parametrize("content", [MPII, HMDB51], ids=["images", "splits"])
 def test_markdown_is_a_table_of_the_same_cells(content: dict[str, Any]) -> None:
     page = markdown(content)
     assert page.startswith(f"# {content['title']}\n\n| row |")

@@ -69,7 +69,7 @@ def test_rows(command: list[Any], study: dict[str, Any], world: Path) -> None:
     assert list(study["rows"]) == ["average, 0", "average, 0.8", "rank1, 0", "rank1, 0.8"]
     assert (study["seeds"], study["complete"], study["keypoints"], study["classes"]) == ([0, 3], True, True, 14)
     train, val = read(f"folder:{world}")
-    assert study["pictures"] == {"train": len(train), "held out": len(study["held out"]), "val": len(val)}
+    assert study["images"] == {"train": len(train), "held out": len(study["held out"]), "val": len(val)}
     for entry in study["rows"].values():
         tried = {float(rate): score for rate, score in entry["tried"].items()}
         assert set(tried) >= set(ROWS[entry["row"]].rates)
@@ -126,8 +126,8 @@ def test_the_page_has_means_and_spreads(command: list[Any], study: dict[str, Any
     gain = means["rank1, 0.8"] - means["average, 0.8"]
     assert f"- Attention, rank 1, dropout 0.8: {'+' if gain >= 0 else ''}{gain:.1f} ± " in page
     assert "Not complete" not in page
-    with Image.open(command[-1] / "poolings.png") as picture:
-        assert picture.format == "PNG"
+    with Image.open(command[-1] / "poolings.png") as image:
+        assert image.format == "PNG"
 
 
 # interruptions and second calls
@@ -210,7 +210,7 @@ def test_a_folder_without_boxes_or_joints(photos: Path, tmp_path: Path) -> None:
     assert "No keypoints are known in train: the pose head was trained without its pose loss." in page
 
 
-def test_several_labels_a_picture(tmp_path: Path) -> None:
+def test_several_labels_an_image(tmp_path: Path) -> None:
     attnpool("playground", tmp_path / "hico", "--style", "hico", "--images", 28, "--size", 96).text()
     found = poolings(
         tmp_path / "out", data=f"hico:{tmp_path / 'hico'}", rows=["average"], seeds=[0], epochs=1, image_size=96,

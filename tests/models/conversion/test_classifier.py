@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import attnpool as ap
 from attnpool.models.conversion.classifier import TOLERANCE
 
-# Families of timm, the size of the pictures, and how the classifier's weights are called.
+# Families of timm, the size of the images, and how the classifier's weights are called.
 CONVERT = {
     "resnet10t": (64, "fc"),
     "tf_efficientnet_lite0": (64, "classifier"),
@@ -121,7 +121,7 @@ def test_families_of_torchvision(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NORMED)
 def test_a_layer_norm_of_the_average(name: str, tmp_path: Path) -> None:
-    """One shift and one scale a picture: maps of features that have it still add up to the score."""
+    """One shift and one scale an image: maps of features that have it still add up to the score."""
     size, norm, classifier = NORMED[name]
     net = network(name)
     with torch.no_grad():
@@ -211,7 +211,7 @@ def test_other_poolings() -> None:
 
 
 def test_one_position_cannot_tell_poolings_apart() -> None:
-    with pytest.raises(ValueError, match=r"a single position: a class token, or pictures are too small \(image_size\)"):
+    with pytest.raises(ValueError, match=r"a single position: a class token, or images are too small \(image_size\)"):
         ap.convert(network("resnet10t", global_pool="max"), image_size=32)
 
 
@@ -258,7 +258,7 @@ def test_networks_that_are_no_row_of_layers() -> None:
     refused(as_if_trained(Residual()), f"Residual: cannot be converted: {line}")
     line = "Sequential: cannot be converted: it returns no scores (B, K), such as a classifier does"
     refused(nn.Sequential(nn.Conv2d(3, 8, 3)), line)
-    with pytest.raises(ValueError, match="it cannot be run on 224 px pictures as layers in a row"):
+    with pytest.raises(ValueError, match="it cannot be run on 224 px images as layers in a row"):
         ap.convert(nn.Sequential(nn.Linear(5, 2)))
 
 

@@ -169,7 +169,7 @@ def test_names() -> None:
         classifier("timm:bn_inception")
     with pytest.raises(ValueError, match="torchvision:vit_b_16: is no row of layers that ends in a feature map"):
         ap.Backbone("torchvision:vit_b_16", "random")
-    with pytest.raises(ValueError, match="torchvision:resnet18: takes pictures of 3 channels"):
+    with pytest.raises(ValueError, match="torchvision:resnet18: takes images of 3 channels"):
         ap.Backbone("torchvision:resnet18", "random", in_channels=10)
 
 

@@ -113,7 +113,7 @@ def differences(variant: str, out: Pooled, expected: Any) -> dict[str, float]:
 
 
 def features(model: ap.Recognizer, expected: Any) -> Tensor:
-    """Of the picture that TensorFlow was given."""
+    """Of the image that TensorFlow was given."""
     pixels = torch.from_numpy(expected["pixels"]).permute(2, 0, 1)[None]
     with torch.inference_mode():
         return model.backbone(model.normalize(pixels))
@@ -140,7 +140,7 @@ def test_a_run_gives_its_backbone_to_another(runs: dict[str, Path], models: dict
 
 @pytest.mark.parametrize(("what", "size"), [("pool", "224x224"), ("stride", "97x130"), ("pixels", "97x130")])
 def test_another_geometry_would_be_noticed(written: Path, runs: dict[str, Path], what: str, size: str) -> None:
-    """The pictures tell the network from timm's: its stem at even sizes, its strides, its pixels."""
+    """The images tell the network from timm's: its stem at even sizes, its strides, its pixels."""
     model = ap.Recognizer.load(runs["linear"])
     if what == "pool":
         model.backbone.net.maxpool = nn.MaxPool2d(3, 2, 1)
@@ -164,7 +164,7 @@ def test_what_was_done_is_said_in_a_line(runs: dict[str, Path]) -> None:
     )
 
 
-def test_a_run_remembers_how_pictures_were_seen(runs: dict[str, Path]) -> None:
+def test_a_run_remembers_how_images_were_seen(runs: dict[str, Path]) -> None:
     for variant, folder in runs.items():
         about = json.loads((folder / "run.json").read_text())
         model = about["model"]
