@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attnpool.backbones.backbone import Backbone
-    from attnpool.data import Index, ViewOptions, check, read
+    from attnpool.data import Dataset, Preprocessing, check, read
     from attnpool.data.pose_labelling import label_pose
     from attnpool.evaluation.evaluate import evaluate
     from attnpool.evaluation.predict import predict
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from attnpool.pooling import (
         POOLINGS,
         AttentionalPooling,
-        AttentivePooling,
         AveragePooling,
         BilinearPooling,
         CompactBilinearPooling,
         CovariancePooling,
         MaxPooling,
+        MultiQueryPooling,
+        NetVLADPooling,
         Pooled,
         PoseRegularizedPooling,
         SaliencyPooling,
-        VLADPooling,
     )
     from attnpool.training.checkpoint import Run
     from attnpool.training.config import OptimizerOptions, TrainOptions
@@ -41,23 +41,23 @@ if TYPE_CHECKING:
 __all__ = [
     "POOLINGS",
     "AttentionalPooling",
-    "AttentivePooling",
     "AveragePooling",
     "Backbone",
     "BilinearPooling",
     "CompactBilinearPooling",
     "CovariancePooling",
-    "Index",
+    "Dataset",
     "MaxPooling",
+    "MultiQueryPooling",
+    "NetVLADPooling",
     "OptimizerOptions",
     "Pooled",
     "PoseRegularizedPooling",
+    "Preprocessing",
     "Recognizer",
     "Run",
     "SaliencyPooling",
     "TrainOptions",
-    "VLADPooling",
-    "ViewOptions",
     "check",
     "convert",
     "convert_tf",
@@ -75,7 +75,7 @@ _HOME = {
     "attnpool.backbones.backbone": ("Backbone",),
     "attnpool.training.checkpoint": ("Run",),
     "attnpool.models.conversion.classifier": ("convert",),
-    "attnpool.data": ("Index", "ViewOptions", "check", "read"),
+    "attnpool.data": ("Dataset", "Preprocessing", "check", "read"),
     "attnpool.evaluation.evaluate": ("evaluate",),
     "attnpool.evaluation.similarity": ("feature_similarity",),
     "attnpool.explain.explain": ("explain_files",),
@@ -84,7 +84,7 @@ _HOME = {
     "attnpool.pooling": (
         "POOLINGS",
         "AttentionalPooling",
-        "AttentivePooling",
+        "MultiQueryPooling",
         "AveragePooling",
         "BilinearPooling",
         "CompactBilinearPooling",
@@ -93,7 +93,7 @@ _HOME = {
         "Pooled",
         "PoseRegularizedPooling",
         "SaliencyPooling",
-        "VLADPooling",
+        "NetVLADPooling",
     ),
     "attnpool.data.pose_labelling": ("label_pose",),
     "attnpool.evaluation.predict": ("predict",),

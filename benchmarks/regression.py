@@ -72,9 +72,9 @@ FOLDERS: dict[str, Any] = {
 }
 
 
-def pooled(model: ap.Recognizer, index: ap.Index) -> tuple[np.ndarray, np.ndarray]:
-    features = extract(model, index).averaged()
-    return features.store[:, 0, 0], np.array([sample.labels[0] for sample in features.index])
+def pooled(model: ap.Recognizer, dataset: ap.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    features = extract(model, dataset).averaged()
+    return features.store[:, 0, 0], np.array([sample.labels[0] for sample in features.dataset])
 
 
 def main() -> None:

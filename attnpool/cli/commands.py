@@ -72,7 +72,7 @@ def train(args: argparse.Namespace) -> Result:
         collect(ModelOptions, args),
         collect(TrainOptions, args),
         collect(OptimizerOptions, args),
-        collect(data.ViewOptions, args),
+        collect(data.Preprocessing, args),
     )
     parts = data.read(args.source, split_seed=args.split_seed)
     run = fit(options, parts, args.out, cache=args.cache, split_seed=args.split_seed)

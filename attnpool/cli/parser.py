@@ -98,9 +98,9 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     add_fields(made.add_argument_group("training"), TrainOptions)
     add_fields(made.add_argument_group("updates"), OptimizerOptions)
     if "train" in words:
-        from attnpool.data import ViewOptions
+        from attnpool.data import Preprocessing
 
-        add_fields(made.add_argument_group("images"), ViewOptions)
+        add_fields(made.add_argument_group("images"), Preprocessing)
     made.add_argument(
         "--split-seed", type=int, default=0, metavar="S", help="of the split into train and val, where there is none"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attnpool.data.check import check_splits
 from attnpool.data.check_report import Check
-from attnpool.data.dataset import Box, Index, Person, Sample
+from attnpool.data.dataset import Box, Dataset, Person, Sample
 from attnpool.data.decoding.image import read_image
 from attnpool.data.formats.coco import with_evidence
 from attnpool.data.formats.folder import read_folder
@@ -17,7 +17,7 @@ from attnpool.data.formats.hico import read_hico
 from attnpool.data.formats.hmdb51 import read_hmdb51
 from attnpool.data.formats.mpii import annolist_ids, read_mpii
 from attnpool.data.loader import Batch, batches, label_tensors, load
-from attnpool.data.preprocessing import View, ViewOptions, eval_view, eval_views, train_view
+from attnpool.data.preprocessing import Preprocessing, View, eval_view, eval_views, train_view
 from attnpool.data.splits import hold_out
 from attnpool.data.temporal_sampling import segment_positions
 
@@ -26,11 +26,11 @@ __all__ = [
     "Batch",
     "Box",
     "Check",
-    "Index",
+    "Dataset",
     "Person",
+    "Preprocessing",
     "Sample",
     "View",
-    "ViewOptions",
     "annolist_ids",
     "batches",
     "check",
@@ -47,7 +47,7 @@ __all__ = [
     "train_view",
 ]
 
-READERS: dict[str, Callable[..., dict[str, Index]]] = {
+READERS: dict[str, Callable[..., dict[str, Dataset]]] = {
     "folder": read_folder,
     "mpii": read_mpii,
     "hico": read_hico,
@@ -55,13 +55,13 @@ READERS: dict[str, Callable[..., dict[str, Index]]] = {
     "hmdb51-2": partial(read_hmdb51, number=2),
     "hmdb51-3": partial(read_hmdb51, number=3),
 }
-"""Format -> its reader: `reader(root, name=, split_seed=, val_fraction=, test=)` gives split -> Index."""
+"""Format -> its reader: `reader(root, name=, split_seed=, val_fraction=, test=)` gives split -> Dataset."""
 
 
 def read_splits(
     source: str | Path, *, split_seed: int = 0, val_fraction: float = 0.25, test: bool = True
-) -> dict[str, Index]:
-    """Read a dataset's index: "train", "val" and, if there is one and it is wanted, "test".
+) -> dict[str, Dataset]:
+    """Read a dataset's dataset: "train", "val" and, if there is one and it is wanted, "test".
 
     Args:
         source: `FORMAT:PATH`, such as `folder:photos`; the formats are the keys of `READERS`.
@@ -81,18 +81,18 @@ def read_splits(
     root = Path(path).expanduser()
     splits = reader(root, name=str(source), split_seed=split_seed, val_fraction=val_fraction, test=test)
     if scheme == "mpii":  # the one benchmark with one actor an image; `folder` has read the file itself
-        splits = {part: with_evidence(index) for part, index in splits.items()}
+        splits = {part: with_evidence(dataset) for part, dataset in splits.items()}
     return splits
 
 
-def read(source: str | Path, *, split_seed: int = 0, val_fraction: float = 0.25) -> tuple[Index, Index]:
-    """Read a dataset's index: (train, val). Arguments and errors are those of `read_splits`."""
+def read(source: str | Path, *, split_seed: int = 0, val_fraction: float = 0.25) -> tuple[Dataset, Dataset]:
+    """Read a dataset's dataset: (train, val). Arguments and errors are those of `read_splits`."""
     splits = read_splits(source, split_seed=split_seed, val_fraction=val_fraction, test=False)
     return splits["train"], splits["val"]
 
 
-def read_all(source: str | Path, *, split_seed: int = 0, val_fraction: float = 0.25) -> Index:
-    """Train and val in one index, in order of path; a test split stays apart. Errors are those of `read_splits`."""
+def read_all(source: str | Path, *, split_seed: int = 0, val_fraction: float = 0.25) -> Dataset:
+    """Train and val in one dataset, in order of path; a test split stays apart. Errors are those of `read_splits`."""
     train, val = read(source, split_seed=split_seed, val_fraction=val_fraction)
     samples = sorted((*train.samples, *val.samples), key=lambda sample: sample.path)
     return replace(train, samples=tuple(samples), split="all")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from attnpool.data.check_report import MISSING, Check, Part
-from attnpool.data.dataset import Index, Sample
+from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.image import IMAGE_SUFFIXES, Unreadable, decode, quiet
 from attnpool.data.decoding.video import VIDEO_SUFFIXES, frame_files, probe
 from attnpool.data.formats.coco import FILE_NAME
@@ -20,17 +20,19 @@ from attnpool.data.formats.openpose import read_openpose
 Joint = tuple[float, float] | None
 
 
-def check_splits(source: str, splits: Mapping[str, Index], progress: Callable[[int, int], None] | None = None) -> Check:
+def check_splits(
+    source: str, splits: Mapping[str, Dataset], progress: Callable[[int, int], None] | None = None
+) -> Check:
     """Decode every image or clip of a dataset and count what is there.
 
     Args:
         source: what the user typed.
-        splits: split -> its index, all with the same root and classes. One that stands there under two names, as a
+        splits: split -> its dataset, all with the same root and classes. One that stands there under two names, as a
             test part that is also val, is looked at once.
         progress: called with (files done, files in all) after each.
     """
     splits = _once(splits)
-    entries = [(split, index, sample) for split, index in splits.items() for sample in index]
+    entries = [(split, dataset, sample) for split, dataset in splits.items() for sample in dataset]
     first = next(iter(splits.values()))
     same: dict[bytes, list[tuple[str, Sample]]] = {}
     seen: dict[str, list[_Look]] = {split: [] for split in splits}
@@ -53,8 +55,8 @@ def check_splits(source: str, splits: Mapping[str, Index], progress: Callable[[i
         source=source,
         media=first.media,
         classes=first.classes,
-        images={split: _per_class(index) for split, index in splits.items()},
-        parts={split: _part(index, seen[split]) for split, index in splits.items()},
+        images={split: _per_class(dataset) for split, dataset in splits.items()},
+        parts={split: _part(dataset, seen[split]) for split, dataset in splits.items()},
         unusable=tuple((look.path, look.problem) for look in every if look.problem),
         damaged=tuple((look.path, look.damage) for look in every if look.damage),
         keypoints=tuple(problem for look in every for problem in look.keypoints),
@@ -72,11 +74,11 @@ def check_splits(source: str, splits: Mapping[str, Index], progress: Callable[[i
     )
 
 
-def _once(splits: Mapping[str, Index]) -> dict[str, Index]:
-    kept: dict[str, Index] = {}
-    for split, index in splits.items():
-        if not any(index is other for other in kept.values()):
-            kept[split] = index
+def _once(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    kept: dict[str, Dataset] = {}
+    for split, dataset in splits.items():
+        if not any(dataset is other for other in kept.values()):
+            kept[split] = dataset
     return kept
 
 
@@ -95,12 +97,12 @@ class _Look:
     keypoints: list[tuple[str, str]] = field(default_factory=list)
 
 
-def _look(index: Index, sample: Sample) -> _Look:
+def _look(dataset: Dataset, sample: Sample) -> _Look:
     look = _Look(sample.path)
-    points = _count_people(index, sample, look)
-    file = index.file(sample)
+    points = _count_people(dataset, sample, look)
+    file = dataset.file(sample)
     try:
-        if index.media == "clips":
+        if dataset.media == "clips":
             clip = probe(file)
             width, height, look.frames, look.damage = clip.width, clip.height, clip.frames, clip.problem
             files = frame_files(file) if file.is_dir() else [file]
@@ -115,23 +117,23 @@ def _look(index: Index, sample: Sample) -> _Look:
     return look
 
 
-def _count_people(index: Index, sample: Sample, look: _Look) -> list[tuple[float, float]]:
+def _count_people(dataset: Dataset, sample: Sample, look: _Look) -> list[tuple[float, float]]:
     """Counts a sample's people, those in its keypoint files, too, and gives all joints."""
     bodies: list[tuple[Joint, ...]] = [person.joints for person in sample.people]
-    for name in _keypoint_files(index, sample):
+    for name in _keypoint_files(dataset, sample):
         try:
-            bodies += read_openpose(index.root / name)
+            bodies += read_openpose(dataset.root / name)
         except ValueError as error:
-            look.keypoints.append((name, str(error).removeprefix(f"{index.root / name}: ")))
+            look.keypoints.append((name, str(error).removeprefix(f"{dataset.root / name}: ")))
     points = [joint for joints in bodies for joint in joints if joint is not None]
     look.people, look.joints = len(bodies), len(points)
     return points
 
 
-def _keypoint_files(index: Index, sample: Sample) -> list[str]:
-    if not sample.keypoints or index.media != "clips":
+def _keypoint_files(dataset: Dataset, sample: Sample) -> list[str]:
+    if not sample.keypoints or dataset.media != "clips":
         return [sample.keypoints] if sample.keypoints else []
-    folder = index.root / sample.keypoints
+    folder = dataset.root / sample.keypoints
     if not folder.is_dir():
         return []
     return [f"{sample.keypoints}/{name}" for name in sorted(os.listdir(folder)) if name.endswith(".json")]
@@ -161,13 +163,13 @@ def _outside(sample: Sample, joints: Iterable[tuple[float, float]], width: int, 
     )
 
 
-def _part(index: Index, looks: list[_Look]) -> Part:
+def _part(dataset: Dataset, looks: list[_Look]) -> Part:
     missing = sum(look.problem == MISSING for look in looks)
     return Part(
-        samples=len(index),
-        classes=len({label for sample in index for label in sample.labels}),
-        labels=sum(len(sample.labels) for sample in index),
-        ambiguous=sum(len(sample.ambiguous) for sample in index),
+        samples=len(dataset),
+        classes=len({label for sample in dataset for label in sample.labels}),
+        labels=sum(len(sample.labels) for sample in dataset),
+        ambiguous=sum(len(sample.ambiguous) for sample in dataset),
         frames=sum(look.frames for look in looks),
         people=sum(look.people for look in looks),
         joints=sum(look.joints for look in looks),
@@ -197,6 +199,6 @@ def _ignored(root: Path, used: set[str], *, only_media: bool) -> dict[str, int]:
     return {suffix or "no suffix": count for suffix, count in sorted(counts.items())}
 
 
-def _per_class(index: Index) -> dict[str, int]:
-    counts = Counter(label for sample in index for label in sample.labels)
-    return {name: counts[label] for label, name in enumerate(index.classes)}
+def _per_class(dataset: Dataset) -> dict[str, int]:
+    counts = Counter(label for sample in dataset for label in sample.labels)
+    return {name: counts[label] for label, name in enumerate(dataset.classes)}

@@ -10,7 +10,7 @@ from PIL import Image
 
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH, flow_stacks, flow_views
 from attnpool.data.decoding.video import VIDEO_SUFFIXES, read_clip
-from attnpool.data.preprocessing import View, ViewOptions, eval_views, train_views
+from attnpool.data.preprocessing import Preprocessing, View, eval_views, train_views
 from attnpool.data.temporal_sampling import segment_frames
 
 
@@ -33,10 +33,10 @@ class Clip:
 
 def read_views(
     path: Path,
-    options: ViewOptions,
+    options: Preprocessing,
     *,
     places: np.random.Generator | None = None,
-    view: np.random.Generator | None = None,
+    rng: np.random.Generator | None = None,
     crops: int = 1,
     flip: bool = False,
 ) -> Clip:
@@ -46,7 +46,7 @@ def read_views(
         path: a video, or a folder of frames.
         options: `segments` places in training, `frames` in testing, and all the rest.
         places: for training, random places in the segments; `None` for the middle of each, as in testing.
-        view: for training, a random crop, flip and colours, shared by all frames; `None` as in testing.
+        rng: for training, a random crop, flip and colours, shared by all frames; `None` as in testing.
         crops, flip: in testing, see `eval_views`.
 
     Raises:
@@ -66,9 +66,9 @@ def read_views(
 
     count, frames = read_clip(path, choose)
     if flow:
-        views = flow_views(flow_stacks(frames), options, view, crops, flip)
-    elif view is not None:
-        views = train_views(frames, options, view)
+        views = flow_views(flow_stacks(frames), options, rng, crops, flip)
+    elif rng is not None:
+        views = train_views(frames, options, rng)
     else:
         views = eval_views(frames, options, crops, flip)
     return Clip(count, choose(count)[::length], frames[::length], views)

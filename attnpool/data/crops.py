@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from attnpool.data.preprocessing import ViewOptions
+    from attnpool.data.preprocessing import Preprocessing
 
 SQUASHED = (340, 256)
 """Width and height to which the authors' code brings the images of HICO and HMDB51, whatever their aspect."""
@@ -43,7 +43,7 @@ class Jitter:
     order: tuple[int, ...]
 
 
-def eval_crops(size: tuple[int, int], options: ViewOptions, crops: int = 1, flip: bool = False) -> list[Crop]:
+def eval_crops(size: tuple[int, int], options: Preprocessing, crops: int = 1, flip: bool = False) -> list[Crop]:
     """The crops that testing looks at, see `transforms.eval_views`."""
     if crops not in (1, 10):
         raise ValueError(f"crops is {crops}; use 1 (the middle) or 10 (middle and corners, and their mirror images)")
@@ -54,7 +54,7 @@ def eval_crops(size: tuple[int, int], options: ViewOptions, crops: int = 1, flip
 
 
 def train_crops(
-    sizes: Sequence[tuple[int, int]], options: ViewOptions, rng: np.random.Generator
+    sizes: Sequence[tuple[int, int]], options: Preprocessing, rng: np.random.Generator
 ) -> tuple[list[Crop], Jitter]:
     """One random crop and jitter for all of a clip's frames: the same random numbers, whatever the frames' sizes."""
     # Drawn always and before the crop, so that switching one option on leaves the others' numbers as they were.
@@ -76,7 +76,7 @@ def train_crops(
     return found, jitter
 
 
-def _square(size: tuple[int, int], options: ViewOptions) -> tuple[float, float]:
+def _square(size: tuple[int, int], options: Preprocessing) -> tuple[float, float]:
     """Sides of the crop in pixels of the image: what becomes `image_size` when the short side becomes `short_side`.
 
     It is a square of the image, or of the squashed image.
@@ -86,7 +86,7 @@ def _square(size: tuple[int, int], options: ViewOptions) -> tuple[float, float]:
     return side * size[0] / width, side * size[1] / height
 
 
-def _rectangle(size: tuple[int, int], options: ViewOptions, rng: np.random.Generator) -> tuple[float, float, bool]:
+def _rectangle(size: tuple[int, int], options: Preprocessing, rng: np.random.Generator) -> tuple[float, float, bool]:
     """A random rectangle, in pixels of the image, and whether ten tries found one."""
     whole = SQUASHED if options.squash else size
     across, down = size[0] / whole[0], size[1] / whole[1]

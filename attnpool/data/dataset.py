@@ -1,7 +1,7 @@
-"""Sample and Index: what a dataset is, before any pixel is decoded.
+"""Sample and Dataset: what a dataset is, before any pixel is decoded.
 
-A reader (`folder.py`, `mpii.py`, ... one file a format) turns a layout on disk into an `Index`; everything else in the
-package sees datasets only as an `Index`.
+A reader (`folder.py`, `mpii.py`, ... one file a format) turns a layout on disk into a `Dataset`; everything else in the
+package sees datasets only as a `Dataset`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Sample:
     """One image or clip and what is known about it.
 
     Attributes:
-        path: the image, the video or the folder of a clip's frames, relative to `Index.root`, with forward slashes;
+        path: the image, the video or the folder of a clip's frames, relative to `Dataset.root`, with forward slashes;
             it is the sample's name.
-        labels: indices into `Index.classes`: exactly one if the task is "single", any number if "multi"; none where
+        labels: indices into `Dataset.classes`: exactly one if the task is "single", any number if "multi"; none where
             labels are not public (MPII's test part).
         people: everybody with keypoints or a box.
         evidence: the boxes in which the evidence of the label lies (person with object), for pointing accuracy.
@@ -46,7 +46,7 @@ class Sample:
             What is in none of the three lists is unknown (HICO's NaN), and counts as not there unless the score's
             definition says otherwise.
         keypoints: OpenPose JSON read when the pixels are: a file for an image, a folder with a file a frame for a
-            clip, relative to `Index.root`; "" for none. A file that is not there means that nothing is known.
+            clip, relative to `Dataset.root`; "" for none. A file that is not there means that nothing is known.
     """
 
     path: str
@@ -60,7 +60,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Index:
+class Dataset:
     """A dataset, or one part of it: classes and samples.
 
     Attributes:
@@ -91,11 +91,11 @@ class Index:
         """The path of a sample's file on disk."""
         return self.root / sample.path
 
-    def select(self, paths: Iterable[str], split: str | None = None) -> Index:
-        """The samples with these paths, in this index's own order, as a new index.
+    def select(self, paths: Iterable[str], split: str | None = None) -> Dataset:
+        """The samples with these paths, in this dataset's own order, as a new dataset.
 
         Raises:
-            ValueError: a path is not in this index.
+            ValueError: a path is not in this dataset.
         """
         wanted = set(paths)
         chosen = tuple(sample for sample in self.samples if sample.path in wanted)

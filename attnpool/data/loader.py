@@ -1,4 +1,4 @@
-"""From an index to batches of views, in an order and with an augmentation that follow from the seed alone."""
+"""From a dataset to batches of views, in an order and with an augmentation that follow from the seed alone."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils import data as torch_data
+from torch.utils.data import DataLoader
 
 from attnpool.data.clips import read_views
-from attnpool.data.dataset import Box, Index, Sample
+from attnpool.data.dataset import Box, Dataset, Sample
 from attnpool.data.decoding.image import Unreadable, read_image
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.data.people import Joints, people_of, person_boxes
-from attnpool.data.preprocessing import ViewOptions, eval_views, train_view
+from attnpool.data.preprocessing import Preprocessing, eval_views, train_view
 
 # The first word of every generator's seed, so that the order and the views of one (seed, epoch) are unrelated:
 # NumPy's seeds [s, e] and [s, e, 0] are the same.
@@ -32,8 +33,8 @@ class Batch:
         pixels: uint8 (B, 3, S, S), RGB; (B, T, 3, S, S) for the T frames of clips, or the T crops of images; with
             more channels than 3 for optical flow.
         targets: float32 (B, K), 1 for the labels and 0 elsewhere.
-        known: bool (B, K), false where the label is ambiguous.
-        indices: int64 (B,), positions in the index.
+        label_mask: bool (B, K), false where the label is ambiguous.
+        indices: int64 (B,), positions in the dataset.
         matrices: float64 (B, 2, 3), from `(x, y, 1)` in each image to `(x, y)` in the (first) network's input.
         frames: how many frames each clip has in all; 0 for images.
         people: for every image, or for every frame of every clip (B * T in all), its persons with keypoints, each of
@@ -46,7 +47,7 @@ class Batch:
 
     pixels: Tensor
     targets: Tensor
-    known: Tensor
+    label_mask: Tensor
     indices: Tensor
     matrices: np.ndarray
     frames: list[int]
@@ -80,8 +81,8 @@ def batches(
 
 
 def load(
-    index: Index,
-    options: ViewOptions,
+    dataset: Dataset,
+    options: Preprocessing,
     batches: Sequence[Sequence[int]],
     *,
     seed: int,
@@ -100,9 +101,9 @@ def load(
     `options.frames` taken in testing, see `sampling.segment_frames`.
 
     Args:
-        index: the dataset.
+        dataset: the dataset.
         options: of the views.
-        batches: positions in the index, such as `batches()` gives them.
+        batches: positions in the dataset, such as `batches()` gives them.
         seed: not negative.
         epoch: not negative.
         train: random views (`train_views`) or those of testing (`eval_views`).
@@ -114,11 +115,11 @@ def load(
     """
     if min(seed, epoch, workers) < 0:
         raise ValueError(f"seed {seed}, epoch {epoch} and workers {workers} must not be negative")
-    if options.modality == "flow" and index.media != "clips":
-        raise ValueError(f"{index.name}: holds images, which have no optical flow; use modality rgb")
+    if options.modality == "flow" and dataset.media != "clips":
+        raise ValueError(f"{dataset.name}: holds images, which have no optical flow; use modality rgb")
     if crops not in (1, 10):
         raise ValueError(f"crops is {crops}; use 1 (the middle) or 10 (corners and middle, and their mirror images)")
-    return _load(_Views(index, options, seed, epoch, train, crops, flip), batches, workers)
+    return _load(_Views(dataset, options, seed, epoch, train, crops, flip), batches, workers)
 
 
 def _load(views: _Views, batches: Sequence[Sequence[int]], workers: int) -> Iterator[Batch]:
@@ -139,7 +140,7 @@ def _load(views: _Views, batches: Sequence[Sequence[int]], workers: int) -> Iter
         stream = iter(loader)
     try:
         for items in stream:
-            yield _collate(items, views.index, views.options)
+            yield _collate(items, views.dataset, views.options)
     finally:
         del stream  # ends the workers
 
@@ -159,17 +160,24 @@ class _Item:
     reason: str = ""
 
 
-class _Views(Dataset[_Item]):
+class _Views(torch_data.Dataset[_Item]):
     def __init__(
-        self, index: Index, options: ViewOptions, seed: int, epoch: int, train: bool, crops: int = 1, flip: bool = False
+        self,
+        dataset: Dataset,
+        options: Preprocessing,
+        seed: int,
+        epoch: int,
+        train: bool,
+        crops: int = 1,
+        flip: bool = False,
     ) -> None:
-        self.index, self.options, self.seed, self.epoch, self.train = index, options, seed, epoch, train
+        self.dataset, self.options, self.seed, self.epoch, self.train = dataset, options, seed, epoch, train
         self.crops, self.flip = crops, flip
 
     def __getitem__(self, i: int) -> _Item:
-        sample = self.index.samples[i]
+        sample = self.dataset.samples[i]
         try:
-            return self.clip(i, sample) if self.index.media == "clips" else self.still(i, sample)
+            return self.clip(i, sample) if self.dataset.media == "clips" else self.still(i, sample)
         except Unreadable as error:
             return _Item(i, reason=error.reason)
 
@@ -178,12 +186,12 @@ class _Views(Dataset[_Item]):
         return np.random.default_rng([stream, self.seed, self.epoch, i]) if self.train else None
 
     def still(self, i: int, sample: Sample) -> _Item:
-        image, rng = read_image(self.index.file(sample)), self.generator(i)
+        image, rng = read_image(self.dataset.file(sample)), self.generator(i)
         if rng is not None:
             views = [train_view(image, self.options, rng)]
         else:
             views = eval_views([image], self.options, self.crops, self.flip)
-        joints = people_of(self.index, sample)
+        joints = people_of(self.dataset, sample)
         first = views[0]
         return _Item(
             i,
@@ -198,34 +206,34 @@ class _Views(Dataset[_Item]):
 
     def clip(self, i: int, sample: Sample) -> _Item:
         clip = read_views(
-            self.index.file(sample),
+            self.dataset.file(sample),
             self.options,
             places=self.generator(i, _FRAMES),
-            view=self.generator(i),
+            rng=self.generator(i),
             crops=self.crops,
             flip=self.flip,
         )
         crops = len(clip.views) // len(clip.numbers)
         people = [
-            [view.points(person) for person in people_of(self.index, sample, clip.numbers[v // crops])]
+            [view.points(person) for person in people_of(self.dataset, sample, clip.numbers[v // crops])]
             for v, view in enumerate(clip.views)
         ]
         pixels = np.stack([view.pixels.numpy() for view in clip.views])
         return _Item(i, pixels, clip.views[0].matrix, clip.count, people)
 
 
-def _collate(items: Sequence[_Item], index: Index, options: ViewOptions) -> Batch:
+def _collate(items: Sequence[_Item], dataset: Dataset, options: Preprocessing) -> Batch:
     good = [item for item in items if item.pixels is not None]
     arrays = [item.pixels for item in good if item.pixels is not None]
     channels = 2 * FLOW_LENGTH if options.modality == "flow" else 3
     nothing = np.zeros((0, channels, options.image_size, options.image_size), np.uint8)
     pixels = torch.from_numpy(np.stack(arrays) if arrays else nothing)
-    samples = [index.samples[item.i] for item in good]
-    targets, known = label_tensors(samples, len(index.classes))
+    samples = [dataset.samples[item.i] for item in good]
+    targets, label_mask = label_tensors(samples, len(dataset.classes))
     return Batch(
         pixels,
         targets,
-        known,
+        label_mask,
         torch.tensor([item.i for item in good], dtype=torch.long),
         np.array([item.matrix for item in good]).reshape(-1, 2, 3),
         [item.frames for item in good],
@@ -233,17 +241,17 @@ def _collate(items: Sequence[_Item], index: Index, options: ViewOptions) -> Batc
         [item.boxes for item in good],
         [item.evidence for item in good],
         [item.objects for item in good],
-        [(index.samples[item.i].path, item.reason) for item in items if item.pixels is None],
+        [(dataset.samples[item.i].path, item.reason) for item in items if item.pixels is None],
     )
 
 
 def label_tensors(samples: Sequence[Sample], classes: int) -> tuple[Tensor, Tensor]:
-    """Targets float32 `(B, K)`, 1 for the labels, and known bool `(B, K)`, false where a label is ambiguous."""
-    targets, known = torch.zeros(len(samples), classes), torch.ones(len(samples), classes, dtype=torch.bool)
+    """Targets float32 `(B, K)`, 1 for the labels, and label_mask bool `(B, K)`, false where a label is ambiguous."""
+    targets, label_mask = torch.zeros(len(samples), classes), torch.ones(len(samples), classes, dtype=torch.bool)
     for row, sample in enumerate(samples):
         targets[row, list(sample.labels)] = 1
-        known[row, list(sample.ambiguous)] = False
-    return targets, known
+        label_mask[row, list(sample.ambiguous)] = False
+    return targets, label_mask
 
 
 def _start_worker(_: int) -> None:

@@ -1,10 +1,10 @@
-"""Who is in an image or in a frame of a clip: from the index, or from the keypoint file that the sample names."""
+"""Who is in an image or in a frame of a clip: from the dataset, or from the keypoint file that the sample names."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attnpool.data.dataset import Box, Index, Sample
+from attnpool.data.dataset import Box, Dataset, Sample
 from attnpool.data.decoding.image import Unreadable
 from attnpool.data.formats.openpose import read_openpose
 
@@ -17,11 +17,11 @@ class UnreadableKeypoints(Unreadable):
     kind = "keypoints"
 
 
-def people_of(index: Index, sample: Sample, frame: int | None = None) -> list[Joints]:
+def people_of(dataset: Dataset, sample: Sample, frame: int | None = None) -> list[Joints]:
     """Everybody's 16 joints, in pixels of the image or frame.
 
     Args:
-        index: the dataset.
+        dataset: the dataset.
         sample: one of its samples.
         frame: of a clip, counted from 0; its keypoints stand in `image_%05d.json`, counted from 1.
 
@@ -31,7 +31,7 @@ def people_of(index: Index, sample: Sample, frame: int | None = None) -> list[Jo
     joints: list[Joints] = [person.joints for person in sample.people if person.joints]
     if sample.keypoints:
         name = sample.keypoints if frame is None else f"{sample.keypoints}/image_{frame + 1:05d}.json"
-        path = index.root / name
+        path = dataset.root / name
         try:
             joints += read_openpose(path)
         except ValueError as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from attnpool.data import Index, Sample, read_splits
+from attnpool.data import Dataset, Sample, read_splits
 from attnpool.data.decoding.image import Unreadable, read_image
 from attnpool.data.decoding.video import read_clip
 from attnpool.data.pose_labels import Store, open_store
@@ -110,23 +110,29 @@ def label_pose(
         raise ValueError(f"{source} has no split {split!r}: use one of all, {', '.join(splits)}")
     parts = splits.values() if split == "all" else [splits[split]]
     samples = list({sample.path: sample for part in parts for sample in part}.values())  # val may be test, too
-    index = next(iter(parts))
-    base = index.root if out is None else Path(out)
+    dataset = next(iter(parts))
+    base = dataset.root if out is None else Path(out)
     finder = build_estimator(estimator, weights=weights, python=python, min_score=min_score, short_side=short_side)
     with contextlib.closing(finder):
         by = f"{finder.name}, min_score {min_score:g}" + (f", short_side {short_side}" if short_side else "")
-        store = open_store(index, base, by=by, overwrite=overwrite)
+        store = open_store(dataset, base, by=by, overwrite=overwrite)
         store.begin(samples)
         done = PoseLabels(str(source), by, str(base))
-        _label(index, samples, store, finder, every, done, progress)
+        _label(dataset, samples, store, finder, every, done, progress)
         store.finish()
     return done
 
 
 def _label(
-    index: Index, samples: Sequence[Sample], store: Store, finder: Estimator, every: int, done: PoseLabels, show: bool
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    store: Store,
+    finder: Estimator,
+    every: int,
+    done: PoseLabels,
+    show: bool,
 ) -> None:
-    clips = index.media == "clips"
+    clips = dataset.media == "clips"
     # Which frames a clip lacks shows only when it is read.
     todo = [sample for sample in samples if clips or store.missing(sample, [None])]
     done.known = len(samples) - len(todo)
@@ -134,21 +140,23 @@ def _label(
         for sample in todo:
             try:
                 if clips:
-                    _label_clip(index, sample, store, finder, every, done)
+                    _label_clip(dataset, sample, store, finder, every, done)
                 else:
-                    _find(sample, None, read_image(index.file(sample)), store, finder, done)
+                    _find(sample, None, read_image(dataset.file(sample)), store, finder, done)
             except Unreadable as error:
                 done.failed.append((sample.path, error.reason))
             shown.update(1)
 
 
-def _label_clip(index: Index, sample: Sample, store: Store, finder: Estimator, every: int, done: PoseLabels) -> None:
+def _label_clip(
+    dataset: Dataset, sample: Sample, store: Store, finder: Estimator, every: int, done: PoseLabels
+) -> None:
     def missing(count: int) -> list[int]:
         return [frame for frame in store.missing(sample, range(0, count, every)) if frame is not None]
 
     before, left = done.labelled, AT_ONCE + 1
     while left > AT_ONCE:
-        count, images = read_clip(index.file(sample), lambda count: missing(count)[:AT_ONCE])
+        count, images = read_clip(dataset.file(sample), lambda count: missing(count)[:AT_ONCE])
         frames = missing(count)
         left = len(frames)
         for frame, image in zip(frames[:AT_ONCE], images, strict=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from attnpool.data.coco_merging import Labelled, known_names, merge
-from attnpool.data.dataset import Index, Sample
+from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.formats.coco import FILE_NAME, read_annotations
 from attnpool.data.formats.openpose import write_openpose
 from attnpool.files import write_text
@@ -42,13 +42,13 @@ class OpenPoseFiles:
     """A file `{"bodies": [...]}` for every image or frame; see `pose.openpose` for the format.
 
     Args:
-        index: the dataset.
+        dataset: the dataset.
         base: the folder that paths are relative to, the dataset's root or another.
         overwrite: label again what has a file. Images with joints in the dataset's own annotations never get one.
     """
 
-    def __init__(self, index: Index, base: Path, *, overwrite: bool = False) -> None:
-        self.index, self.base, self.overwrite = index, base, overwrite
+    def __init__(self, dataset: Dataset, base: Path, *, overwrite: bool = False) -> None:
+        self.dataset, self.base, self.overwrite = dataset, base, overwrite
         self.begun: set[Path] = set()  # with `overwrite`: what was labelled in this call
 
     def begin(self, samples: Sequence[Sample]) -> None:
@@ -77,11 +77,11 @@ class OpenPoseFiles:
     def file(self, sample: Sample, frame: int | None) -> Path:
         """`keypoints/train2015/a.json` for an image, `keypoints/CLASS/a/image_00001.json` for the first frame of a
         clip; of a clip without a frame, its folder. The reader's own place, if it names one, goes first."""
-        clip = self.index.media == "clips"
+        clip = self.dataset.media == "clips"
         place = sample.keypoints
         if not place and clip:
             name = sample.path.rpartition("/")[2]
-            class_name = self.index.classes[sample.labels[0]]
+            class_name = self.dataset.classes[sample.labels[0]]
             place = f"{KEYPOINTS}/{class_name}/{name[:-4] if name.lower().endswith('.avi') else name}"
         elif not place:
             place = f"{KEYPOINTS}/{sample.path.removeprefix('images/').rpartition('.')[0]}.json"
@@ -95,7 +95,7 @@ class AnnotationFile:
     already stays: other images, boxes, `actor` and `in_use`, and the joints of images that have some.
 
     Args:
-        index: the dataset.
+        dataset: the dataset.
         base: the folder to write to, the dataset's root or another.
         by: the estimator and its settings; the journal of another is not taken up.
         overwrite: label images again that have joints, and take away the joints they had.
@@ -104,8 +104,8 @@ class AnnotationFile:
         ValueError: the dataset's annotation file is malformed.
     """
 
-    def __init__(self, index: Index, base: Path, *, by: str, overwrite: bool = False) -> None:
-        self.source, self.target = index.root / FILE_NAME, base / FILE_NAME
+    def __init__(self, dataset: Dataset, base: Path, *, by: str, overwrite: bool = False) -> None:
+        self.source, self.target = dataset.root / FILE_NAME, base / FILE_NAME
         self.journal = base / f".{FILE_NAME}.partial.jsonl"
         self.by, self.overwrite = by, overwrite
         # A target apart from the dataset may hold what an earlier call labelled.
@@ -158,8 +158,8 @@ class AnnotationFile:
         return entries
 
 
-def open_store(index: Index, base: Path, *, by: str, overwrite: bool) -> Store:
+def open_store(dataset: Dataset, base: Path, *, by: str, overwrite: bool) -> Store:
     """The store of a dataset's format."""
-    if index.name.startswith("folder:"):
-        return AnnotationFile(index, base, by=by, overwrite=overwrite)
-    return OpenPoseFiles(index, base, overwrite=overwrite)
+    if dataset.name.startswith("folder:"):
+        return AnnotationFile(dataset, base, by=by, overwrite=overwrite)
+    return OpenPoseFiles(dataset, base, overwrite=overwrite)

@@ -24,7 +24,7 @@ Joint = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
-class ViewOptions:
+class Preprocessing:
     """How an image becomes the network's input. The paper's recipe: image_size=450, short_side=480, max_width=512."""
 
     image_size: int = field(default=448, metadata={"help": "side of the network's square input, in pixels"})
@@ -75,7 +75,7 @@ class ViewOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a number from 0 to 1")
 
     def of_model(self) -> dict[str, Any]:
-        """What belongs to a trained model, as `Recognizer(view=...)` takes it: all that testing looks at."""
+        """What belongs to a trained model, as `Recognizer(preprocessing=...)` takes it: all that testing looks at."""
         return {name: getattr(self, name) for name in OF_MODEL}
 
 
@@ -135,7 +135,7 @@ class View:
         return float(moved[0]), float(moved[1])
 
 
-def eval_view(image: Image.Image, options: ViewOptions) -> View:
+def eval_view(image: Image.Image, options: Preprocessing) -> View:
     """The middle of the image: short side resized to `short_side`, aspect kept, then a centre crop.
 
     Args:
@@ -145,7 +145,7 @@ def eval_view(image: Image.Image, options: ViewOptions) -> View:
     return eval_views([image], options)[0]
 
 
-def eval_views(frames: Sequence[Image.Image], options: ViewOptions, crops: int = 1, flip: bool = False) -> list[View]:
+def eval_views(frames: Sequence[Image.Image], options: Preprocessing, crops: int = 1, flip: bool = False) -> list[View]:
     """What testing sees of an image, or of each frame of a clip.
 
     Args:
@@ -164,7 +164,7 @@ def eval_views(frames: Sequence[Image.Image], options: ViewOptions, crops: int =
     return [cut([frame], options, crop) for frame in frames for crop in eval_crops(frame.size, options, crops, flip)]
 
 
-def train_view(image: Image.Image, options: ViewOptions, rng: np.random.Generator) -> View:
+def train_view(image: Image.Image, options: Preprocessing, rng: np.random.Generator) -> View:
     """A random view for training: the paper's resize, random crop and flip, plus the options' jitter and crops.
 
     Crop offsets are fractions of a pixel of the image. With `random_resized_crop`, which does not look at
@@ -173,13 +173,13 @@ def train_view(image: Image.Image, options: ViewOptions, rng: np.random.Generato
 
     Args:
         image: RGB, any size.
-        options: see `ViewOptions`.
+        options: see `Preprocessing`.
         rng: where every random number comes from.
     """
     return train_views([image], options, rng)[0]
 
 
-def train_views(frames: Sequence[Image.Image], options: ViewOptions, rng: np.random.Generator) -> list[View]:
+def train_views(frames: Sequence[Image.Image], options: Preprocessing, rng: np.random.Generator) -> list[View]:
     """`train_view` of a clip: one crop, one flip and one change of colours for all of its frames."""
     crops, jitter = train_crops([frame.size for frame in frames], options, rng)
     views = [cut([frame], options, crop) for frame, crop in zip(frames, crops, strict=True)]
@@ -188,7 +188,7 @@ def train_views(frames: Sequence[Image.Image], options: ViewOptions, rng: np.ran
     return views
 
 
-def cut(planes: Sequence[Image.Image], options: ViewOptions, crop: Crop) -> View:
+def cut(planes: Sequence[Image.Image], options: Preprocessing, crop: Crop) -> View:
     """Resample a rectangle of an image to the network's input: once, antialiased, bicubic.
 
     Args:
@@ -215,7 +215,7 @@ def cut(planes: Sequence[Image.Image], options: ViewOptions, crop: Crop) -> View
     return View(pixels.permute(2, 0, 1).contiguous(), matrix, crop.flipped)
 
 
-def _reduce(image: Image.Image, options: ViewOptions) -> Image.Image:
+def _reduce(image: Image.Image, options: Preprocessing) -> Image.Image:
     """The only cases with a second resampling: losing detail, or the aspect, here is what these options are for."""
     if options.squash:
         image = image.resize(SQUASHED, Image.Resampling.BICUBIC)

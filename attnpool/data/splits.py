@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from attnpool.data.dataset import Index
+from attnpool.data.dataset import Dataset
 
 
 def choose(names: Sequence[str], seed: int, fraction: float) -> list[str]:
@@ -15,15 +15,15 @@ def choose(names: Sequence[str], seed: int, fraction: float) -> list[str]:
     return sorted(by_hash[:count])
 
 
-def hold_out(index: Index, fraction: float, seed: int = 0) -> tuple[Index, Index]:
-    """Holds a part of every class out of an index: `(rest, held out)`.
+def hold_out(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Holds a part of every class out of a dataset: `(rest, held out)`.
 
     Hyper-parameters and the epoch to stop at are chosen on such a part of the training images. A class with a single
     image keeps it in the rest. Images with several labels count for the first.
     """
     by_class: dict[int, list[str]] = {}
-    for sample in index:
+    for sample in dataset:
         by_class.setdefault(sample.labels[0] if sample.labels else -1, []).append(sample.path)
     held = {path for paths in by_class.values() if len(paths) > 1 for path in choose(paths, seed, fraction)}
-    rest = [sample.path for sample in index if sample.path not in held]
-    return index.select(rest), index.select(held, split="tune")
+    rest = [sample.path for sample in dataset if sample.path not in held]
+    return dataset.select(rest), dataset.select(held, split="tune")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from attnpool.data import Index, ViewOptions, read_splits
+from attnpool.data import Dataset, Preprocessing, read_splits
 from attnpool.evaluation.inference import Outputs, as_probabilities, score_source
 from attnpool.evaluation.late_fusion import fuse as fused
 from attnpool.evaluation.metrics import Scores, confusion, score
@@ -121,13 +121,13 @@ def summarize(
     probabilities = as_probabilities(torch.from_numpy(outputs.logits), model.scores)
     # With several labels, none at all is an answer; with one, it is a label that is not public.
     rows = outputs.targets.any(1) if model.task == "single" else np.ones(len(outputs.paths), bool)
-    given, targets, known = probabilities[rows], outputs.targets[rows], outputs.known[rows]
+    given, targets, label_mask = probabilities[rows], outputs.targets[rows], outputs.label_mask[rows]
     shown = None
     if looked_for is not None:
-        shown = score(given, targets, model.classes, model.task, known & (targets | looked_for[rows]))
+        shown = score(given, targets, model.classes, model.task, label_mask & (targets | looked_for[rows]))
     answered = outputs.pointed[~np.isnan(outputs.pointed)]
     return Evaluation(
-        score(given, targets, model.classes, model.task, known),
+        score(given, targets, model.classes, model.task, label_mask),
         confusion(given, targets.argmax(1), len(model.classes)) if model.task == "single" else None,
         model.classes,
         split,
@@ -139,19 +139,19 @@ def summarize(
     )
 
 
-def negatives(index: Index, paths: Sequence[str]) -> np.ndarray | None:
+def negatives(dataset: Dataset, paths: Sequence[str]) -> np.ndarray | None:
     """`(n, K)` bool: the negatives of these samples that were looked for; `None` if the dataset does not say which."""
-    samples = {sample.path: sample for sample in index}
+    samples = {sample.path: sample for sample in dataset}
     listed = [samples[path].negatives for path in paths]
     if all(classes is None for classes in listed):
         return None
-    table = np.zeros((len(paths), len(index.classes)), bool)
+    table = np.zeros((len(paths), len(dataset.classes)), bool)
     for row, classes in enumerate(listed):
         table[row, slice(None) if classes is None else list(classes)] = True
     return table
 
 
-def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "test"] = "val") -> Index:
+def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "test"] = "val") -> Dataset:
     """The part of a dataset that a run is evaluated on.
 
     For the data that the run was trained on, "val" and "train" are the run's own saved parts; another dataset is split
@@ -170,9 +170,9 @@ def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "t
             raise ValueError(f"{source}: has no test part; use --split val, train or all")
         return splits["test"]
     every = {sample.path: sample for part in ("train", "val") for sample in splits[part]}
-    index = replace(splits["train"], samples=tuple(every[path] for path in sorted(every)), split="all")
+    dataset = replace(splits["train"], samples=tuple(every[path] for path in sorted(every)), split="all")
     if split == "all":
-        return index
+        return dataset
     used = [*saved.get("train", ()), *saved.get("val", ())]
     gone = [path for path in used if path not in every]
     if not used or (2 * len(gone) > len(used) and source != run.about["recipe"].get("data")):
@@ -182,13 +182,13 @@ def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "t
             f"{source}: {len(missing)} of the {len(saved[split])} {split} images of {run.folder} are not there, "
             f"the first is {missing[0]}; put them back, or use --split all"
         )
-    return index.select(saved[split], split)
+    return dataset.select(saved[split], split)
 
 
-def require_classes(run: Run, index: Index) -> None:
+def require_classes(run: Run, dataset: Dataset) -> None:
     """Raises ValueError that names the classes in which a dataset differs from a run."""
-    missing = sorted(set(run.model.classes) - set(index.classes))
-    extra = sorted(set(index.classes) - set(run.model.classes))
+    missing = sorted(set(run.model.classes) - set(dataset.classes))
+    extra = sorted(set(dataset.classes) - set(run.model.classes))
     if missing or extra:
         parts = [
             f"{what}: {', '.join(names[:5])}"
@@ -196,19 +196,19 @@ def require_classes(run: Run, index: Index) -> None:
             if names
         ]
         raise ValueError(
-            f"{index.name}: its classes are not those of {run.folder} ({'; '.join(parts)}); "
+            f"{dataset.name}: its classes are not those of {run.folder} ({'; '.join(parts)}); "
             "use the data it was trained for"
         )
-    if index.classes != run.model.classes:
-        raise ValueError(f"{index.name}: the classes of {run.folder} in another order; give them the same order")
+    if dataset.classes != run.model.classes:
+        raise ValueError(f"{dataset.name}: the classes of {run.folder} in another order; give them the same order")
 
 
-def require_unseen(stream: Run, run: Run, index: Index) -> None:
+def require_unseen(stream: Run, run: Run, dataset: Dataset) -> None:
     """Raises ValueError if a stream was trained on some of the samples, and the run that it is added to on none.
 
     So it is with streams of two of HMDB51's splits: one has learned what the other is tested on.
     """
-    names = {sample.path for sample in index}
+    names = {sample.path for sample in dataset}
     seen = names.intersection(stream.about["split"].get("train", ()))
     if seen and not names.intersection(run.about["split"].get("train", ())):
         raise ValueError(
@@ -219,7 +219,7 @@ def require_unseen(stream: Run, run: Run, index: Index) -> None:
 
 def evaluate(
     run: Run | str | Path,
-    data: Index | str,
+    data: Dataset | str,
     *,
     split: Literal["val", "train", "all", "test"] = "val",
     best: bool = False,
@@ -237,7 +237,7 @@ def evaluate(
 
     Args:
         run: a run or its folder.
-        data: an index, all of which is used, or a source such as "folder:photos", of which `split` is.
+        data: a dataset, all of which is used, or a source such as "folder:photos", of which `split` is.
         split: see `choose_split`.
         best: use the weights of the best epoch; they were chosen on the part that the training monitored.
         cache, use_cache: of features, for a frozen backbone and the single view that it keeps.
@@ -253,24 +253,24 @@ def evaluate(
         ValueError: the run or the data cannot be used, or their classes differ.
     """
     loaded = Run.load(run, best=best) if isinstance(run, str | Path) else run
-    if isinstance(data, Index):
+    if isinstance(data, Dataset):
         require_classes(loaded, data)
-        index, split_name = data, data.split
+        dataset, split_name = data, data.split
     else:
-        index, split_name = choose_split(loaded, data, split), split
-    numbers = {} if submission is None else image_numbers(submission, index)
+        dataset, split_name = choose_split(loaded, data, split), split
+    numbers = {} if submission is None else image_numbers(submission, dataset)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     streams = [Run.load(other) if isinstance(other, str | Path) else other for other, _ in fuse]
     for stream in streams:
-        require_classes(stream, index)
-        require_unseen(stream, loaded, index)
+        require_classes(stream, dataset)
+        require_unseen(stream, loaded, dataset)
 
     def outputs(stream: Run) -> Outputs:
         model = stream.model.to(device)
-        options = ViewOptions(**model.view | ({} if frames is None else {"frames": frames}))
-        source: Source = Images(index, options, workers, crops=crops, flip=flip)
+        options = Preprocessing(**model.preprocessing | ({} if frames is None else {"frames": frames}))
+        source: Source = Images(dataset, options, workers, crops=crops, flip=flip)
         if model.backbone.frozen and use_cache and crops == 1 and not flip and frames is None:
-            kept = extract(model, index, cache=cache, workers=workers, device=device, progress=progress)
+            kept = extract(model, dataset, cache=cache, workers=workers, device=device, progress=progress)
             source = CachedFeatures(kept)
         return score_source(model, source, device=device, progress="evaluate" if progress else "")
 
@@ -286,6 +286,6 @@ def evaluate(
         if found.failed:
             raise ValueError(f"{split_name}: {len(found.failed)} images cannot be read; a submission needs them all")
         probabilities = as_probabilities(torch.from_numpy(found.logits), loaded.model.scores)
-        write_submission(submission, [numbers[path] for path in found.paths], index.classes, probabilities)
-    result = summarize(found, loaded.model, split_name, negatives(index, found.paths), submission)
-    return replace(result, unit="clips" if index.media == "clips" else "images")
+        write_submission(submission, [numbers[path] for path in found.paths], dataset.classes, probabilities)
+    result = summarize(found, loaded.model, split_name, negatives(dataset, found.paths), submission)
+    return replace(result, unit="clips" if dataset.media == "clips" else "images")

@@ -21,12 +21,12 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Outputs:
-    """Scores of the readable images of an index, in its order.
+    """Scores of the readable images of a dataset, in its order.
 
     Attributes:
         logits: `(n, K)` float64.
         targets: `(n, K)` bool.
-        known: `(n, K)` bool, false where the label is ambiguous.
+        label_mask: `(n, K)` bool, false where the label is ambiguous.
         paths: of the n samples.
         pointed: `(n,)` 1 where the combined map of the true class peaks in the evidence, 0 where not, NaN without
             evidence or without a combined map.
@@ -35,7 +35,7 @@ class Outputs:
 
     logits: np.ndarray
     targets: np.ndarray
-    known: np.ndarray
+    label_mask: np.ndarray
     paths: list[str]
     pointed: np.ndarray
     failed: list[tuple[str, str]]
@@ -63,12 +63,12 @@ def score_source(
     """
     was_training = model.training
     model.eval()
-    order = list(range(len(source.index)) if positions is None else positions)
-    logits, targets, known, paths, pointed, failed = [], [], [], [], [], list(source.failed)
+    order = list(range(len(source.dataset)) if positions is None else positions)
+    logits, targets, label_mask, paths, pointed, failed = [], [], [], [], [], list(source.failed)
     size = max(1, BATCH // views_of(model, source))
-    unit = "clips" if source.index.media == "clips" else "images"
+    unit = "clips" if source.dataset.media == "clips" else "images"
     shown = bar(len(order), progress, unit, hidden=not progress)
-    with_evidence = maps and any(sample.evidence for sample in source.index)
+    with_evidence = maps and any(sample.evidence for sample in source.dataset)
     for batch in source.batches(
         [order[i : i + size] for i in range(0, len(order), size)], seed=0, epoch=0, train=False
     ):
@@ -84,16 +84,16 @@ def score_source(
             out = model.pool(features_of(model, inputs), maps=with_evidence, boxes=batch.boxes, views=views)
         logits.append(out.logits.double().cpu().numpy())
         targets.append(batch.targets.numpy() > 0)
-        known.append(batch.known.numpy())
+        label_mask.append(batch.label_mask.numpy())
         paths += batch.paths
-        pointed.append(points(out, batch.targets, batch.evidence, model.view["image_size"] or 0))
+        pointed.append(points(out, batch.targets, batch.evidence, model.preprocessing["image_size"] or 0))
     shown.close()
     model.train(was_training)
     width = len(model.classes)
     return Outputs(
         np.concatenate(logits) if paths else np.zeros((0, width)),
         np.concatenate(targets) if paths else np.zeros((0, width), bool),
-        np.concatenate(known) if paths else np.zeros((0, width), bool),
+        np.concatenate(label_mask) if paths else np.zeros((0, width), bool),
         paths,
         np.concatenate(pointed) if paths else np.zeros(0),
         failed,
@@ -120,7 +120,7 @@ def merge(accelerator: Any, outputs: Outputs) -> Outputs:
     return Outputs(
         np.concatenate([part.logits for part in parts]),
         np.concatenate([part.targets for part in parts]),
-        np.concatenate([part.known for part in parts]),
+        np.concatenate([part.label_mask for part in parts]),
         [path for part in parts for path in part.paths],
         np.concatenate([part.pointed for part in parts]),
         list(dict.fromkeys(failure for part in parts for failure in part.failed)),
@@ -132,7 +132,7 @@ def views_of(model: Recognizer, source: Source) -> int:
     if isinstance(source, CachedFeatures):
         return max(source.features.frames, 1)
     assert isinstance(source, Images)
-    frames = source.options.frames if source.index.media == "clips" else 1
+    frames = source.options.frames if source.dataset.media == "clips" else 1
     return frames * source.views
 
 

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from attnpool.data import Index, annolist_ids
+from attnpool.data import Dataset, annolist_ids
 from attnpool.files import write_bytes
 
 
-def image_numbers(path: Path, index: Index) -> dict[str, int]:
-    """What a submission needs, before the long work: the number of every image of an index.
+def image_numbers(path: Path, dataset: Dataset) -> dict[str, int]:
+    """What a submission needs, before the long work: the number of every image of a dataset.
 
     Raises:
         ValueError: the data is not MPII's, or the file's name does not end in .mat.
     """
     if path.suffix != ".mat":
         raise ValueError(f"{path}: a submission is a MATLAB file; let its name end in .mat")
-    if not index.name.startswith("mpii:"):
-        raise ValueError(f"{index.name}: only MPII has a server; leave out --submission, or use mpii:ROOT")
-    return annolist_ids(index.root)
+    if not dataset.name.startswith("mpii:"):
+        raise ValueError(f"{dataset.name}: only MPII has a server; leave out --submission, or use mpii:ROOT")
+    return annolist_ids(dataset.root)
 
 
 def write_submission(path: Path, sample_ids: Sequence[int], classes: Sequence[str], scores: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from attnpool.data import View, ViewOptions, eval_view, read_image
+from attnpool.data import Preprocessing, View, eval_view, read_image
 from attnpool.data.clips import Clip, is_clip, read_views
 from attnpool.evaluation.inference import as_probabilities
 from attnpool.models.recognizer import Recognizer
@@ -50,7 +50,7 @@ def look(model: Recognizer, path: Path) -> Clip:
     Raises:
         ValueError: it cannot be read, or is an image and the recognizer takes optical flow.
     """
-    options = ViewOptions(**model.view)
+    options = Preprocessing(**model.preprocessing)
     if is_clip(path):
         return read_views(path, options)
     if options.modality == "flow":

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnpool.data import Index, ViewOptions, batches, load
+from attnpool.data import Dataset, Preprocessing, batches, load
 from attnpool.models.recognizer import Recognizer
 from attnpool.progress import bar
 
@@ -72,7 +72,7 @@ def similarity(features: Tensor) -> float:
 @torch.inference_mode()
 def feature_similarity(
     model: Recognizer,
-    index: Index,
+    dataset: Dataset,
     *,
     limit: int | None = None,
     workers: int = 0,
@@ -83,12 +83,12 @@ def feature_similarity(
 
     The paper holds the similarity of BN-Inception's last features against ResNet-101's to be why attention helps the
     one and not the other (Sec. 4, "Base Network"), and gives no number. The features are those of the backbone, before
-    they are standardised; for a bare `Backbone` write `Recognizer(backbone, classes=index.classes)`.
+    they are standardised; for a bare `Backbone` write `Recognizer(backbone, classes=dataset.classes)`.
 
     Args:
         model: whose backbone and preparation of images (`view`) are used; it is left in the mode it is in.
-        index: the images or clips.
-        limit: look at so many samples, evenly spread over the index; all by default.
+        dataset: the images or clips.
+        limit: look at so many samples, evenly spread over the dataset; all by default.
         workers: processes that decode images.
         device: where the backbone runs; where it is by default.
         progress: show a progress bar.
@@ -98,17 +98,19 @@ def feature_similarity(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; give at least 1")
-    if not len(index):
-        raise ValueError(f"{index.name}: has no images")
-    count = len(index) if limit is None else min(limit, len(index))
-    chosen = [i * len(index) // count for i in range(count)]
+    if not len(dataset):
+        raise ValueError(f"{dataset.name}: has no images")
+    count = len(dataset) if limit is None else min(limit, len(dataset))
+    chosen = [i * len(dataset) // count for i in range(count)]
     order = [[chosen[i] for i in batch] for batch in batches(count, BATCH, seed=0, epoch=0, shuffle=False)]
     was_training, was_on = model.training, next(model.parameters()).device
     model.eval().to(device or was_on)
     found: list[Tensor] = []
     failed: list[tuple[str, str]] = []
     try:
-        loaded = load(index, ViewOptions(**model.view), order, seed=0, epoch=0, train=False, workers=workers)
+        loaded = load(
+            dataset, Preprocessing(**model.preprocessing), order, seed=0, epoch=0, train=False, workers=workers
+        )
         with bar(count, "similarity", "images", hidden=not progress) as shown:
             for batch in loaded:
                 failed += batch.failed
@@ -119,6 +121,6 @@ def feature_similarity(
     finally:
         model.train(was_training).to(was_on)
     if not found:
-        raise ValueError(f"{index.name}: none of {count} images can be read; see attnpool check {index.name}")
+        raise ValueError(f"{dataset.name}: none of {count} images can be read; see attnpool check {dataset.name}")
     values = torch.cat(found)
     return Similarity(float(values.mean()), float(values.std(correction=0)), len(values), tuple(failed))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.data import Index, read, read_image
+from attnpool.data import Dataset, read, read_image
 from attnpool.evaluation.evaluate import Evaluation, evaluate
 from attnpool.evaluation.predict import predict
 from attnpool.experiments.paper.tables import require_seeds
@@ -115,7 +115,7 @@ def quickstart(
                 backbone,
                 classes=train_part.classes,
                 pooling=head,
-                view={"image_size": image_size, "short_side": None, "max_width": None},
+                preprocessing={"image_size": image_size, "short_side": None, "max_width": None},
                 seed=seed,
             )
             run = train(
@@ -179,7 +179,7 @@ def command_line(out: Path, images: int, epochs: int, seeds: Sequence[int], imag
     return " ".join(parts)
 
 
-def sheet(model: Recognizer, val: Index) -> Any:
+def sheet(model: Recognizer, val: Dataset) -> Any:
     """Panels of validation images drawn at random, not picked: the best class beside the true one or the second."""
     drawn = np.random.default_rng(0).choice(len(val), size=min(SHOWN, len(val)), replace=False)
     panels = []

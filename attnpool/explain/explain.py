@@ -75,7 +75,7 @@ def explain_clip(
         combined=out.combined[0],
         chosen=[model.classes.index(prediction.scores[0][0]), chosen],
         probabilities=[probabilities[name] for name in model.classes],
-        remark="each begins a stack of optical flow" if model.view.get("modality") == "flow" else "",
+        remark="each begins a stack of optical flow" if model.preprocessing.get("modality") == "flow" else "",
     )
     frames = [seen.frames[t] for t in shown]
     return storyboard(frames, rows, title or Path(prediction.file).name, box=prediction.view.area)

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from attnpool.data import Box, Index, ViewOptions, label_tensors, load, segment_positions
+from attnpool.data import Box, Dataset, Preprocessing, label_tensors, load, segment_positions
 from attnpool.data.decoding.image import Unreadable
 from attnpool.features.extraction import Features
 
@@ -24,7 +24,7 @@ class Examples:
 
     Attributes:
         inputs: pixels uint8 `(B, 3, S, S)`, or features float32 `(B, C, h, w)`; with a T after the B for clips.
-        targets, known: `(B, K)`, as in `data.Batch`.
+        targets, label_mask: `(B, K)`, as in `data.Batch`.
         paths: the names of the B samples.
         people, boxes, evidence: in pixels of the network's input, as in `data.Batch`.
         failed: `(path, reason)` of images that belonged here and cannot be read, or whose keypoints cannot.
@@ -32,7 +32,7 @@ class Examples:
 
     inputs: Tensor
     targets: Tensor
-    known: Tensor
+    label_mask: Tensor
     paths: list[str]
     people: People
     boxes: list[list[Box]]
@@ -43,12 +43,12 @@ class Examples:
 class Source(Protocol):
     """Where batches come from."""
 
-    index: Index
+    dataset: Dataset
     cached: bool  # inputs are features
     failed: tuple[tuple[str, str], ...]  # known before any batch
 
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Examples]:
-        """The batches of these positions in `index`."""
+        """The batches of these positions in `dataset`."""
 
 
 class Images:
@@ -58,9 +58,9 @@ class Images:
     failed: tuple[tuple[str, str], ...] = ()
 
     def __init__(
-        self, index: Index, options: ViewOptions, workers: int = 0, *, crops: int = 1, flip: bool = False
+        self, dataset: Dataset, options: Preprocessing, workers: int = 0, *, crops: int = 1, flip: bool = False
     ) -> None:
-        self.index = index
+        self.dataset = dataset
         self.options = options
         self.workers = workers
         self.crops, self.flip = crops, flip  # in testing
@@ -72,7 +72,7 @@ class Images:
 
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Examples]:
         loaded = load(
-            self.index,
+            self.dataset,
             self.options,
             order,
             seed=seed,
@@ -83,11 +83,11 @@ class Images:
             flip=self.flip,
         )
         for batch in loaded:
-            paths = [self.index.samples[i].path for i in batch.indices.tolist()]
+            paths = [self.dataset.samples[i].path for i in batch.indices.tolist()]
             yield Examples(
                 batch.pixels,
                 batch.targets,
-                batch.known,
+                batch.label_mask,
                 paths,
                 batch.people,
                 batch.boxes,
@@ -111,7 +111,7 @@ class CachedFeatures:
     def __init__(self, features: Features, segments: int = 0) -> None:
         self.features = features
         self.segments = segments
-        self.index = features.index
+        self.dataset = features.dataset
         self.failed = features.failed
 
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Examples]:
@@ -125,17 +125,17 @@ class CachedFeatures:
                 try:  # keypoint files are read now, not when the features were computed
                     in_frames, own = features.people(i, self.draw(seed, epoch, i) if train else None), features.boxes(i)
                 except Unreadable as error:
-                    failed.append((self.index.samples[i].path, error.reason))
+                    failed.append((self.dataset.samples[i].path, error.reason))
                     continue
                 good.append(i)
                 people += in_frames
                 boxes.append(own)
-            samples = [self.index.samples[i] for i in good]
-            targets, known = label_tensors(samples, len(self.index.classes))
+            samples = [self.dataset.samples[i] for i in good]
+            targets, label_mask = label_tensors(samples, len(self.dataset.classes))
             yield Examples(
                 features.batch(good, [self.draw(seed, epoch, i) if train else None for i in good]),
                 targets,
-                known,
+                label_mask,
                 [sample.path for sample in samples],
                 people,
                 boxes,

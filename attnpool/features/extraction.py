@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from attnpool.backbones.batchnorm_folding import folded
-from attnpool.data import Box, Index, View, ViewOptions, load, segment_positions
+from attnpool.data import Box, Dataset, Preprocessing, View, load, segment_positions
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.data.people import Joints, people_of, person_boxes
 from attnpool.features.store import FeatureStore
@@ -36,10 +36,10 @@ RELEVANT = ("torch", "timm", "pillow")
 
 @dataclass(frozen=True)
 class Features:
-    """Features of the readable images or clips of an index, read from disk as they are needed.
+    """Features of the readable images or clips of a dataset, read from disk as they are needed.
 
     Attributes:
-        index: the readable samples.
+        dataset: the readable samples.
         store: `(R, h, w, C)` float16, memory-mapped; holds other datasets' rows, too. (Float32 after `averaged`.) Of
             clips `(R, T, h, w, C)`.
         rows: `(n,)` the row of every sample.
@@ -50,7 +50,7 @@ class Features:
         failed: `(path, reason)` of the images that could not be read.
     """
 
-    index: Index
+    dataset: Dataset
     store: np.ndarray
     rows: np.ndarray
     matrices: np.ndarray
@@ -60,7 +60,7 @@ class Features:
     failed: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.dataset)
 
     @property
     def frames(self) -> int:
@@ -94,38 +94,38 @@ class Features:
 
         Of clips whose frames were averaged nobody is known.
         """
-        sample, view = self.index.samples[position], self.view(position)
+        sample, view = self.dataset.samples[position], self.view(position)
         shown: Sequence[int | None] = [None]
-        if self.index.media == "clips":
+        if self.dataset.media == "clips":
             if not self.frames:
                 return [[]]
             kept = segment_positions(int(self.counts[position]), self.frames, length=self.length)
             shown = kept if frames is None else [kept[t] for t in frames]
-        return [[view.points(joints) for joints in people_of(self.index, sample, frame)] for frame in shown]
+        return [[view.points(joints) for joints in people_of(self.dataset, sample, frame)] for frame in shown]
 
     def boxes(self, position: int) -> list[Box]:
         """Boxes of the persons in an image, in pixels of the network's input; none for clips."""
-        sample = self.index.samples[position]
-        if self.index.media == "clips":
+        sample = self.dataset.samples[position]
+        if self.dataset.media == "clips":
             return []
-        return self.view(position).boxes(person_boxes(sample, people_of(self.index, sample)))
+        return self.view(position).boxes(person_boxes(sample, people_of(self.dataset, sample)))
 
     def evidence(self, position: int) -> list[Box]:
         """Evidence boxes in pixels of the network's input."""
-        return self.view(position).boxes(self.index.samples[position].evidence)
+        return self.view(position).boxes(self.dataset.samples[position].evidence)
 
     def objects(self, position: int) -> list[Box]:
         """Boxes of the objects in use, in pixels of the network's input."""
-        return self.view(position).boxes(self.index.samples[position].objects)
+        return self.view(position).boxes(self.dataset.samples[position].objects)
 
     def select(self, paths: Sequence[str], split: str) -> Features:
         """The readable ones among these samples."""
         wanted = set(paths)
-        keep = [i for i, sample in enumerate(self.index.samples) if sample.path in wanted]
+        keep = [i for i, sample in enumerate(self.dataset.samples) if sample.path in wanted]
         failed = tuple(item for item in self.failed if item[0] in wanted)
-        index = replace(self.index, samples=tuple(self.index.samples[i] for i in keep), split=split)
+        dataset = replace(self.dataset, samples=tuple(self.dataset.samples[i] for i in keep), split=split)
         rows, matrices, counts = self.rows[keep], self.matrices[keep], self.counts[keep]
-        return replace(self, index=index, rows=rows, matrices=matrices, counts=counts, failed=failed)
+        return replace(self, dataset=dataset, rows=rows, matrices=matrices, counts=counts, failed=failed)
 
     def averaged(self) -> Features:
         """The same with every map replaced by its mean: all that average pooling needs, in a small part of the time.
@@ -144,18 +144,18 @@ class Features:
 
 def extract(
     model: Recognizer,
-    index: Index,
+    dataset: Dataset,
     *,
     cache: Path | None = None,
     workers: int = 0,
     device: torch.device | None = None,
     progress: bool = True,
 ) -> Features:
-    """Features of every readable image of an index, from the cache or, where they are not in it, computed now.
+    """Features of every readable image of a dataset, from the cache or, where they are not in it, computed now.
 
     Args:
         model: whose backbone and preparation of images (`view`) are used; it must be frozen.
-        index: the images.
+        dataset: the images.
         cache: the folder of all stores, `cache_folder()` by default.
         workers: processes that decode images.
         device: where the backbone runs.
@@ -167,48 +167,50 @@ def extract(
     """
     if not model.backbone.frozen:
         raise ValueError("features of a backbone that is trained change with every step: use freeze_backbone=True")
-    store = FeatureStore((cache or cache_folder()) / "features" / store_key(model, index.media))
-    digests, failed = digest_files(index)
+    store = FeatureStore((cache or cache_folder()) / "features" / store_key(model, dataset.media))
+    digests, failed = digest_files(dataset)
     with store.lock():
         known = store.rows()
-        # An image that stands in the index twice is computed once.
+        # An image that stands in the dataset twice is computed once.
         todo = {digest: i for i, digest in reversed(list(enumerate(digests))) if digest and digest not in known}
         if todo:
-            failed += compute(model, index, store, sorted(todo.values()), digests, workers, device, progress)
+            failed += compute(model, dataset, store, sorted(todo.values()), digests, workers, device, progress)
             known = store.rows()
     good = [i for i, digest in enumerate(digests) if digest in known]
     if not good:
-        raise ValueError(f"{index.name}: none of its {len(index)} images can be read; see attnpool check {index.name}")
+        raise ValueError(
+            f"{dataset.name}: none of its {len(dataset)} images can be read; see attnpool check {dataset.name}"
+        )
     return Features(
-        replace(index, samples=tuple(index.samples[i] for i in good)),
+        replace(dataset, samples=tuple(dataset.samples[i] for i in good)),
         store.array(),
         np.array([known[digests[i]].number for i in good]),
         np.array([known[digests[i]].matrix for i in good], dtype=np.float64),
         np.array([known[digests[i]].frames for i in good]),
-        model.view["image_size"],
-        FLOW_LENGTH + 1 if model.view.get("modality") == "flow" else 1,
-        with_copies(failed, index, digests),
+        model.preprocessing["image_size"],
+        FLOW_LENGTH + 1 if model.preprocessing.get("modality") == "flow" else 1,
+        with_copies(failed, dataset, digests),
     )
 
 
 def store_key(model: Recognizer, media: str) -> str:
     """Name of the store: a hash of everything that changes features."""
-    view = ViewOptions(**model.view).of_model()
+    view = Preprocessing(**model.preprocessing).of_model()
     if media == "images":
         del view["frames"], view["modality"]
     used = {name: version for name, version in versions().items() if name in RELEVANT}
     backbone = model.backbone
     parts = [FORMAT, media, backbone.digest(), backbone.mean, backbone.std, sorted(view.items()), used]
     digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
-    return f"{backbone.name.replace('/', '_')}-{model.view['image_size']}-{digest}"
+    return f"{backbone.name.replace('/', '_')}-{model.preprocessing['image_size']}-{digest}"
 
 
-def digest_files(index: Index) -> tuple[list[str], list[tuple[str, str]]]:
+def digest_files(dataset: Dataset) -> tuple[list[str], list[tuple[str, str]]]:
     """Content hash of every file, "" for those that cannot be opened, and these with the reason."""
     digests, failed = [], []
-    for sample in index:
+    for sample in dataset:
         try:
-            digests.append(digest_of(index.file(sample)))
+            digests.append(digest_of(dataset.file(sample)))
         except OSError as error:
             digests.append("")
             failed.append((sample.path, error.strerror or str(error)))
@@ -226,21 +228,23 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def with_copies(failed: Sequence[tuple[str, str]], index: Index, digests: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def with_copies(
+    failed: Sequence[tuple[str, str]], dataset: Dataset, digests: Sequence[str]
+) -> tuple[tuple[str, str], ...]:
     """The failures, and those of the files with the same content, in the order of the index."""
-    position = {sample.path: i for i, sample in enumerate(index.samples)}
+    position = {sample.path: i for i, sample in enumerate(dataset.samples)}
     reasons = dict(failed)
     by_digest = {digests[position[path]]: reason for path, reason in failed if digests[position[path]]}
     return tuple(
         (sample.path, reasons.get(sample.path) or by_digest[digest])
-        for sample, digest in zip(index, digests, strict=True)
+        for sample, digest in zip(dataset, digests, strict=True)
         if sample.path in reasons or digest in by_digest
     )
 
 
 def compute(
     model: Recognizer,
-    index: Index,
+    dataset: Dataset,
     store: FeatureStore,
     todo: Sequence[int],
     digests: Sequence[str],
@@ -251,11 +255,11 @@ def compute(
     """Adds the features of the images `todo` to a store; returns `(path, reason)` of those that cannot be decoded."""
     device = device or torch.device("cpu")
     backbone = folded(model.backbone, device)
-    size = BATCH if index.media == "images" else 1
+    size = BATCH if dataset.media == "images" else 1
     batches = [list(todo[start : start + size]) for start in range(0, len(todo), size)]
-    loaded = load(index, ViewOptions(**model.view), batches, seed=0, epoch=0, train=False, workers=workers)
+    loaded = load(dataset, Preprocessing(**model.preprocessing), batches, seed=0, epoch=0, train=False, workers=workers)
     failed = []
-    unit = "images" if index.media == "images" else "clips"
+    unit = "images" if dataset.media == "images" else "clips"
     with store.appending(len(todo)) as rows, bar(len(todo), "features", unit, hidden=not progress) as shown:
         for batch in loaded:
             failed += batch.failed

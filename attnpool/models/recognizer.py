@@ -46,7 +46,7 @@ class Recognizer(nn.Module):
         freeze_backbone: train the head alone, see `Backbone`. (A `Backbone` that is passed in keeps its own setting.)
         standardize: standardise the features with fixed statistics before pooling (see `Standardize`), by default if
             the backbone is frozen; "pooled": image by image (`PooledNorm`).
-        view: how images are brought to the network's input, in the terms of `data.ViewOptions` (image_size,
+        preprocessing: how images are brought to the network's input, in the terms of `data.Preprocessing` (image_size,
             short_side, max_width); kept here because it belongs to the trained model.
         seed: of the head's initial weights, and the backbone's if they are random.
 
@@ -86,7 +86,7 @@ class Recognizer(nn.Module):
         weights: str | Path = "pretrained",
         freeze_backbone: bool = True,
         standardize: bool | Literal["pooled"] | None = None,
-        view: Mapping[str, Any] | None = None,
+        preprocessing: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -108,7 +108,9 @@ class Recognizer(nn.Module):
         given |= {"iterations": iterations, "saliency": saliency, "queries": queries, "positions": positions}
         given |= {"clusters": clusters}
         self.head_options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        self.view: dict[str, Any] = dict(view or {"image_size": 448, "short_side": None, "max_width": None})
+        self.preprocessing: dict[str, Any] = dict(
+            preprocessing or {"image_size": 448, "short_side": None, "max_width": None}
+        )
         head_class = check_pooling(pooling, self.head_options)  # before the slow part
         self.backbone = (
             backbone
@@ -175,7 +177,9 @@ class Recognizer(nn.Module):
 
     def pool_instances(self, features: Tensor, boxes: Boxes) -> Instances:
         """The best instance of every class, and which it is; see `instances.pool_instances`."""
-        return pool_instances(self.head, self.standardize(features), boxes, self.view["image_size"], self.context)
+        return pool_instances(
+            self.head, self.standardize(features), boxes, self.preprocessing["image_size"], self.context
+        )
 
     def describe(self) -> dict[str, Any]:
         """Everything but the weights that it takes to build this recognizer again, as JSON values."""
@@ -188,7 +192,7 @@ class Recognizer(nn.Module):
             "pooling": self.pooling,
             "head_options": self.head_options,
             "standardize": kind_of(self.standardize),
-            "view": self.view,
+            "preprocessing": self.preprocessing,
             "pixels": {"mean": list(self.backbone.mean), "std": list(self.backbone.std)},
             **({} if self.backbone.in_channels == 3 else {"in_channels": self.backbone.in_channels}),
             **({} if self.instances == "none" else {"instances": self.instances, "context": self.context}),
@@ -253,7 +257,7 @@ class Recognizer(nn.Module):
                     standardize=model["standardize"],
                     instances=model.get("instances", "none"),
                     context=model.get("context", 1.5),
-                    view=model["view"],
+                    preprocessing=model["preprocessing"],
                     **model["head_options"],
                 )
                 backbone.mean, backbone.std = tuple(model["pixels"]["mean"]), tuple(model["pixels"]["std"])

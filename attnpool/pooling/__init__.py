@@ -4,8 +4,8 @@ from attnpool.pooling.attentional import AttentionalPooling
 from attnpool.pooling.base import Pooled, PoolingHead
 from attnpool.pooling.covariance import CovariancePooling
 from attnpool.pooling.first_order import AveragePooling, MaxPooling
-from attnpool.pooling.multi_query import AttentivePooling
-from attnpool.pooling.netvlad import VLADPooling
+from attnpool.pooling.multi_query import MultiQueryPooling
+from attnpool.pooling.netvlad import NetVLADPooling
 from attnpool.pooling.pose_regularized import PoseRegularizedPooling
 from attnpool.pooling.saliency import SaliencyPooling
 from attnpool.pooling.second_order import BilinearPooling, CompactBilinearPooling
@@ -19,22 +19,22 @@ POOLINGS: dict[str, type[PoolingHead]] = {
     "compact_bilinear": CompactBilinearPooling,
     "covariance": CovariancePooling,
     "saliency": SaliencyPooling,
-    "attentive": AttentivePooling,
-    "vlad": VLADPooling,
+    "multi_query": MultiQueryPooling,
+    "netvlad": NetVLADPooling,
 }
 
 __all__ = [
     "POOLINGS",
     "AttentionalPooling",
-    "AttentivePooling",
     "AveragePooling",
     "BilinearPooling",
     "CompactBilinearPooling",
     "CovariancePooling",
     "MaxPooling",
+    "MultiQueryPooling",
+    "NetVLADPooling",
     "Pooled",
     "PoolingHead",
     "PoseRegularizedPooling",
     "SaliencyPooling",
-    "VLADPooling",
 ]

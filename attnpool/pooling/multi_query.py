@@ -1,4 +1,4 @@
-"""Attentive pooling: many learned queries, each of which pools channels of its own (efficient probing)."""
+"""Multi-query pooling: many learned queries, each of which pools channels of its own (efficient probing)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUERY_STD = 0.02
 WAVES = 4
 
 
-class AttentivePooling(PoolingHead):
+class MultiQueryPooling(PoolingHead):
     """Multi-query softmax pooling: M maps over the positions, each of which pools its group of projected channels.
 
     `s_mi = softmax_i(q_m . x_i / sqrt(C))`, `z_m = sum_i s_mi x_i`, `u_m = V_m z_m` with D / M numbers, and
@@ -49,7 +49,7 @@ class AttentivePooling(PoolingHead):
 
     Source: Psomas et al., "Attention, Please! Revisiting Attentive Probing for Masked Image Modeling", 2025.
 
-    >>> head = AttentivePooling(8, 3, queries=4)
+    >>> head = MultiQueryPooling(8, 3, queries=4)
     >>> out = head(torch.randn(2, 8, 7, 7), maps=True)
     >>> torch.allclose(out.combined.sum((-2, -1)), out.logits, atol=1e-5)
     True

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, project, sum_of_terms, weighted_mean
 
 
-class VLADPooling(PoolingHead):
+class NetVLADPooling(PoolingHead):
     """NetVLAD: a linear classifier on the sums of deviations from M learned centres; of clips over all their frames.
 
     `s_mi = softmax_m(w_m . x_i + b_m)`, `v_m = 1/N * sum_i s_mi (x_i - c_m)`, every `v_m` divided by its norm, all of
@@ -37,7 +37,7 @@ class VLADPooling(PoolingHead):
     Source: Arandjelovic et al., "NetVLAD", CVPR 2016; sums over the frames of a clip: Girdhar et al., "ActionVLAD",
     CVPR 2017, whose centres come from k-means, where these are drawn at random and learned.
 
-    >>> VLADPooling(8, 3, clusters=4)(torch.randn(2, 8, 7, 7)).logits.shape
+    >>> NetVLADPooling(8, 3, clusters=4)(torch.randn(2, 8, 7, 7)).logits.shape
     torch.Size([2, 3])
     """
 

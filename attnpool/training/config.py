@@ -85,21 +85,23 @@ class ModelOptions:
         default=None,
         metadata={
             "help": "length of compact_bilinear's sketch (default: 2048), channels of covariance (default: 256), "
-            "values of attentive (default: as many as channels)"
+            "values of multi_query (default: as many as channels)"
         },
     )
     signed_sqrt: bool | None = field(default=None, metadata={"help": "signed square root of the sketch"})
-    l2: bool | None = field(default=None, metadata={"help": "sketch, or vlad's sums, divided by the norm"})
+    l2: bool | None = field(default=None, metadata={"help": "sketch, or netvlad's sums, divided by the norm"})
     iterations: int | None = field(default=None, metadata={"help": "of the root of covariance (default: 5)"})
     saliency: Literal["norm", "centre"] | None = field(
         default=None, metadata={"help": "map of saliency pooling: the features' norm, or the centre (default: norm)"}
     )
-    queries: int | None = field(default=None, metadata={"help": "of attentive pooling (default: 32)"})
+    queries: int | None = field(default=None, metadata={"help": "of multi-query pooling (default: 32)"})
     positions: bool | None = field(
         default=None,
-        metadata={"help": "queries of attentive pooling look at where and when, over a clip as a whole (default: no)"},
+        metadata={
+            "help": "queries of multi-query pooling look at where and when, over a clip as a whole (default: no)"
+        },
     )
-    clusters: int | None = field(default=None, metadata={"help": "of vlad pooling (default: 64)"})
+    clusters: int | None = field(default=None, metadata={"help": "of netvlad pooling (default: 64)"})
     instances: Literal["none", "boxes"] = field(
         default="none", metadata={"help": "boxes: the best of the image and of its persons' boxes counts"}
     )

@@ -20,7 +20,7 @@ def classification_loss(
     task: Literal["single", "multi"],
     *,
     loss: str = "auto",
-    known: Tensor | None = None,
+    label_mask: Tensor | None = None,
     class_weights: Tensor | None = None,
     positive_weight: float = 1.0,
     label_smoothing: float = 0.0,
@@ -43,8 +43,8 @@ def classification_loss(
         targets: `(B, K)`, 1 where the image shows the class, else 0.
         task: "single" (one class an image) or "multi" (any number).
         loss: one of the above, or "auto": cross-entropy if the task is single, BCE if it is multi.
-        known: `(B, K)` bool, False where nobody can say (HICO's ambiguous 0): such an entry adds nothing to the sum
-            nor to the count, and is left out of a softmax.
+        label_mask: `(B, K)` bool, False where nobody can say (HICO's ambiguous 0): such an entry adds nothing to the
+            sum nor to the count, and is left out of a softmax.
         class_weights: `(K,)` from `class_weights()`. Softmax losses weigh each image by its class,
             `sum_i w_i l_i / sum_i w_i`; the others weigh the positive terms `L+` (torch's `pos_weight`).
         positive_weight: a weight of all positive terms, on top of `class_weights`; not for softmax losses. 10 with
@@ -66,8 +66,8 @@ def classification_loss(
             f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must both be (images, classes); "
             "make the targets multi-hot"
         )
-    if known is not None and known.shape != logits.shape:
-        raise ValueError(f"known {tuple(known.shape)} must be of the logits' shape {tuple(logits.shape)}")
+    if label_mask is not None and label_mask.shape != logits.shape:
+        raise ValueError(f"label_mask {tuple(label_mask.shape)} must be of the logits' shape {tuple(logits.shape)}")
     if class_weights is not None and class_weights.shape != logits.shape[1:]:
         raise ValueError(
             f"class weights {tuple(class_weights.shape)} for {logits.shape[1]} classes: give one weight for each class"
@@ -75,14 +75,16 @@ def classification_loss(
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label smoothing is {label_smoothing}: choose a number from 0 up to, not including, 1")
     logits = _at_least_float32(logits)
-    known = torch.ones_like(logits, dtype=torch.bool) if known is None else known
-    targets = targets.to(logits.dtype) * known
+    label_mask = torch.ones_like(logits, dtype=torch.bool) if label_mask is None else label_mask
+    targets = targets.to(logits.dtype) * label_mask
     weights = logits.new_ones(logits.shape[1]) if class_weights is None else class_weights.to(logits)
     if name in SIGMOID_LOSSES:
-        return _over_entries(SIGMOID_LOSSES[name], logits, targets, known, weights * positive_weight, label_smoothing)
+        return _over_entries(
+            SIGMOID_LOSSES[name], logits, targets, label_mask, weights * positive_weight, label_smoothing
+        )
     if name == "random_positive":
         targets = _one_positive(targets, generator)
-    return _cross_entropy(logits, targets, known, weights, label_smoothing)
+    return _cross_entropy(logits, targets, label_mask, weights, label_smoothing)
 
 
 def resolve_loss(loss: str, task: str, positive_weight: float = 1.0) -> str:
@@ -105,14 +107,14 @@ def resolve_loss(loss: str, task: str, positive_weight: float = 1.0) -> str:
     return name
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor, known: Tensor, weights: Tensor, smoothing: float) -> Tensor:
+def _cross_entropy(logits: Tensor, targets: Tensor, label_mask: Tensor, weights: Tensor, smoothing: float) -> Tensor:
     # Several positives share the image evenly, which is the expectation of drawing one of them at random. An image
     # without any (a clip of an unlisted action in a multi-label set) has nothing to say here and weighs nothing.
     share = targets / targets.sum(1, keepdim=True).clamp_min(1)
     image_weight = share @ weights
-    smooth = share * (1 - smoothing) + smoothing / known.sum(1, keepdim=True).clamp_min(1)
+    smooth = share * (1 - smoothing) + smoothing / label_mask.sum(1, keepdim=True).clamp_min(1)
     # Filled again after the softmax: infinity times 0 is NaN, and so is a softmax over nothing.
-    log_softmax = logits.masked_fill(~known, -math.inf).log_softmax(1).masked_fill(~known, 0)
+    log_softmax = logits.masked_fill(~label_mask, -math.inf).log_softmax(1).masked_fill(~label_mask, 0)
     losses = -(smooth * log_softmax).sum(1)
     return (image_weight * losses).sum() / image_weight.sum().clamp_min(torch.finfo(logits.dtype).tiny)
 
@@ -129,7 +131,7 @@ def _over_entries(
     terms: Callable[[Tensor], tuple[Tensor, Tensor]],
     logits: Tensor,
     targets: Tensor,
-    known: Tensor,
+    label_mask: Tensor,
     weights: Tensor,
     smoothing: float,
 ) -> Tensor:
@@ -137,7 +139,7 @@ def _over_entries(
     positive, negative = terms(logits)
     smooth = targets * (1 - smoothing) + smoothing / 2
     losses = weights * smooth * positive + (1 - smooth) * negative
-    return (losses * known).sum() / known.sum().clamp_min(1)
+    return (losses * label_mask).sum() / label_mask.sum().clamp_min(1)
 
 
 # Written with `log p = logsigmoid(s)` and `log(1 - p) = logsigmoid(-s)`, which stay finite at any score.

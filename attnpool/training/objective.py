@@ -36,13 +36,13 @@ class Step(nn.Module):
             batch.targets.to(device),
             model.task,
             loss=options.loss,
-            known=batch.known.to(device),
+            label_mask=batch.label_mask.to(device),
             class_weights=self.weights,
             positive_weight=options.positive_weight,
             label_smoothing=options.label_smoothing,
         )
         if out.pose is not None and options.pose_weight:
-            size = model.view["image_size"]
+            size = model.preprocessing["image_size"]
             pose = out.pose.flatten(0, -4)  # the frames of clips are so many images
             cells = (pose.shape[2], pose.shape[3])
             target, labelled = heatmaps(batch.people, (size, size), cells, kind=options.pose_target)

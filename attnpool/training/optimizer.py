@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from attnpool.data import Index
+from attnpool.data import Dataset
 from attnpool.models.recognizer import Recognizer
 from attnpool.training.config import OptimizerOptions
 
-# Peak rates of heads on a frozen, standardised backbone, from docs/study.md, second-order.md and attentive.md.
+# Peak rates of heads on a frozen, standardised backbone, from docs/study.md, second-order.md and multi-query.md.
 HEAD_LR = {
     "adamw": {
         "average": 3e-2,
@@ -23,8 +23,8 @@ HEAD_LR = {
         "compact_bilinear": 3e-4,
         "covariance": 1e-3,
         "saliency": 1e-2,
-        "attentive": 3e-3,
-        "vlad": 1e-2,
+        "multi_query": 3e-3,
+        "netvlad": 1e-2,
     },
     "sgd": {
         "average": 1e-2,
@@ -35,8 +35,8 @@ HEAD_LR = {
         "compact_bilinear": 1e-4,
         "covariance": 1e-1,
         "saliency": 1e-1,
-        "attentive": 1e-1,
-        "vlad": 3.0,
+        "multi_query": 1e-1,
+        "netvlad": 3.0,
     },
 }
 # Of a sketch that is divided by its norm: what a classifier sees is smaller by that norm, which is some hundred.
@@ -84,7 +84,7 @@ def head_rate(model: Recognizer, optimizer: str) -> float:
 
 
 @torch.no_grad()
-def start_at_priors(model: Recognizer, index: Index) -> None:
+def start_at_priors(model: Recognizer, dataset: Dataset) -> None:
     """Starts a logistic regression's biases at the logarithm of the class frequencies, centred.
 
     Their gradients are small against those of a thousand weights, so they would stay where they start; with unbalanced
@@ -93,7 +93,7 @@ def start_at_priors(model: Recognizer, index: Index) -> None:
     alpha = getattr(model.head, "alpha", None)
     if alpha is None or model.task != "single" or not is_logistic_regression(model):
         return
-    counts = torch.bincount(torch.tensor([sample.labels[0] for sample in index]), minlength=len(model.classes))
+    counts = torch.bincount(torch.tensor([sample.labels[0] for sample in dataset]), minlength=len(model.classes))
     priors = counts.clamp_min(1).log()
     alpha.copy_(priors - priors.mean())
 

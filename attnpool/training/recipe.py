@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.data import Index, ViewOptions
+from attnpool.data import Dataset, Preprocessing
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.models.recognizer import Recognizer
 from attnpool.training.checkpoint import Run
@@ -33,7 +33,7 @@ class Options:
     model: ModelOptions = field(default_factory=ModelOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
-    view: ViewOptions = field(default_factory=ViewOptions)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     @classmethod
     def of(cls, values: Mapping[str, Any], where: str = "options") -> Options:
@@ -64,7 +64,7 @@ KINDS: dict[str, Any] = {
     "model": ModelOptions,
     "train": TrainOptions,
     "optimizer": OptimizerOptions,
-    "view": ViewOptions,
+    "preprocessing": Preprocessing,
 }
 
 
@@ -143,7 +143,7 @@ def _plain(options: Mapping[Any, Any], path: Path) -> dict[str, Any]:
 
 def fit(
     options: Options,
-    data: tuple[Index, Index],
+    data: tuple[Dataset, Dataset],
     out: str | Path,
     *,
     backbone: Backbone | None = None,
@@ -166,7 +166,7 @@ def fit(
     model_options = asdict(options.model)
     name, frozen = model_options.pop("backbone"), options.model.freeze_backbone
     assert backbone is None or (backbone.name, backbone.frozen) == (name, frozen)
-    if backbone is None and options.view.modality == "flow":
+    if backbone is None and options.preprocessing.modality == "flow":
         channels, seed = 2 * FLOW_LENGTH, options.train.seed
         backbone = Backbone(name, model_options["weights"], frozen=frozen, seed=seed, in_channels=channels)
     model = Recognizer(
@@ -174,7 +174,7 @@ def fit(
         classes=train_part.classes,
         task=train_part.task,
         scores="softmax" if options.train.loss in ("cross_entropy", "random_positive") else None,
-        view=options.view.of_model(),
+        preprocessing=options.preprocessing.of_model(),
         seed=options.train.seed,
         **model_options,
     )
@@ -187,7 +187,7 @@ def fit(
         out=out,
         options=options.train,
         optimizer=options.optimizer,
-        view=options.view,
+        preprocessing=options.preprocessing,
         cache=cache,
         split_seed=split_seed,
         progress=progress,

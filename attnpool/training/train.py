@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from attnpool.data import Index, ViewOptions, hold_out
+from attnpool.data import Dataset, Preprocessing, hold_out
 from attnpool.features.batches import CachedFeatures, Images, Source
 from attnpool.features.extraction import extract, standardize
 from attnpool.files import RUN_FILE
@@ -18,18 +18,18 @@ from attnpool.training.checkpoint import Run, load_state, remove_state, require_
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.losses import resolve_loss
 from attnpool.training.optimizer import resolve, start_at_priors
-from attnpool.training.trainer import Session
+from attnpool.training.trainer import Trainer
 
 
 def train(
     model: Recognizer,
-    train: Index,
-    val: Index,
+    train: Dataset,
+    val: Dataset,
     *,
     out: str | Path,
     options: TrainOptions | None = None,
     optimizer: OptimizerOptions | None = None,
-    view: ViewOptions | None = None,
+    preprocessing: Preprocessing | None = None,
     cache: Path | None = None,
     split_seed: int = 0,
     progress: bool = True,
@@ -46,7 +46,7 @@ def train(
         train, val: the two parts of a dataset, from `data.read`.
         out: the run folder.
         options, optimizer: see `TrainOptions` and `OptimizerOptions`.
-        view: augmentation; its image_size, short_side and max_width are replaced by the model's own.
+        preprocessing: augmentation; its image_size, short_side and max_width are replaced by the model's own.
         cache: folder of features, `features.cache_folder()` by default.
         split_seed: with which `train` and `val` were split, to be saved with the run.
         progress: show progress bars.
@@ -62,12 +62,12 @@ def train(
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; give --out another name")
-    view = replace(view or ViewOptions(), **model.view)
+    preprocessing = replace(preprocessing or Preprocessing(), **model.preprocessing)
     recipe = {
         "data": train.name,
         **asdict(options),
         **asdict(optimizer),
-        "view": asdict(view),
+        "preprocessing": asdict(preprocessing),
     }
     split = {
         "split_seed": split_seed,
@@ -82,20 +82,20 @@ def train(
         return finished
     load_state(folder, identity)  # a refusal comes before the long work
     fitted, monitored = hold_out(train, options.tune_fraction) if options.patience else (train, val)
-    sources = prepare(model, train, val, (fitted, monitored), options, view, cache, progress)
-    start_at_priors(model, sources[0].index)
-    session = Session(model, *sources, folder, options, optimizer, identity)
-    session.fit(progress)
-    if session.main:
-        skipped = [{"file": path, "reason": reason} for path, reason in sorted(session.at.failed.items())]
+    sources = prepare(model, train, val, (fitted, monitored), options, preprocessing, cache, progress)
+    start_at_priors(model, sources[0].dataset)
+    trainer = Trainer(model, *sources, folder, options, optimizer, identity)
+    trainer.fit(progress)
+    if trainer.main:
+        skipped = [{"file": path, "reason": reason} for path, reason in sorted(trainer.at.failed.items())]
         results = {
             "weights": str(model.backbone.report or "random"),
-            "history": session.at.history,
+            "history": trainer.at.history,
             "skipped": skipped,
         }
         model.save(folder, recipe=recipe, split=split, results=results)
         remove_state(folder)
-    session.accelerator.wait_for_everyone()
+    trainer.accelerator.wait_for_everyone()
     return Run.load(folder)
 
 
@@ -105,7 +105,7 @@ def default_epochs(images: int, options: TrainOptions) -> int:
     return max(30, math.ceil(400 / max(updates, 1)))
 
 
-def check(model: Recognizer, train: Index, val: Index, options: TrainOptions) -> None:
+def check(model: Recognizer, train: Dataset, val: Dataset, options: TrainOptions) -> None:
     """Raises ValueError for what would only fail after long work."""
     if train.classes != model.classes or val.classes != model.classes:
         different = sorted((set(train.classes) ^ set(model.classes)) | (set(val.classes) ^ set(model.classes)))
@@ -128,11 +128,11 @@ def check(model: Recognizer, train: Index, val: Index, options: TrainOptions) ->
 
 def prepare(
     model: Recognizer,
-    train: Index,
-    val: Index,
-    parts: tuple[Index, Index],
+    train: Dataset,
+    val: Dataset,
+    parts: tuple[Dataset, Dataset],
     options: TrainOptions,
-    view: ViewOptions,
+    preprocessing: Preprocessing,
     cache: Path | None,
     progress: bool,
 ) -> tuple[Source, Source]:
@@ -144,7 +144,7 @@ def prepare(
             standardize(
                 model, extract(model, fitted, cache=cache, workers=options.workers, device=device, progress=progress)
             )
-        return Images(fitted, view, options.workers), Images(monitored, view, options.workers)
+        return Images(fitted, preprocessing, options.workers), Images(monitored, preprocessing, options.workers)
     both = replace(train, samples=train.samples + val.samples, split="all")
     features = extract(model, both, cache=cache, workers=options.workers, device=device, progress=progress)
     chosen = [features.select([sample.path for sample in part], part.split) for part in parts]
@@ -158,4 +158,4 @@ def prepare(
     if model.pooling == "average" and model.instances == "none":
         # the mean of standardised features is the standardised mean: same scores, sooner
         chosen = [part.averaged() for part in chosen]
-    return CachedFeatures(chosen[0], view.segments), CachedFeatures(chosen[1])
+    return CachedFeatures(chosen[0], preprocessing.segments), CachedFeatures(chosen[1])

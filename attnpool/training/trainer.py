@@ -43,7 +43,7 @@ from attnpool.training.optimizer import MovingAverage, build_optimizer, rate_fac
 SAVE_SECONDS = 60  # the most that a killed process loses
 
 
-class Session:
+class Trainer:
     """A training between two calls: takes up a saved state, steps through the epochs, saves.
 
     Args:
@@ -74,13 +74,13 @@ class Session:
         assert options.epochs is not None, "resolved by train()"
         self.epochs = options.epochs
         counts = torch.zeros(len(model.classes))
-        for sample in train.index:
+        for sample in train.dataset:
             counts[list(sample.labels)] += 1
-        weights = class_weights(counts, options.class_weights, model.task, len(train.index))
+        weights = class_weights(counts, options.class_weights, model.task, len(train.dataset))
         step = Step(model, options, None if weights is None else weights.to(self.device))
         self.step, self.optimizer = self.accelerator.prepare(step, build_optimizer(model, schedule))
         self.average = MovingAverage(model, schedule.ema) if schedule.ema else None
-        self.steps = math.ceil(len(train.index) / (options.batch_size * self.world))  # an epoch
+        self.steps = math.ceil(len(train.dataset) / (options.batch_size * self.world))  # an epoch
         self.updates = self.epochs * math.ceil(self.steps / options.accumulate)  # in all
         self.board: Any = None
         self.at = Progress(failed=dict((*train.failed, *monitor.failed)))
@@ -152,7 +152,7 @@ class Session:
         """Steps through the rest of an epoch; yields after each step whether it made an update."""
         at, options = self.at, self.options
         order = batches(
-            len(self.train_source.index),
+            len(self.train_source.dataset),
             options.batch_size,
             seed=options.seed,
             epoch=at.epoch,
@@ -221,12 +221,12 @@ class Session:
         speed = self.seen * self.world / max(time.monotonic() - self.started, 1e-9)
         if self.average:
             self.average.swap(self.model)
-        positions = range(self.rank, len(self.monitor.index), self.world)
+        positions = range(self.rank, len(self.monitor.dataset), self.world)
         outputs = merge(
             self.accelerator,
             score_source(self.model, self.monitor, maps=False, device=self.device, positions=positions),
         )
-        scores = summarize(outputs, self.model, self.monitor.index.split).scores
+        scores = summarize(outputs, self.model, self.monitor.dataset.split).scores
         at.failed.update(outputs.failed)
         entry = {
             "epoch": at.epoch + 1,

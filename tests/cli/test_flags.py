@@ -13,7 +13,7 @@ from command_line import Outcome, attnpool, refused
 
 from attnpool.cli.flags import Parser, add_fields, add_recipe, collect, expand, read_recipe
 from attnpool.cli.parser import build_parser
-from attnpool.data import ViewOptions
+from attnpool.data import Preprocessing
 from attnpool.training.config import OptimizerOptions, TrainOptions
 
 
@@ -66,7 +66,7 @@ def test_help_says_defaults_once() -> None:
 
 def test_every_option_of_a_training_is_a_flag() -> None:
     args = build_parser(["train"]).parse_args(["train", "folder:x", "--out", "y"])
-    for options in (TrainOptions, OptimizerOptions, ViewOptions):
+    for options in (TrainOptions, OptimizerOptions, Preprocessing):
         assert collect(options, args) == options()
 
 
@@ -170,8 +170,8 @@ def test_options_of_second_order_pooling(tmp_path: Path, photos: Path) -> None:
     assert about["model"]["head_options"] == {"saliency": "centre"}
 
 
-def test_options_of_attentive_and_vlad_pooling(tmp_path: Path, photos: Path) -> None:
-    words = ["train", f"folder:{photos}", "--image-size", "64", "--epochs", "1", "--pooling", "attentive"]
+def test_options_of_multi_query_and_netvlad_pooling(tmp_path: Path, photos: Path) -> None:
+    words = ["train", f"folder:{photos}", "--image-size", "64", "--epochs", "1", "--pooling", "multi_query"]
     attnpool(*words, "--queries", 4, "--dim", 8, "--positions", "--out", tmp_path / "a").text()
     about = json.loads((tmp_path / "a" / "run.json").read_text())
     assert about["model"]["head_options"] == {"dim": 8, "queries": 4, "positions": True}
@@ -179,13 +179,13 @@ def test_options_of_attentive_and_vlad_pooling(tmp_path: Path, photos: Path) -> 
     refused(attnpool(*wrong, "--queries", 0), "queries must be at least 1, not 0")
     refused(attnpool(*wrong, "--queries", "many"), "queries")
     refused(attnpool(*wrong, "--queries", 4, "--dim", 6), "dim is 6; give a multiple of queries, which is 4")
-    refused(attnpool(*wrong, "--clusters", 4), "attentive pooling has no option clusters", "use pooling vlad")
-    wrong[-3] = words[-1] = "vlad"
+    refused(attnpool(*wrong, "--clusters", 4), "multi-query pooling has no option clusters", "use pooling netvlad")
+    wrong[-3] = words[-1] = "netvlad"
     attnpool(*words, "--clusters", 3, "--no-l2", "--out", tmp_path / "c").text()
     about = json.loads((tmp_path / "c" / "run.json").read_text())
     assert about["model"]["head_options"] == {"l2": False, "clusters": 3}
     refused(attnpool(*wrong, "--clusters", -1), "clusters must be at least 1, not -1")
-    refused(attnpool(*wrong, "--positions"), "vlad pooling has no option positions", "use pooling attentive")
+    refused(attnpool(*wrong, "--positions"), "netvlad pooling has no option positions", "use pooling multi_query")
     assert not (tmp_path / "b").exists()
 
 
@@ -193,7 +193,7 @@ def test_recipe_names_every_flag_but_its_own() -> None:
     parser = build_parser(["train"])
     args = parser.parse_args(["train", "folder:x", "--out", "y"])
     flags = {action.dest for action in args.parser._actions if action.option_strings}
-    expected = {f.name for options in (TrainOptions, OptimizerOptions, ViewOptions) for f in fields(options)}
+    expected = {f.name for options in (TrainOptions, OptimizerOptions, Preprocessing) for f in fields(options)}
     assert expected | {"pooling", "backbone", "weights", "recipe", "cache", "split_seed"} <= flags
 
 

@@ -38,8 +38,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"dim": 32, "signed_sqrt": True, "l2": True},
     ],
     "covariance": [{}, {"dim": 4}, {"dim": 3, "iterations": 1}],
-    "attentive": [{"queries": 3}, {"queries": 2, "dim": 4}, {}, {"queries": 3, "positions": True}],
-    "vlad": [{"clusters": 3}, {"clusters": 3, "l2": False}],
+    "multi_query": [{"queries": 3}, {"queries": 2, "dim": 4}, {}, {"queries": 3, "positions": True}],
+    "netvlad": [{"clusters": 3}, {"clusters": 3, "l2": False}],
     "saliency": [{}, {"bias": False}],  # the one that needs a grid is in its own test
 }
 
@@ -56,10 +56,10 @@ FEW: list[tuple[str, dict[str, Any]]] = [
     ("compact_bilinear", {"dim": 16}),
     ("compact_bilinear", {"dim": 16, "signed_sqrt": True, "l2": True}),
     ("covariance", {"dim": 4}),
-    ("attentive", {"queries": 3}),
-    ("attentive", {"queries": 3, "positions": True}),
-    ("vlad", {"clusters": 3}),
-    ("vlad", {"clusters": 3, "l2": False}),
+    ("multi_query", {"queries": 3}),
+    ("multi_query", {"queries": 3, "positions": True}),
+    ("netvlad", {"clusters": 3}),
+    ("netvlad", {"clusters": 3, "l2": False}),
     ("saliency", {}),
     ("saliency", {"saliency": "centre"}),
 ]
@@ -132,7 +132,7 @@ def test_layouts_shapes_and_sums(key: str, options: dict[str, Any], shape: tuple
             assert out.top_down is out.bottom_up is out.combined is out.pose is None
             continue
         rank = out.top_down.shape[1]
-        usual = POOLINGS[key](6, 4).queries if key == "attentive" else 1
+        usual = POOLINGS[key](6, 4).queries if key == "multi_query" else 1
         assert rank == next((options[at] for at in ("rank", "queries", "clusters") if at in options), usual)
         assert out.top_down.shape == (batch, rank, 4, *grid)
         assert out.bottom_up.shape == (batch, rank, 4 if options.get("per_class") else 1, *grid)
@@ -160,7 +160,7 @@ def test_layouts_shapes_and_sums(key: str, options: dict[str, Any], shape: tuple
 
 def mapless(key: str, options: dict[str, Any]) -> bool:
     """Whether the score is no sum over positions, so that there can be no maps."""
-    return bool(key == "covariance" or options.get("signed_sqrt") or options.get("l2", key == "vlad"))
+    return bool(key == "covariance" or options.get("signed_sqrt") or options.get("l2", key == "netvlad"))
 
 
 REALISTIC = [
@@ -171,9 +171,9 @@ REALISTIC = [
     ("attentional", {"per_class": True, "activation": "sigmoid"}),
     ("pose", {}),
     ("compact_bilinear", {}),
-    ("attentive", {}),
-    ("attentive", {"positions": True}),
-    ("vlad", {"clusters": 4, "l2": False}),
+    ("multi_query", {}),
+    ("multi_query", {"positions": True}),
+    ("netvlad", {"clusters": 4, "l2": False}),
     ("saliency", {}),
     ("saliency", {"saliency": "centre"}),
 ]

@@ -143,7 +143,7 @@ def test_it_quotes_the_paper(table: str, row: str) -> None:
 def test_it_trains_as_the_paper_did(table: str, row: str) -> None:
     options, data = full(table, row), TABLES[table].data
     samples, updates, step, factor = LENGTHS[data]
-    train, optimizer, view = options.train, options.optimizer, options.view
+    train, optimizer, view = options.train, options.optimizer, options.preprocessing
     assert train.batch_size * train.accumulate == 128
     assert train.epochs is not None
     assert abs(train.epochs * samples / 128 - updates) <= samples / 128  # to an epoch

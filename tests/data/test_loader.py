@@ -15,13 +15,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from attnpool.data import Batch, Index, Person, Sample, ViewOptions, batches, eval_view, load, read_image, train_view
+from attnpool.data import (
+    Batch,
+    Dataset,
+    Person,
+    Preprocessing,
+    Sample,
+    batches,
+    eval_view,
+    load,
+    read_image,
+    train_view,
+)
 from attnpool.data.loader import _VIEW, _Views
 from attnpool.keypoints import MPII_FLIP
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+def index(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Nine noisy images of different sizes, with a person, evidence and an object each; number 4 is truncated."""
     root = tmp_path_factory.mktemp("images")
     samples = []
@@ -32,23 +43,23 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
         people = (Person(joints, (1.0, 2.0, 30.0, 40.0)), Person((), (0.0, 0.0, 9.0, 9.0)))
         samples.append(Sample(f"{i}.png", (i % 3,), people, ((10.0, 10.0, 30.0, 30.0),), ((20.0, 20.0, 25.0, 30.0),)))
     (root / "4.png").write_bytes((root / "4.png").read_bytes()[:2000])
-    return Index("folder:images", root, ("a", "b", "c"), tuple(samples))
+    return Dataset("folder:images", root, ("a", "b", "c"), tuple(samples))
 
 
-OPTIONS = ViewOptions(image_size=32, short_side=40, color_jitter=0.3)
+OPTIONS = Preprocessing(image_size=32, short_side=40, color_jitter=0.3)
 
 
-def run(index: Index, *, seed: int = 0, epoch: int = 0, workers: int = 0, batch_size: int = 4) -> list[Batch]:
-    order = batches(len(index), batch_size, seed=seed, epoch=epoch)
-    return list(load(index, OPTIONS, order, seed=seed, epoch=epoch, train=True, workers=workers))
+def run(dataset: Dataset, *, seed: int = 0, epoch: int = 0, workers: int = 0, batch_size: int = 4) -> list[Batch]:
+    order = batches(len(dataset), batch_size, seed=seed, epoch=epoch)
+    return list(load(dataset, OPTIONS, order, seed=seed, epoch=epoch, train=True, workers=workers))
 
 
 def by_index(found: list[Batch]) -> dict[int, torch.Tensor]:
     return {int(i): pixels for batch in found for i, pixels in zip(batch.indices, batch.pixels, strict=True)}
 
 
-def test_a_batch_holds_what_the_views_show(index: Index) -> None:
-    found = run(index, seed=3, epoch=2)
+def test_a_batch_holds_what_the_views_show(dataset: Dataset) -> None:
+    found = run(dataset, seed=3, epoch=2)
     assert [len(batch.indices) + len(batch.failed) for batch in found] == [4, 4, 1]
     for batch in found:
         assert batch.pixels.shape == (len(batch.indices), 3, 32, 32)
@@ -58,8 +69,8 @@ def test_a_batch_holds_what_the_views_show(index: Index) -> None:
             torch.long,
         )
         for row, i in enumerate(batch.indices.tolist()):
-            sample = index.samples[i]
-            view = train_view(read_image(index.file(sample)), OPTIONS, np.random.default_rng([_VIEW, 3, 2, i]))
+            sample = dataset.samples[i]
+            view = train_view(read_image(dataset.file(sample)), OPTIONS, np.random.default_rng([_VIEW, 3, 2, i]))
             assert torch.equal(batch.pixels[row], view.pixels)
             assert batch.targets[row].tolist() == [float(k == i % 3) for k in range(3)]
             assert batch.people[row] == [view.points(sample.people[0].joints)]
@@ -68,22 +79,22 @@ def test_a_batch_holds_what_the_views_show(index: Index) -> None:
             assert batch.objects[row] == view.boxes(sample.objects)
 
 
-def test_evaluation_takes_the_middle(index: Index) -> None:
-    (batch,) = load(index, OPTIONS, [[2, 0]], seed=0, epoch=0, train=False)
+def test_evaluation_takes_the_middle(dataset: Dataset) -> None:
+    (batch,) = load(dataset, OPTIONS, [[2, 0]], seed=0, epoch=0, train=False)
     assert batch.indices.tolist() == [2, 0]
     for row, i in enumerate([2, 0]):
-        assert torch.equal(batch.pixels[row], eval_view(read_image(index.root / f"{i}.png"), OPTIONS).pixels)
+        assert torch.equal(batch.pixels[row], eval_view(read_image(dataset.root / f"{i}.png"), OPTIONS).pixels)
 
 
-def test_an_unreadable_file_is_recorded_and_not_replaced(index: Index) -> None:
-    found = run(index)
+def test_an_unreadable_file_is_recorded_and_not_replaced(dataset: Dataset) -> None:
+    found = run(dataset)
     assert [failed[0] for batch in found for failed in batch.failed] == ["4.png"]
     assert all("truncated" in reason for batch in found for _, reason in batch.failed)
     assert sorted(by_index(found)) == [0, 1, 2, 3, 5, 6, 7, 8]
 
 
-def test_a_batch_may_be_empty(index: Index) -> None:
-    bad, none = load(index, OPTIONS, [[4], []], seed=0, epoch=0, train=True)
+def test_a_batch_may_be_empty(dataset: Dataset) -> None:
+    bad, none = load(dataset, OPTIONS, [[4], []], seed=0, epoch=0, train=True)
     for batch in (bad, none):
         assert batch.pixels.shape == (0, 3, 32, 32)
         assert batch.targets.shape == (0, 3)
@@ -92,33 +103,33 @@ def test_a_batch_may_be_empty(index: Index) -> None:
         assert (batch.people, batch.evidence, batch.objects) == ([], [], [])
     assert len(bad.failed) == 1
     assert none.failed == []
-    assert list(load(index, OPTIONS, [], seed=0, epoch=0, train=True)) == []
+    assert list(load(dataset, OPTIONS, [], seed=0, epoch=0, train=True)) == []
 
 
-def test_several_labels_or_none(index: Index) -> None:
-    samples = (replace(index.samples[0], labels=(0, 2)), replace(index.samples[1], labels=()))
-    multi = replace(index, samples=samples, task="multi")
+def test_several_labels_or_none(dataset: Dataset) -> None:
+    samples = (replace(dataset.samples[0], labels=(0, 2)), replace(dataset.samples[1], labels=()))
+    multi = replace(dataset, samples=samples, task="multi")
     (batch,) = load(multi, OPTIONS, [[0, 1]], seed=0, epoch=0, train=False)
     assert batch.targets.tolist() == [[1, 0, 1], [0, 0, 0]]
 
 
-def test_views_follow_from_seed_epoch_and_position_whatever_the_batches(index: Index) -> None:
-    first = by_index(run(index, seed=1, epoch=5))
-    for other in (by_index(run(index, seed=1, epoch=5, batch_size=1)), by_index(run(index, seed=1, epoch=5))):
+def test_views_follow_from_seed_epoch_and_position_whatever_the_batches(dataset: Dataset) -> None:
+    first = by_index(run(dataset, seed=1, epoch=5))
+    for other in (by_index(run(dataset, seed=1, epoch=5, batch_size=1)), by_index(run(dataset, seed=1, epoch=5))):
         assert all(torch.equal(first[i], other[i]) for i in first)
-    for other in (by_index(run(index, seed=1, epoch=6)), by_index(run(index, seed=2, epoch=5))):
+    for other in (by_index(run(dataset, seed=1, epoch=6)), by_index(run(dataset, seed=2, epoch=5))):
         assert not any(torch.equal(first[i], other[i]) for i in first)
 
 
-def test_workers_change_nothing_and_end(index: Index) -> None:
-    alone, helped = run(index, seed=7), run(index, seed=7, workers=2)
+def test_workers_change_nothing_and_end(dataset: Dataset) -> None:
+    alone, helped = run(dataset, seed=7), run(dataset, seed=7, workers=2)
     assert len(alone) == len(helped)
     for a, b in zip(alone, helped, strict=True):
         assert torch.equal(a.pixels, b.pixels)
         assert torch.equal(a.targets, b.targets)
         assert torch.equal(a.indices, b.indices)
         assert (a.people, a.evidence, a.objects, a.failed) == (b.people, b.evidence, b.objects, b.failed)
-    stream = load(index, OPTIONS, batches(9, 1, seed=0, epoch=0), seed=0, epoch=0, train=True, workers=2)
+    stream = load(dataset, OPTIONS, batches(9, 1, seed=0, epoch=0), seed=0, epoch=0, train=True, workers=2)
     next(stream)
     assert len(multiprocessing.active_children()) == 2
     stream.close()  # type: ignore[attr-defined]
@@ -128,14 +139,14 @@ def test_workers_change_nothing_and_end(index: Index) -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_no_global_generator_is_read(index: Index) -> None:
+def test_no_global_generator_is_read(dataset: Dataset) -> None:
     before = torch.get_rng_state()
-    run(index)
+    run(dataset)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_what_a_spawned_worker_is_sent_is_small(index: Index) -> None:
-    views = _Views(index, OPTIONS, 0, 0, True)
+def test_what_a_spawned_worker_is_sent_is_small(dataset: Dataset) -> None:
+    views = _Views(dataset, OPTIONS, 0, 0, True)
     assert len(pickle.dumps(views)) < 10_000
     item = pickle.loads(pickle.dumps(views))[0]
     assert np.array_equal(item.pixels, views[0].pixels)
@@ -173,9 +184,9 @@ def test_wrong_numbers(wrong: dict[str, int]) -> None:
         batches(**{"n": 3, "batch_size": 1, "seed": 0, "epoch": 0, **wrong})  # type: ignore[arg-type]
 
 
-def test_workers_leave_the_end_to_the_main_process(index: Index) -> None:
+def test_workers_leave_the_end_to_the_main_process(dataset: Dataset) -> None:
     """A signal to the whole group must not take the workers away while the main process finishes and saves."""
-    stream = load(index, OPTIONS, batches(9, 1, seed=0, epoch=0), seed=0, epoch=0, train=True, workers=1)
+    stream = load(dataset, OPTIONS, batches(9, 1, seed=0, epoch=0), seed=0, epoch=0, train=True, workers=1)
     seen = [next(stream)]
     for worker in multiprocessing.active_children():
         assert worker.pid is not None
@@ -185,6 +196,6 @@ def test_workers_leave_the_end_to_the_main_process(index: Index) -> None:
     assert len(seen) == 9
 
 
-def test_wrong_seed_is_said_at_once(index: Index) -> None:
+def test_wrong_seed_is_said_at_once(dataset: Dataset) -> None:
     with pytest.raises(ValueError, match="must not be negative"):
-        load(index, OPTIONS, [[0]], seed=-1, epoch=0, train=True)
+        load(dataset, OPTIONS, [[0]], seed=-1, epoch=0, train=True)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from attnpool.data.preprocessing import View, ViewOptions, eval_view, eval_views, train_view, train_views
+from attnpool.data.preprocessing import Preprocessing, View, eval_view, eval_views, train_view, train_views
 from attnpool.keypoints import MPII_FLIP, MPII_JOINTS
 
 
@@ -33,7 +33,7 @@ def centroid(pixels: torch.Tensor) -> tuple[float, float]:
 
 
 options_strategy = st.builds(
-    ViewOptions,
+    Preprocessing,
     image_size=st.sampled_from([64, 97, 160]),
     short_side=st.sampled_from([None, 160, 200]),
     max_width=st.sampled_from([None, None, 150, 1000]),
@@ -44,7 +44,9 @@ options_strategy = st.builds(
 
 @settings(max_examples=80, deadline=None)
 @given(st.integers(60, 400), st.integers(60, 400), options_strategy, st.integers(0, 10**6), st.booleans())
-def test_points_land_on_the_same_content(width: int, height: int, options: ViewOptions, seed: int, train: bool) -> None:
+def test_points_land_on_the_same_content(
+    width: int, height: int, options: Preprocessing, seed: int, train: bool
+) -> None:
     black = Image.new("RGB", (width, height))
     where = train_view(black, options, rng(seed)) if train else eval_view(black, options)
     # A point that is well inside of the view.
@@ -59,7 +61,7 @@ def test_points_land_on_the_same_content(width: int, height: int, options: ViewO
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(40, 300), st.integers(40, 300), options_strategy, st.integers(0, 10**6))
-def test_boxes_cover_the_same_content(width: int, height: int, options: ViewOptions, seed: int) -> None:
+def test_boxes_cover_the_same_content(width: int, height: int, options: Preprocessing, seed: int) -> None:
     x1, y1 = rng(seed, 1).uniform(0, 0.6, 2) * (width, height)
     box = tuple(np.round([x1, y1, x1 + 0.4 * width, y1 + 0.4 * height]).tolist())
     image = Image.new("RGB", (width, height))
@@ -80,7 +82,9 @@ def test_boxes_cover_the_same_content(width: int, height: int, options: ViewOpti
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 300), st.integers(1, 300), options_strategy, st.integers(0, 1000))
-def test_any_size_gives_a_square_inside_of_the_image(width: int, height: int, options: ViewOptions, seed: int) -> None:
+def test_any_size_gives_a_square_inside_of_the_image(
+    width: int, height: int, options: Preprocessing, seed: int
+) -> None:
     image = Image.new("RGB", (width, height), (200, 100, 50))
     for view in (train_view(image, options, rng(seed)), eval_view(image, options)):
         assert view.pixels.shape == (3, options.image_size, options.image_size)
@@ -96,41 +100,41 @@ def test_any_size_gives_a_square_inside_of_the_image(width: int, height: int, op
 @pytest.mark.parametrize("crop", [False, True])
 def test_odd_sizes(size: tuple[int, int], crop: bool) -> None:
     for max_width in (None, 512):
-        options = ViewOptions(random_resized_crop=crop, max_width=max_width)
+        options = Preprocessing(random_resized_crop=crop, max_width=max_width)
         assert train_view(Image.new("RGB", size), options, rng(1)).pixels.shape == (3, 448, 448)
         assert eval_view(Image.new("RGB", size), options).pixels.shape == (3, 448, 448)
 
 
 def test_the_same_size_is_left_alone() -> None:
     noise = rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    view = eval_view(Image.fromarray(noise), ViewOptions(image_size=64))
+    view = eval_view(Image.fromarray(noise), Preprocessing(image_size=64))
     np.testing.assert_array_equal(view.pixels.permute(1, 2, 0).numpy(), noise)
     np.testing.assert_array_equal(view.matrix, [[1, 0, 0], [0, 1, 0]])
-    mirrored = train_view(Image.fromarray(noise), ViewOptions(image_size=64, flip=1), rng(1))
+    mirrored = train_view(Image.fromarray(noise), Preprocessing(image_size=64, flip=1), rng(1))
     np.testing.assert_array_equal(mirrored.pixels.permute(1, 2, 0).numpy(), noise[:, ::-1])
 
 
 def test_centre_crop_against_a_plain_computation() -> None:
     noise = rng(2).integers(0, 256, (90, 160, 3), dtype=np.uint8)
-    view = eval_view(Image.fromarray(noise), ViewOptions(image_size=60, short_side=90))
+    view = eval_view(Image.fromarray(noise), Preprocessing(image_size=60, short_side=90))
     np.testing.assert_array_equal(view.pixels.permute(1, 2, 0).numpy(), noise[15:75, 50:110])
     # The paper's recipe: a 1024 x 512 image becomes 960 x 480, of which the middle 450.
-    view = eval_view(Image.new("RGB", (1024, 512)), ViewOptions(image_size=450, short_side=480, max_width=512))
+    view = eval_view(Image.new("RGB", (1024, 512)), Preprocessing(image_size=450, short_side=480, max_width=512))
     assert view.matrix[:, :2] == pytest.approx(np.eye(2) * 480 / 512)
     assert view.area == pytest.approx((512 - 240, 256 - 240, 512 + 240, 256 + 240))
 
 
 def test_max_width_costs_detail_but_moves_nothing() -> None:
     noise = Image.fromarray(rng(3).integers(0, 256, (400, 800, 3), dtype=np.uint8))
-    fine = eval_view(noise, ViewOptions(image_size=400))
-    coarse = eval_view(noise, ViewOptions(image_size=400, max_width=200))
+    fine = eval_view(noise, Preprocessing(image_size=400))
+    coarse = eval_view(noise, Preprocessing(image_size=400, max_width=200))
     np.testing.assert_array_equal(fine.matrix, coarse.matrix)
     assert coarse.pixels.double().std() < 0.7 * fine.pixels.double().std()
 
 
 def test_a_flip_swaps_left_and_right_joints() -> None:
     joints = [(float(j), 10.0) if j != 6 else None for j in range(16)]
-    view = train_view(Image.new("RGB", (64, 64)), ViewOptions(image_size=64, flip=1), rng(1))
+    view = train_view(Image.new("RGB", (64, 64)), Preprocessing(image_size=64, flip=1), rng(1))
     assert view.flipped
     moved = view.points(joints)
     for j, name in enumerate(MPII_JOINTS):
@@ -142,14 +146,14 @@ def test_a_flip_swaps_left_and_right_joints() -> None:
 
 
 def test_boxes_are_cut_and_dropped() -> None:
-    view = eval_view(Image.new("RGB", (200, 100)), ViewOptions(image_size=100))
+    view = eval_view(Image.new("RGB", (200, 100)), Preprocessing(image_size=100))
     assert view.boxes([(0, 0, 50, 50), (40, -5, 60, 500), (150, 0, 199, 9)]) == [(0.0, 0.0, 10.0, 100.0)]
 
 
 @pytest.mark.parametrize("crop", [False, True])
 def test_the_generator_decides_everything(crop: bool) -> None:
     noise = Image.fromarray(rng(4).integers(0, 256, (80, 120, 3), dtype=np.uint8))
-    options = ViewOptions(image_size=64, color_jitter=0.4, random_resized_crop=crop)
+    options = Preprocessing(image_size=64, color_jitter=0.4, random_resized_crop=crop)
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
@@ -162,7 +166,7 @@ def test_the_generator_decides_everything(crop: bool) -> None:
 
 def test_options_do_not_disturb_each_other() -> None:
     noise = Image.fromarray(rng(4).integers(0, 256, (80, 120, 3), dtype=np.uint8))
-    plain = ViewOptions(image_size=64, flip=0.5)
+    plain = Preprocessing(image_size=64, flip=0.5)
     jittered = dataclasses.replace(plain, color_jitter=0.5)
     for seed in range(10):
         a, b = train_view(noise, plain, rng(seed)), train_view(noise, jittered, rng(seed))
@@ -172,16 +176,16 @@ def test_options_do_not_disturb_each_other() -> None:
 
 def test_the_crop_is_random_along_the_long_side_and_reaches_both_ends() -> None:
     image = Image.new("RGB", (300, 100))
-    lefts = [train_view(image, ViewOptions(image_size=50, flip=0), rng(seed)).area[0] for seed in range(200)]
+    lefts = [train_view(image, Preprocessing(image_size=50, flip=0), rng(seed)).area[0] for seed in range(200)]
     assert min(lefts) < 10
     assert max(lefts) > 190
     assert np.mean(lefts) == pytest.approx(100, abs=15)
-    flips = [train_view(image, ViewOptions(image_size=50), rng(seed)).flipped for seed in range(200)]
+    flips = [train_view(image, Preprocessing(image_size=50), rng(seed)).flipped for seed in range(200)]
     assert 70 < sum(flips) < 130
 
 
 def test_random_resized_crops_have_the_stated_shapes() -> None:
-    options = ViewOptions(image_size=50, random_resized_crop=True)
+    options = Preprocessing(image_size=50, random_resized_crop=True)
     areas, ratios = [], []
     for seed in range(300):
         x1, y1, x2, y2 = train_view(Image.new("RGB", (400, 300)), options, rng(seed)).area
@@ -196,7 +200,7 @@ def test_random_resized_crops_have_the_stated_shapes() -> None:
 def test_jitter_is_mild_and_leaves_grey_grey() -> None:
     grey = Image.new("RGB", (64, 64), (128, 128, 128))
     for seed in range(20):
-        pixels = train_view(grey, ViewOptions(image_size=64, color_jitter=0.2), rng(seed)).pixels
+        pixels = train_view(grey, Preprocessing(image_size=64, color_jitter=0.2), rng(seed)).pixels
         assert int(pixels.max()) <= round(128 * 1.2 * 1.2)
         assert int((pixels[0].int() - pixels[2].int()).abs().max()) <= 2
 
@@ -214,11 +218,11 @@ def test_jitter_is_mild_and_leaves_grey_grey() -> None:
 )
 def test_wrong_options(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"^\w+ .*; (give|make) "):
-        ViewOptions(**wrong)  # type: ignore[arg-type]
+        Preprocessing(**wrong)  # type: ignore[arg-type]
 
 
 def test_every_option_has_help() -> None:
-    assert all(option.metadata.get("help") for option in dataclasses.fields(ViewOptions))
+    assert all(option.metadata.get("help") for option in dataclasses.fields(Preprocessing))
 
 
 def test_inverse_undoes_the_matrix() -> None:
@@ -234,7 +238,7 @@ def test_inverse_undoes_the_matrix() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.integers(60, 300), st.integers(60, 300), options_strategy, st.integers(0, 10**6), st.booleans())
 def test_all_frames_of_a_clip_have_one_view(
-    width: int, height: int, options: ViewOptions, seed: int, squash: bool
+    width: int, height: int, options: Preprocessing, seed: int, squash: bool
 ) -> None:
     options = dataclasses.replace(options, color_jitter=0.5, squash=squash)
     noise = rng(seed, 1).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -248,7 +252,7 @@ def test_all_frames_of_a_clip_have_one_view(
 
 
 def test_frames_of_two_sizes_share_the_random_numbers() -> None:
-    options = ViewOptions(image_size=50, short_side=60, random_resized_crop=True, flip=1)
+    options = Preprocessing(image_size=50, short_side=60, random_resized_crop=True, flip=1)
     small, large = train_views([Image.new("RGB", (120, 90)), Image.new("RGB", (240, 180))], options, rng(3))
     assert tuple(2 * v for v in small.area) == pytest.approx(large.area)
     assert small.flipped
@@ -257,7 +261,7 @@ def test_frames_of_two_sizes_share_the_random_numbers() -> None:
 
 def test_ten_crops_against_a_plain_computation() -> None:
     noise = rng(4).integers(0, 256, (90, 160, 3), dtype=np.uint8)
-    views = eval_views([Image.fromarray(noise)] * 2, ViewOptions(image_size=60, short_side=90), crops=10)
+    views = eval_views([Image.fromarray(noise)] * 2, Preprocessing(image_size=60, short_side=90), crops=10)
     assert len(views) == 20
     places = [(50, 15), (0, 0), (100, 0), (0, 30), (100, 30)]
     for first in (0, 10):
@@ -272,7 +276,7 @@ def test_ten_crops_against_a_plain_computation() -> None:
 
 def test_the_mirror_image_at_test() -> None:
     noise = Image.fromarray(rng(5).integers(0, 256, (70, 100, 3), dtype=np.uint8))
-    options = ViewOptions(image_size=48, short_side=64)
+    options = Preprocessing(image_size=48, short_side=64)
     (middle,) = eval_views([noise], options)
     plain, mirrored = eval_views([noise], options, flip=True)
     assert torch.equal(plain.pixels, middle.pixels)
@@ -284,9 +288,9 @@ def test_the_mirror_image_at_test() -> None:
 
 def test_squashing_against_two_plain_resizes() -> None:
     image = blob(500, 180, 260, 80, 20)
-    options = ViewOptions(image_size=120, short_side=160, squash=True)
+    options = Preprocessing(image_size=120, short_side=160, squash=True)
     squashed = image.resize((340, 256), Image.Resampling.BICUBIC)
-    expected = eval_view(squashed, ViewOptions(image_size=120, short_side=160))
+    expected = eval_view(squashed, Preprocessing(image_size=120, short_side=160))
     view = eval_view(image, options)
     assert torch.equal(view.pixels, expected.pixels)
     scale = np.diag([340 / 500, 256 / 180, 1])
@@ -295,7 +299,7 @@ def test_squashing_against_two_plain_resizes() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(80, 400), st.integers(80, 400), options_strategy, st.integers(0, 10**6), st.booleans())
-def test_points_follow_the_squashing(width: int, height: int, options: ViewOptions, seed: int, train: bool) -> None:
+def test_points_follow_the_squashing(width: int, height: int, options: Preprocessing, seed: int, train: bool) -> None:
     options = dataclasses.replace(options, squash=True, max_width=None)
 
     def look(image: Image.Image) -> View:

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.io import loadmat
 from sklearn.metrics import accuracy_score, average_precision_score
 
-from attnpool.data import Index, ViewOptions, read, read_all
+from attnpool.data import Dataset, Preprocessing, read, read_all
 from attnpool.evaluation.evaluate import choose_split, evaluate, negatives, summarize
 from attnpool.evaluation.inference import Outputs, as_probabilities, points, score_source
 from attnpool.evaluation.predict import predict
@@ -32,19 +32,21 @@ def done(run: Path) -> Run:
     return Run.load(run)
 
 
-def source_of(model: Recognizer, index: Index, *, cached: bool) -> Source:
+def source_of(model: Recognizer, dataset: Dataset, *, cached: bool) -> Source:
     if cached:
-        return CachedFeatures(extract(model, index, progress=False))
-    return Images(index, ViewOptions(**model.view))
+        return CachedFeatures(extract(model, dataset, progress=False))
+    return Images(dataset, Preprocessing(**model.preprocessing))
 
 
-def names(index: Index) -> list[str]:
-    return [sample.path for sample in index]
+def names(dataset: Dataset) -> list[str]:
+    return [sample.path for sample in dataset]
 
 
-def run_on(train: Index, val: Index, split_seed: int = 0) -> Run:
+def run_on(train: Dataset, val: Dataset, split_seed: int = 0) -> Run:
     """A run without a training."""
-    model = Recognizer("lite0", classes=train.classes, view={"image_size": 64, "short_side": None, "max_width": None})
+    model = Recognizer(
+        "lite0", classes=train.classes, preprocessing={"image_size": 64, "short_side": None, "max_width": None}
+    )
     split = {"split_seed": split_seed, "train": names(train), "val": names(val)}
     return Run(Path("some/run"), model.eval(), {"split": split, "recipe": {"data": train.name}})
 
@@ -170,23 +172,25 @@ def test_scores_equal_those_of_scikit_learn(done: Run, world: Path) -> None:
 
 @pytest.mark.parametrize("pooling", ["average", "attentional", "pose"])
 def test_cached_features_score_as_the_images_do(done: Run, world: Path, pooling: str) -> None:
-    model = Recognizer(done.model.backbone, classes=done.model.classes, pooling=pooling, view=done.model.view)
+    model = Recognizer(
+        done.model.backbone, classes=done.model.classes, pooling=pooling, preprocessing=done.model.preprocessing
+    )
     model.standardize.load_state_dict(done.model.standardize.state_dict())
     with torch.no_grad():
         for parameter in model.head.parameters():
             parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     model.train()
-    index = read_all(f"folder:{world}")
-    cached, images = (score_source(model, source_of(model, index, cached=use)) for use in (True, False))
+    dataset = read_all(f"folder:{world}")
+    cached, images = (score_source(model, source_of(model, dataset, cached=use)) for use in (True, False))
     assert model.training  # as it was
-    assert cached.paths == images.paths == names(index)
+    assert cached.paths == images.paths == names(dataset)
     chances = [as_probabilities(torch.from_numpy(found.logits), model.scores) for found in (cached, images)]
     assert np.abs(chances[0] - chances[1]).max() < 1e-3
     assert np.ptp(chances[1]) > 0.05
     assert np.array_equal(cached.targets, images.targets)
     assert np.mean(cached.pointed == images.pointed) > 0.9
-    some = score_source(model, source_of(model, index, cached=True), positions=[5, 3], maps=False)
-    assert some.paths == [names(index)[5], names(index)[3]]
+    some = score_source(model, source_of(model, dataset, cached=True), positions=[5, 3], maps=False)
+    assert some.paths == [names(dataset)[5], names(dataset)[3]]
     assert np.isnan(some.pointed).all()
     assert as_probabilities(torch.from_numpy(some.logits), model.scores) == pytest.approx(chances[0][[5, 3]], rel=1e-4)
 
@@ -264,7 +268,9 @@ def test_unreadable_images(done: Run, tmp_path: Path, world: Path) -> None:
 
 
 def test_several_labels_an_image(done: Run) -> None:
-    model = Recognizer(done.model.backbone, classes=["a", "b", "c"], task="multi", view=done.model.view)
+    model = Recognizer(
+        done.model.backbone, classes=["a", "b", "c"], task="multi", preprocessing=done.model.preprocessing
+    )
     chances = np.random.default_rng([1]).random((8, 3))
     targets = np.random.default_rng([2]).random((8, 3)) > 0.5
     outputs = Outputs(chances, targets, np.ones((8, 3), bool), [str(i) for i in range(8)], np.full(8, np.nan), [])

@@ -14,7 +14,7 @@ from command_line import attnpool, refused
 
 from attnpool.backbones.backbone import Backbone
 from attnpool.cli.flags import expand
-from attnpool.data import ViewOptions, eval_view
+from attnpool.data import Preprocessing, eval_view
 from attnpool.data.decoding.video import read_frames
 from attnpool.evaluation.predict import WHOLE, look, predict
 from attnpool.models.recognizer import Recognizer
@@ -27,8 +27,8 @@ def lite0() -> Backbone:
 
 
 def recognizer(backbone: Backbone, **options: Any) -> Recognizer:
-    view = ViewOptions(image_size=64, **options.pop("view", {})).of_model()
-    model = Recognizer(backbone, classes=["a", "b", "c"], view=view, **options)
+    view = Preprocessing(image_size=64, **options.pop("view", {})).of_model()
+    model = Recognizer(backbone, classes=["a", "b", "c"], preprocessing=view, **options)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():  # scores that differ from frame to frame
         for weight in model.head.parameters():
@@ -49,9 +49,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_clip_is_the_mean_of_its_frames(lite0: Backbone, files: Path) -> None:
-    model = recognizer(lite0, view={"frames": 3})
+    model = recognizer(lite0, preprocessing={"frames": 3})
     (found,) = predict(model, [files / "clip.avi"], top=3, maps=True)
-    views = [eval_view(frame, ViewOptions(**model.view)) for frame in read_frames(files / "clip.avi", [2, 6, 10])]
+    views = [
+        eval_view(frame, Preprocessing(**model.preprocessing)) for frame in read_frames(files / "clip.avi", [2, 6, 10])
+    ]
     each = torch.cat([model(model.normalize(view.pixels[None])).logits for view in views]).detach()
     torch.testing.assert_close(found.pooled.logits[0], each.mean(0))
     assert each.std(0).min() > 1e-3
@@ -65,7 +67,7 @@ def test_a_clip_is_the_mean_of_its_frames(lite0: Backbone, files: Path) -> None:
 @pytest.mark.parametrize("modality", ["rgb", "flow"])
 def test_a_video_and_its_frames_are_the_same(lite0: Backbone, files: Path, modality: str) -> None:
     backbone = lite0 if modality == "rgb" else Backbone("lite0", in_channels=10)
-    model = recognizer(backbone, view={"frames": 3, "modality": modality})
+    model = recognizer(backbone, preprocessing={"frames": 3, "modality": modality})
     video, frames = predict(model, [files / "clip.avi", files / "clip.frames"])
     assert video.scores == frames.scores
     seen = look(model, files / "clip.avi")
@@ -114,7 +116,10 @@ def test_the_command(run: Path, files: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_with_instances_says_what_was_scored(lite0: Backbone, files: Path) -> None:
-    plain, boxes = recognizer(lite0, view={"frames": 2}), recognizer(lite0, view={"frames": 2}, instances="boxes")
+    plain, boxes = (
+        recognizer(lite0, preprocessing={"frames": 2}),
+        recognizer(lite0, preprocessing={"frames": 2}, instances="boxes"),
+    )
     for name in ("clip.avi", "photo.png"):
         (one,), (other,) = predict(plain, [files / name], top=3), predict(boxes, [files / name], top=3)
         assert np.allclose([v for _, v in one.scores], [v for _, v in other.scores])

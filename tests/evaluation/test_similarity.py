@@ -68,7 +68,7 @@ def test_what_has_no_similarity() -> None:
 def model() -> ap.Recognizer:
     backbone = ap.Backbone("mobilenetv3_small_050", "random")
     view = {"image_size": 96, "short_side": None, "max_width": None}
-    return ap.Recognizer(backbone, classes=["a", "b"], pooling="average", view=view).train()
+    return ap.Recognizer(backbone, classes=["a", "b"], pooling="average", preprocessing=view).train()
 
 
 def test_average_over_a_dataset(world: Path, model: ap.Recognizer) -> None:
@@ -82,7 +82,7 @@ def test_average_over_a_dataset(world: Path, model: ap.Recognizer) -> None:
     values = []
     model.eval()
     for i in range(len(val)):
-        batch = next(ap.data.load(val, ap.ViewOptions(**model.view), [[i]], seed=0, epoch=0, train=False))
+        batch = next(ap.data.load(val, ap.Preprocessing(**model.preprocessing), [[i]], seed=0, epoch=0, train=False))
         with torch.no_grad():
             values.append(by_pairs(model.backbone(model.normalize(batch.pixels))[0].double()))
     assert found.mean == pytest.approx(sum(values) / len(values), abs=1e-5)

@@ -110,7 +110,7 @@ def test_the_peak_is_where_the_map_is_highest(model: Recognizer, photo: Image.Im
 @pytest.mark.parametrize("options", [{"pooling": "average"}, {"pooling": "max"}, {"rank": 3, "per_class": True}])
 def test_other_heads(model: Recognizer, photo: Image.Image, tmp_path: Path, options: dict[str, Any]) -> None:
     photo.resize((64, 48)).save(tmp_path / "p.png")
-    other = Recognizer(model.backbone, classes=["b", "a"], view=model.view, **options).eval()
+    other = Recognizer(model.backbone, classes=["b", "a"], preprocessing=model.preprocessing, **options).eval()
     (found,) = explain_files(other, [tmp_path / "p.png"], tmp_path / "out")
     assert {found["best"], found["chosen"]} == {"a", "b"}
     with Image.open(found["panel"]) as panel:
@@ -120,7 +120,7 @@ def test_other_heads(model: Recognizer, photo: Image.Image, tmp_path: Path, opti
 def test_a_clip(run: Path, tmp_path: Path) -> None:
     write_clip(tmp_path / "a.b.avi", 12)
     model = Run.load(run).model
-    model.view |= {"frames": 7}
+    model.preprocessing |= {"frames": 7}
     found, same = explain_files(model, [tmp_path / "a.b.avi", tmp_path / "a.b.avi"], tmp_path / "out")
     assert set(found) == {"file", "panel", "best", "chosen", "peak", "frame", "predictions"}
     assert [Path(item["panel"]).name for item in (found, same)] == ["a.b.png", "a.b-2.png"]
@@ -157,7 +157,7 @@ def test_a_score_that_is_no_sum_has_no_maps(
 ) -> None:
     photo.resize((64, 48)).save(tmp_path / "p.png")
     write_clip(tmp_path / "c.avi", 3)
-    other = Recognizer(model.backbone, classes=["b", "a"], view=model.view | {"frames": 2}, **options)
+    other = Recognizer(model.backbone, classes=["b", "a"], preprocessing=model.preprocessing | {"frames": 2}, **options)
     other.save(tmp_path / "run")
     words = ("explain", tmp_path / "run", tmp_path / "p.png", tmp_path / "c.avi", "--out", tmp_path / "out")
     for item in attnpool(*words, "--json").value():
@@ -171,7 +171,7 @@ def test_a_score_that_is_no_sum_has_no_maps(
 
 def test_instances_are_named(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
     photo.resize((64, 48)).save(tmp_path / "p.png")
-    other = Recognizer(model.backbone, classes=["b", "a"], view=model.view, instances="boxes").eval()
+    other = Recognizer(model.backbone, classes=["b", "a"], preprocessing=model.preprocessing, instances="boxes").eval()
     (found,) = explain_files(other, [tmp_path / "p.png"], tmp_path / "out")
     assert "scored as a whole" in found["note"]
     assert Path(found["panel"]).exists()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.special import erf
 
-from attnpool.data import Index, Person, Sample, ViewOptions, load
+from attnpool.data import Dataset, Person, Preprocessing, Sample, load
 from attnpool.keypoints import MPII_FLIP, heatmaps
 from attnpool.training.losses import pose_loss
 
@@ -117,10 +117,10 @@ def test_both_targets_spread_alike() -> None:
 def test_a_flip_through_the_loader_mirrors_the_maps_and_swaps_sides(tmp_path: Path, kind: str) -> None:
     Image.new("RGB", (96, 96)).save(tmp_path / "a.png")
     joints = [(6.0 * j + 2.3, 90.2 - 5 * j) if j not in (4, 7) else None for j in range(16)]
-    index = Index("x", tmp_path, ("a", "b"), (Sample("a.png", (0,), (Person(tuple(joints)),)),))
+    index = Dataset("x", tmp_path, ("a", "b"), (Sample("a.png", (0,), (Person(tuple(joints)),)),))
     maps = {}
     for flip in (0.0, 1.0):
-        (batch,) = load(index, ViewOptions(image_size=96, flip=flip), [[0]], seed=0, epoch=0, train=True)
+        (batch,) = load(index, Preprocessing(image_size=96, flip=flip), [[0]], seed=0, epoch=0, train=True)
         maps[flip] = heatmaps(batch.people, (96, 96), (12, 12), kind=kind)
     swapped = list(MPII_FLIP)
     torch.testing.assert_close(maps[1.0][0], maps[0.0][0][:, swapped].flip(-1), atol=1e-6, rtol=0)

@@ -18,7 +18,7 @@ from command_line import attnpool, refused
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from attnpool.data import Index, ViewOptions, eval_views, load, read
+from attnpool.data import Dataset, Preprocessing, eval_views, load, read
 from attnpool.data.decoding.video import read_frames
 from attnpool.data.formats.openpose import write_openpose
 from attnpool.evaluation.evaluate import evaluate
@@ -95,7 +95,7 @@ def flow(source: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run.load(out)
 
 
-@pytest.fixture(scope="module", params=[("attentive", "--positions"), ("vlad",)], ids=lambda words: words[0])
+@pytest.fixture(scope="module", params=[("multi_query", "--positions"), ("netvlad",)], ids=lambda words: words[0])
 def whole(source: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Run:
     """With a head that pools over time."""
     out = tmp_path_factory.mktemp("runs") / "whole"
@@ -103,11 +103,11 @@ def whole(source: str, tmp_path_factory: pytest.TempPathFactory, request: pytest
     return Run.load(out)
 
 
-def logits(run: Run, index: Index, **options: Any) -> np.ndarray:
+def logits(run: Run, dataset: Dataset, **options: Any) -> np.ndarray:
     """Decoded now, without the cache."""
-    frames = options.pop("frames", run.model.view["frames"])
-    view = ViewOptions(**run.model.view | {"frames": frames})
-    return score_source(run.model, Images(index, view, **options)).logits
+    frames = options.pop("frames", run.model.preprocessing["frames"])
+    view = Preprocessing(**run.model.preprocessing | {"frames": frames})
+    return score_source(run.model, Images(dataset, view, **options)).logits
 
 
 @pytest.mark.parametrize("stream", ["pose", "flow"])
@@ -127,7 +127,7 @@ def test_cached_features_score_as_clips_do(source: str, stream: str, request: py
 
 def test_training_draws_frames_by_seed_epoch_and_position(source: str, pose: Run) -> None:
     part, _ = read(source)
-    view = ViewOptions(image_size=32, segments=3, frames=4)
+    view = Preprocessing(image_size=32, segments=3, frames=4)
 
     def pixels(epoch: int, order: Sequence[Sequence[int]]) -> dict[int, torch.Tensor]:
         found: dict[int, torch.Tensor] = {}
@@ -162,8 +162,8 @@ def test_training_draws_frames_by_seed_epoch_and_position(source: str, pose: Run
 def test_ten_crops_are_the_mean_of_ten_views(source: str, pose: Run) -> None:
     _, val = read(source)
     run = replace(pose, model=Recognizer.load(pose.folder))
-    run.model.view |= {"image_size": 48, "short_side": 64}
-    options = ViewOptions(**run.model.view)
+    run.model.preprocessing |= {"image_size": 48, "short_side": 64}
+    options = Preprocessing(**run.model.preprocessing)
     ten, two = logits(run, val, crops=10), logits(run, val, flip=True)
     for row, sample in enumerate(val):
         frames = read_frames(val.file(sample), [1, 3, 5, 7])  # the middles of four parts of nine frames
@@ -178,7 +178,7 @@ def test_heads_over_time_see_whole_clips(source: str, whole: Run, tmp_path: Path
     """From the cache, decoded, in several views and by `predict`; `explain` has their maps, if there are any."""
     _, val = read(source)
     run = replace(whole, model=Recognizer.load(whole.folder))
-    options = ViewOptions(**run.model.view)
+    options = Preprocessing(**run.model.preprocessing)
     assert run.model.head.over_time
 
     def score(views: Sequence[Any]) -> np.ndarray:
@@ -206,8 +206,8 @@ def test_heads_over_time_see_whole_clips(source: str, whole: Run, tmp_path: Path
     assert (value["images"], value["skipped"]) == (6, [])
     assert attnpool("evaluate", run.folder, source, "--crops", 10, "--frames", 2, "--json").value()["images"] == 6
     (item,) = attnpool("explain", run.folder, files[0], "--out", tmp_path / "out", "--json").value()
-    if run.model.pooling == "vlad":
-        assert item["note"].startswith("no maps: a score of vlad pooling is no sum")
+    if run.model.pooling == "netvlad":
+        assert item["note"].startswith("no maps: a score of netvlad pooling is no sum")
     else:
         assert Path(item["panel"]).stat().st_size > 0
         assert item["frame"] in (2, 4, 6, 8)
@@ -269,7 +269,7 @@ def test_malformed_keypoints_leave_their_clip_out(tmp_path: Path, pose: Run) -> 
     for file in (tmp_path / "set" / "keypoints" / "pass" / "pass_0").iterdir():
         file.write_text('{"bodies": [')
     order = [[0, 1, 2], [3, 4, 5]]
-    view = ViewOptions(image_size=32, frames=2, segments=2)
+    view = Preprocessing(image_size=32, frames=2, segments=2)
     for found in (
         *(Images(part, view, workers).batches(order, seed=0, epoch=0, train=True) for workers in (0, 1)),
         CachedFeatures(kept, 2).batches(order, seed=0, epoch=0, train=True),
@@ -307,11 +307,11 @@ def test_a_training_that_was_stopped_goes_on(
     options = TrainOptions(epochs=3, batch_size=5, use_cache=False)
 
     def once(out: Path) -> bytes:
-        view = ViewOptions(image_size=32, frames=2, segments=2, color_jitter=0.2)
+        view = Preprocessing(image_size=32, frames=2, segments=2, color_jitter=0.2)
         model = Recognizer(
-            "lite0", classes=part.classes, dropout=0.3, freeze_backbone=frozen, view=view.of_model(), seed=1
+            "lite0", classes=part.classes, dropout=0.3, freeze_backbone=frozen, preprocessing=view.of_model(), seed=1
         )
-        train(model, part, val, out=out, options=options, view=view, progress=False)
+        train(model, part, val, out=out, options=options, preprocessing=view, progress=False)
         return (out / "model.safetensors").read_bytes()
 
     whole = once(tmp_path / "whole")

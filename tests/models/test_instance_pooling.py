@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.data import ViewOptions, read
+from attnpool.data import Preprocessing, read
 from attnpool.evaluation.evaluate import evaluate
 from attnpool.evaluation.inference import score_source
 from attnpool.features.batches import CachedFeatures, Images
@@ -207,15 +207,15 @@ def test_kept_features_and_images_give_the_same_scores(trained: Path, world: Pat
     model = Run.load(trained).model
     _, val = read(f"folder:{world}")
     kept = score_source(model, CachedFeatures(extract(model, val, progress=False)))
-    fresh = score_source(model, Images(val, ViewOptions(**model.view)))
+    fresh = score_source(model, Images(val, Preprocessing(**model.preprocessing)))
     torch.testing.assert_close(torch.tensor(kept.logits), torch.tensor(fresh.logits), rtol=0, atol=0.02)
     plain = score_source(model, CachedFeatures(extract(model, strip_people(val), progress=False)))
     assert (kept.logits >= plain.logits - 1e-6).all(), "the whole image is one of the instances"
     assert (kept.logits > plain.logits + 1e-3).any()
 
 
-def strip_people(index):
-    return replace(index, samples=tuple(replace(sample, people=(), keypoints="") for sample in index))
+def strip_people(dataset):
+    return replace(dataset, samples=tuple(replace(sample, people=(), keypoints="") for sample in dataset))
 
 
 def test_boxes_are_those_of_the_persons_in_the_view(trained: Path, world: Path) -> None:
@@ -242,11 +242,11 @@ def test_steps_lower_the_loss_with_and_without_the_weighted_loss(
 ) -> None:
     train_part, _ = read(f"folder:{world}")
     for options in (TrainOptions(), TrainOptions(loss="bce", positive_weight=10)):
-        model = Recognizer(frozen, classes=train_part.classes, pooling=pooling, instances="boxes", view=VIEW)
+        model = Recognizer(frozen, classes=train_part.classes, pooling=pooling, instances="boxes", preprocessing=VIEW)
         source = (
             CachedFeatures(extract(model, train_part, progress=False))
             if cached
-            else Images(train_part, ViewOptions(**VIEW))
+            else Images(train_part, Preprocessing(**VIEW))
         )
         (batch,) = source.batches([list(range(8))], seed=0, epoch=0, train=False)
         step = Step(model, options, None)
@@ -263,7 +263,7 @@ def test_steps_lower_the_loss_with_and_without_the_weighted_loss(
 
 def test_what_cannot_be_trained(world: Path, frozen: Backbone, tmp_path: Path) -> None:
     parts = read(f"folder:{world}")
-    model = Recognizer(frozen, classes=parts[0].classes, instances="boxes", view=VIEW)
+    model = Recognizer(frozen, classes=parts[0].classes, instances="boxes", preprocessing=VIEW)
     nobody = [strip_people(part) for part in parts]
     clips = [replace(part, media="clips") for part in parts]
     for data, message in ((nobody, "no person's box"), (clips, "known in images alone")):

@@ -44,7 +44,7 @@ def test_images(pooling: str, lite0: Backbone, photos: Tensor) -> None:
     model = make(lite0, pooling=pooling)
     out = model(photos, maps=True)
     assert out.logits.shape == (2, 3)
-    if pooling in ("covariance", "vlad"):  # whose score is no sum over positions
+    if pooling in ("covariance", "netvlad"):  # whose score is no sum over positions
         assert out.combined is None
     else:
         assert out.combined.shape == (2, 3, 2, 3)
@@ -79,7 +79,7 @@ def test_clips(pooling: str, lite0: Backbone) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"pooling": "attentive", "positions": True}, {"pooling": "vlad", "l2": False}, {"pooling": "vlad"}],
+    [{"pooling": "multi_query", "positions": True}, {"pooling": "netvlad", "l2": False}, {"pooling": "netvlad"}],
     ids=str,
 )
 def test_clips_as_wholes(options: dict[str, Any], lite0: Backbone) -> None:
@@ -87,7 +87,7 @@ def test_clips_as_wholes(options: dict[str, Any], lite0: Backbone) -> None:
     model = make(lite0, **options)
     clips = torch.randn(2, 4, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     out = model(clips, maps=True)
-    fields = () if options == {"pooling": "vlad"} else ("top_down", "bottom_up", "combined")
+    fields = () if options == {"pooling": "netvlad"} else ("top_down", "bottom_up", "combined")
     if fields:
         assert out.combined.shape == (2, 4, 3, 2, 3)
         torch.testing.assert_close(out.combined.sum((1, 3, 4)), out.logits, rtol=0, atol=1e-4)
@@ -101,7 +101,7 @@ def test_clips_as_wholes(options: dict[str, Any], lite0: Backbone) -> None:
     first, second = (model.pool(features[:, at::2], maps=True) for at in (0, 1))
     both = model.pool(features, maps=True, views=2)  # two frames, each of them in two views
     torch.testing.assert_close(both.logits, (first.logits + second.logits) / 2, rtol=0, atol=1e-6)
-    mean_of_frames = options == {"pooling": "vlad", "l2": False}  # without the norms it is a mean over all positions
+    mean_of_frames = options == {"pooling": "netvlad", "l2": False}  # without the norms it is a mean over all positions
     assert ((both.logits - out.logits).abs().max() < 1e-6) == mean_of_frames
     for field in fields:
         found = getattr(both, field) * (2 if field == "combined" else 1)
@@ -214,9 +214,9 @@ def equal(ours: Pooled, theirs: Pooled) -> bool:
         {"pooling": "compact_bilinear", "dim": 64, "signed_sqrt": True, "l2": True},
         {"pooling": "covariance", "dim": 16, "iterations": 3},
         {"pooling": "saliency", "saliency": "centre"},
-        {"pooling": "attentive", "queries": 4, "dim": 16},
-        {"pooling": "attentive", "positions": True},
-        {"pooling": "vlad", "clusters": 3, "l2": False},
+        {"pooling": "multi_query", "queries": 4, "dim": 16},
+        {"pooling": "multi_query", "positions": True},
+        {"pooling": "netvlad", "clusters": 3, "l2": False},
     ],
     ids=str,
 )
@@ -309,7 +309,12 @@ def test_run_file_and_weights_of_different_runs(saved: dict[str, bytes], tmp_pat
 
 
 def test_what_another_installation_may_name(saved: dict[str, bytes], tmp_path: Path) -> None:
-    for part, value in (("pooling", "vlad"), ("backbone", "net9"), ("head_options", {"size": 3}), ("classes", ["a"])):
+    for part, value in (
+        ("pooling", "netvlad"),
+        ("backbone", "net9"),
+        ("head_options", {"size": 3}),
+        ("classes", ["a"]),
+    ):
         assert "do not fit together" in refused(changed(saved, **{part: value}), tmp_path)
 
 

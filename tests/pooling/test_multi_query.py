@@ -1,4 +1,4 @@
-"""Attentive pooling against the published order, which projects every position."""
+"""Multi-query pooling against the published order, which projects every position."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnpool.pooling import AttentivePooling
+from attnpool.pooling import MultiQueryPooling
 
 
-def reference(head: AttentivePooling, tokens: Tensor) -> Tensor:
+def reference(head: MultiQueryPooling, tokens: Tensor) -> Tensor:
     """Values of all positions first, `(B, N, D)`, then every query pools its group of channels."""
     maps = (tokens @ head.query.t() / tokens.shape[2] ** 0.5).softmax(1)
     values = (tokens @ head.value.flatten(0, 1).t()).unflatten(2, (head.queries, -1))
@@ -20,7 +20,7 @@ def reference(head: AttentivePooling, tokens: Tensor) -> Tensor:
 @pytest.mark.parametrize(("queries", "dim"), [(1, None), (8, 32), (32, None)])
 def test_pooling_first_is_the_same_number(dtype: torch.dtype, bound: float, queries: int, dim: int | None) -> None:
     torch.manual_seed(0)
-    head = AttentivePooling(64, 10, queries=queries, dim=dim).to(dtype)
+    head = MultiQueryPooling(64, 10, queries=queries, dim=dim).to(dtype)
     with torch.no_grad():
         head.query.normal_()  # maps with peaks
         head.a.normal_(std=0.1)
@@ -36,7 +36,7 @@ def test_pooling_first_is_the_same_number(dtype: torch.dtype, bound: float, quer
 
 def test_queries_start_nearly_uniform_and_do_not_stay_equal() -> None:
     torch.manual_seed(0)
-    head = AttentivePooling(16, 3, queries=4)
+    head = MultiQueryPooling(16, 3, queries=4)
     x = torch.randn(8, 16, 5, 5)
     maps = head(x, maps=True).bottom_up
     assert (maps - 1).abs().max() < 0.2
@@ -50,12 +50,12 @@ def test_queries_start_nearly_uniform_and_do_not_stay_equal() -> None:
 
 @pytest.mark.parametrize(("channels", "dim"), [(6, 8), (8, 8), (9, 12)])
 def test_values_are_as_long_as_the_features_rounded_up(channels: int, dim: int) -> None:
-    assert AttentivePooling(channels, 3, queries=4).dim == dim
+    assert MultiQueryPooling(channels, 3, queries=4).dim == dim
 
 
 def test_wrong_options() -> None:
     with pytest.raises(ValueError, match="queries must be at least 1"):
-        AttentivePooling(8, 3, queries=0)
+        MultiQueryPooling(8, 3, queries=0)
     for dim in (6, 0, -4):
         with pytest.raises(ValueError, match="give a multiple of queries, which is 4"):
-            AttentivePooling(8, 3, queries=4, dim=dim)
+            MultiQueryPooling(8, 3, queries=4, dim=dim)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from attnpool.pooling import VLADPooling
+from attnpool.pooling import NetVLADPooling
 
 
 @pytest.mark.parametrize("l2", [True, False])
 def test_against_loops(l2: bool) -> None:
     torch.manual_seed(0)
-    head = VLADPooling(5, 3, clusters=4, l2=l2).double()
+    head = NetVLADPooling(5, 3, clusters=4, l2=l2).double()
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.normal_()
@@ -33,4 +33,4 @@ def test_against_loops(l2: bool) -> None:
 
 def test_wrong_options() -> None:
     with pytest.raises(ValueError, match="clusters must be at least 1"):
-        VLADPooling(8, 3, clusters=0)
+        NetVLADPooling(8, 3, clusters=0)

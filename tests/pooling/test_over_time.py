@@ -15,11 +15,11 @@ from torch import Tensor
 from attnpool.pooling import POOLINGS, Pooled, PoolingHead
 
 MAPPED: list[tuple[str, dict[str, Any]]] = [
-    ("attentive", {"queries": 3, "positions": True}),
-    ("attentive", {"queries": 1, "dim": 4, "positions": True}),
-    ("vlad", {"clusters": 3, "l2": False}),
+    ("multi_query", {"queries": 3, "positions": True}),
+    ("multi_query", {"queries": 1, "dim": 4, "positions": True}),
+    ("netvlad", {"clusters": 3, "l2": False}),
 ]
-HEADS = [*MAPPED, ("vlad", {"clusters": 3})]
+HEADS = [*MAPPED, ("netvlad", {"clusters": 3})]
 
 
 def make(key: str, options: dict[str, Any]) -> PoolingHead:
@@ -44,16 +44,16 @@ def close(ours: Pooled, theirs: Pooled) -> None:
 
 
 def test_who_pools_over_time() -> None:
-    assert {key for key in POOLINGS if POOLINGS[key](6, 4).over_time} == {"vlad"}
-    assert make("attentive", {"positions": True}).over_time
+    assert {key for key in POOLINGS if POOLINGS[key](6, 4).over_time} == {"netvlad"}
+    assert make("multi_query", {"positions": True}).over_time
     for key in POOLINGS:
-        if key != "vlad":
+        if key != "netvlad":
             with pytest.raises(ValueError, match=r"\(B, C, H, W\) or \(B, N, C\), not of shape \(2, 3, 6, 2, 2\)"):
                 POOLINGS[key](6, 4)(torch.zeros(2, 3, 6, 2, 2))
     with pytest.raises(ValueError, match=r"or \(B, T, C, H, W\), not of shape"):
-        POOLINGS["vlad"](6, 4)(torch.zeros(2, 2, 3, 6, 2, 2))
+        POOLINGS["netvlad"](6, 4)(torch.zeros(2, 2, 3, 6, 2, 2))
     with pytest.raises(ValueError, match="have no positions"):
-        POOLINGS["vlad"](6, 4)(torch.zeros(2, 0, 6, 2, 2))
+        POOLINGS["netvlad"](6, 4)(torch.zeros(2, 0, 6, 2, 2))
 
 
 @pytest.mark.parametrize(("key", "options"), MAPPED)
@@ -69,7 +69,7 @@ def test_maps_add_up_over_the_clip(key: str, options: dict[str, Any], shape: tup
     torch.testing.assert_close(out.combined.sum((1, 3, 4)), out.logits, rtol=0, atol=1e-9)
     product = (out.top_down * out.bottom_up).sum(2) / (length * grid[0] * grid[1])
     torch.testing.assert_close(out.combined, product, rtol=0, atol=1e-12)
-    if key == "attentive":
+    if key == "multi_query":
         torch.testing.assert_close(out.bottom_up.mean((1, 4, 5)), torch.ones(batch, terms, 1).double())
 
 
@@ -97,18 +97,18 @@ def test_order_counts_only_with_positions(order: list[int], seed: int) -> None:
     for key, options in HEADS:
         head = make(key, options)
         difference = (head(x[:, order]).logits - head(x).logits).abs().max()
-        if key == "vlad" or order == sorted(order):
+        if key == "netvlad" or order == sorted(order):
             assert difference < 1e-10
         else:
             assert difference > 1e-4
-    head = make("attentive", {"queries": 3, "positions": True})
+    head = make("multi_query", {"queries": 3, "positions": True})
     torch.nn.init.zeros_(head.place)
     assert (head(x[:, order]).logits - head(x).logits).abs().max() < 1e-10
 
 
 def test_positions_against_loops() -> None:
     """`softmax_i(q . x_i / sqrt(C) + d . f_i)`, f_i of the middle of the cell along time, height and width."""
-    head, x = make("attentive", {"queries": 2, "dim": 4, "positions": True}), clips(1, 3, 6, 2, 5)
+    head, x = make("multi_query", {"queries": 2, "dim": 4, "positions": True}), clips(1, 3, 6, 2, 5)
     query, value, a, alpha, place = (parameter.detach().numpy() for parameter in head.parameters())
     cells = [(t, i, j) for t in range(3) for i in range(2) for j in range(5)]
     u = [[(at + 0.5) / side for at, side in zip(cell, (3, 2, 5), strict=True)] for cell in cells]
@@ -123,7 +123,7 @@ def test_positions_against_loops() -> None:
 
 def test_places_need_a_grid() -> None:
     with pytest.raises(ValueError, match="or leave out positions"):
-        make("attentive", {"positions": True})(torch.zeros(2, 9, 6).double())
+        make("multi_query", {"positions": True})(torch.zeros(2, 9, 6).double())
 
 
 @pytest.mark.parametrize(("key", "options"), HEADS)
@@ -171,7 +171,7 @@ def test_positions_learn_what_comes_first() -> None:
     right = {}
     for positions in (True, False):
         torch.manual_seed(0)
-        head = POOLINGS["attentive"](8, 2, queries=2, positions=positions)
+        head = POOLINGS["multi_query"](8, 2, queries=2, positions=positions)
         optimizer = torch.optim.AdamW(head.parameters(), lr=0.03)
 
         def score(clips: Tensor, head: PoolingHead = head) -> Tensor:

@@ -18,7 +18,8 @@ import sys
 import attnpool as ap
 source, out, batch = sys.argv[1:]
 train, val = ap.read(source)
-model = ap.Recognizer("lite0", classes=train.classes, view={"image_size": 96, "short_side": None, "max_width": None})
+view = {"image_size": 96, "short_side": None, "max_width": None}
+model = ap.Recognizer("lite0", classes=train.classes, preprocessing=view)
 options = ap.TrainOptions(epochs=3, batch_size=int(batch))
 ap.train(model, train, val, out=out, options=options, optimizer=ap.OptimizerOptions(lr=1e-3, optimizer="sgd"))
 """

@@ -94,7 +94,7 @@ def test_half_precision_scores_are_summed_in_float32(task: str) -> None:
         ({"class_weights": torch.ones(4)}, "one weight for each class"),
         ({"targets": torch.zeros(2)}, "multi-hot"),
         ({"task": "both"}, "choose one of single, multi"),
-        ({"known": torch.ones(2, 4, dtype=torch.bool)}, "logits' shape"),
+        ({"label_mask": torch.ones(2, 4, dtype=torch.bool)}, "logits' shape"),
         ({"positive_weight": 10.0}, "which cross_entropy does not have: use loss bce, focal, asymmetric"),
         ({"positive_weight": 0.0, "loss": "bce"}, "give a positive number"),
     ],
@@ -126,7 +126,7 @@ def test_sigmoid_losses_are_the_published_formulas_over_the_known_entries(seed: 
     random = np.random.default_rng(seed)
     targets, known = random.random((6, 5)) > 0.6, random.random((6, 5)) > 0.3
     ours = classification_loss(
-        logits, torch.tensor(targets), "multi", loss=loss, known=torch.tensor(known), positive_weight=weight
+        logits, torch.tensor(targets), "multi", loss=loss, label_mask=torch.tensor(known), positive_weight=weight
     )
     theirs = by_hand(loss, logits.numpy(), targets.astype(int), weight)[known].mean()
     assert ours.item() == pytest.approx(theirs, rel=1e-9)
@@ -156,7 +156,7 @@ def test_gradients_and_extreme_scores(loss: str) -> None:
 
     def value(x: torch.Tensor) -> torch.Tensor:
         generator = torch.Generator().manual_seed(7)
-        return classification_loss(x, targets, "multi", loss=loss, known=known, generator=generator)
+        return classification_loss(x, targets, "multi", loss=loss, label_mask=known, generator=generator)
 
     assert torch.autograd.gradcheck(value, logits.requires_grad_())
     for dtype in (torch.float32, torch.bfloat16):
@@ -173,7 +173,7 @@ def test_ambiguous_entries_add_nothing(loss: str) -> None:
     logits = scores(3, b=3)[0].requires_grad_()
     targets = torch.tensor([[1, 0, 1, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 1]])
     known = torch.tensor([[1, 1, 0, 1, 1], [1, 1, 1, 1, 0], [0, 0, 0, 0, 0]], dtype=torch.bool)
-    options = {"loss": loss, "known": known, "label_smoothing": 0.1}
+    options = {"loss": loss, "label_mask": known, "label_smoothing": 0.1}
     cost = classification_loss(logits, targets, "multi", **options)
     cost.backward()
     assert logits.grad is not None
@@ -182,13 +182,13 @@ def test_ambiguous_entries_add_nothing(loss: str) -> None:
     other = torch.where(known, logits.detach(), -5.0)
     assert classification_loss(other, targets, "multi", **options).item() == cost.item()
     nothing = torch.zeros_like(known)
-    assert classification_loss(logits, targets, "multi", loss=loss, known=nothing).item() == 0
+    assert classification_loss(logits, targets, "multi", loss=loss, label_mask=nothing).item() == 0
 
 
 def test_cross_entropy_without_the_ambiguous_class_is_that_over_the_others() -> None:
     logits, _ = scores(4, b=1)
     known = torch.tensor([[True, True, False, True, True]])
-    ours = classification_loss(logits, torch.tensor([[0, 1, 0, 0, 0]]), "multi", loss="cross_entropy", known=known)
+    ours = classification_loss(logits, torch.tensor([[0, 1, 0, 0, 0]]), "multi", loss="cross_entropy", label_mask=known)
     torch.testing.assert_close(ours, F.cross_entropy(logits[known][None], torch.tensor([1])))
 
 

@@ -56,8 +56,8 @@ def test_rates_of_a_normalised_sketch() -> None:
     assert rate(l2=True) == rate(l2=True, signed_sqrt=True) > 100 * rate()
     assert rate(signed_sqrt=True) == rate()
     for l2 in (True, False):  # of another pooling that has the option
-        vlad = ap.Recognizer(backbone, classes=["a", "b"], pooling="vlad", clusters=2, l2=l2)
-        assert head_rate(vlad, "adamw") == HEAD_LR["adamw"]["vlad"]
+        netvlad = ap.Recognizer(backbone, classes=["a", "b"], pooling="netvlad", clusters=2, l2=l2)
+        assert head_rate(netvlad, "adamw") == HEAD_LR["adamw"]["netvlad"]
     assert rate(lr=0.5, l2=True) == 0.5
 
 
@@ -128,9 +128,9 @@ def test_logistic_regression_has_its_prior_and_priors(world: Path) -> None:
     model = ap.Recognizer("lite0", classes=["a", "b", "c"], pooling="average")
     assert resolve(model, OptimizerOptions(), 250).weight_decay == pytest.approx(1 / (0.1 * 250))
     samples = tuple(ap.data.Sample(str(i), (label,)) for i, label in enumerate([0] * 8 + [1] * 2 + [2] * 2))
-    start_at_priors(model, ap.Index("folder:x", world, model.classes, samples))
+    start_at_priors(model, ap.Dataset("folder:x", world, model.classes, samples))
     expected = torch.tensor([8.0, 2.0, 2.0]).log()
     assert torch.allclose(model.head.alpha, expected - expected.mean())
     other = ap.Recognizer("lite0", classes=["a", "b", "c"])
-    start_at_priors(other, ap.Index("folder:x", world, other.classes, samples))
+    start_at_priors(other, ap.Dataset("folder:x", world, other.classes, samples))
     assert not other.head.alpha.any()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from attnpool.cli.flags import read_recipe as recipe_of_arguments
 from attnpool.cli.parser import build_parser
-from attnpool.data import ViewOptions
+from attnpool.data import Preprocessing
 from attnpool.training.config import ModelOptions, OptimizerOptions, TrainOptions
 from attnpool.training.recipe import RECIPES, Options, read_recipe
 
@@ -147,7 +147,7 @@ def test_values_as_yaml_gives_them() -> None:
 
 
 def test_parts_share_no_name_and_all_are_reached() -> None:
-    kinds = (ModelOptions, TrainOptions, OptimizerOptions, ViewOptions)
+    kinds = (ModelOptions, TrainOptions, OptimizerOptions, Preprocessing)
     names = [item.name for kind in kinds for item in fields(kind)]
     assert len(set(names)) == len(names)
     assert list(Options().flat()) == names

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import attnpool as ap
 from attnpool.backbones.backbone import Backbone
-from attnpool.data import Index, hold_out
+from attnpool.data import Dataset, hold_out
 from attnpool.features.batches import CachedFeatures, Examples, Images
 from attnpool.training.checkpoint import Interrupted, Run, TrainingFailed
 from attnpool.training.config import OptimizerOptions, TrainOptions
@@ -31,29 +31,29 @@ def frozen() -> Backbone:
 
 
 @pytest.fixture(scope="module")
-def parts(world: Path) -> tuple[Index, Index]:
+def parts(world: Path) -> tuple[Dataset, Dataset]:
     return ap.read(f"folder:{world}")
 
 
 def fit(
-    parts: tuple[Index, Index],
+    parts: tuple[Dataset, Dataset],
     out: Path,
     backbone: Backbone,
     *,
     model: dict[str, Any] | None = None,
     lr: float | None = None,
     optimizer: dict[str, Any] | None = None,
-    view: ap.ViewOptions | None = None,
+    view: ap.Preprocessing | None = None,
     **options: Any,
 ) -> Run:
-    recognizer = ap.Recognizer(backbone, classes=parts[0].classes, view=VIEW, **(model or {}))
+    recognizer = ap.Recognizer(backbone, classes=parts[0].classes, preprocessing=VIEW, **(model or {}))
     return ap.train(
         recognizer,
         *parts,
         out=out,
         options=TrainOptions(**({"epochs": 3, "batch_size": 8} | options)),
         optimizer=OptimizerOptions(lr=lr, **(optimizer or {})),
-        view=view,
+        preprocessing=view,
         progress=False,
     )
 
@@ -107,7 +107,7 @@ VARIANTS = {
 def test_resumed_is_the_same(
     name: str,
     stops: tuple[int, ...],
-    parts: tuple[Index, Index],
+    parts: tuple[Dataset, Dataset],
     frozen: Backbone,
     tmp_path: Path,
     interrupt_at: Callable[[int], None],
@@ -132,7 +132,7 @@ def test_resumed_is_the_same(
 
 @pytest.mark.parametrize("name", ["plain", "averaged weights"])
 def test_a_signal_while_the_last_epoch_is_scored_is_not_lost(
-    name: str, parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = VARIANTS[name] | {"epochs": 2}
     whole = fit(parts, tmp_path / "whole", frozen, **options)
@@ -156,15 +156,15 @@ def test_a_signal_while_the_last_epoch_is_scored_is_not_lost(
 
 
 def test_whole_network_resumed_is_the_same(
-    parts: tuple[Index, Index], tmp_path: Path, interrupt_at: Callable[[int], None]
+    parts: tuple[Dataset, Dataset], tmp_path: Path, interrupt_at: Callable[[int], None]
 ) -> None:
     """Full fine-tuning with augmentation, drop-path and batch-norm statistics."""
     few = tuple(replace(part, samples=part.samples[:14:2] + part.samples[1:14:2]) for part in parts)
     assert all(len(part) == 14 for part in few)
-    view = ap.ViewOptions(image_size=96, color_jitter=0.3, random_resized_crop=True)
+    view = ap.Preprocessing(image_size=96, color_jitter=0.3, random_resized_crop=True)
 
     def run(out: str) -> Run:
-        return fit(few, tmp_path / out, Backbone("lite0"), epochs=2, view=view)  # type: ignore[arg-type]
+        return fit(few, tmp_path / out, Backbone("lite0"), epochs=2, preprocessing=view)  # type: ignore[arg-type]
 
     whole = run("whole")
     interrupt_at(1)
@@ -178,7 +178,7 @@ def test_whole_network_resumed_is_the_same(
     assert not torch.equal(moved["net.bn1.running_mean"], start["net.bn1.running_mean"])
 
 
-def test_frozen_backbone_does_not_move(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) -> None:
+def test_frozen_backbone_does_not_move(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path) -> None:
     """Neither with cached features nor with images, where it runs inside a module in training mode."""
     before = {name: t.clone() for name, t in frozen.state_dict().items()}
     for cached in (True, False):
@@ -187,7 +187,7 @@ def test_frozen_backbone_does_not_move(parts: tuple[Index, Index], frozen: Backb
         assert same({n.removeprefix("backbone."): t for n, t in weights(run, "backbone.").items()}, before)
 
 
-def test_finished_run_is_returned(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) -> None:
+def test_finished_run_is_returned(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path) -> None:
     first = fit(parts, tmp_path / "a", frozen)
     stamp = (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns
     assert same(weights(fit(parts, tmp_path / "a", frozen)), weights(first))
@@ -199,7 +199,7 @@ def test_finished_run_is_returned(parts: tuple[Index, Index], frozen: Backbone, 
 
 
 def test_unfinished_run_with_other_options(
-    parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path, interrupt_at: Callable[[int], None]
+    parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path, interrupt_at: Callable[[int], None]
 ) -> None:
     interrupt_at(1)
     with pytest.raises(Interrupted):
@@ -208,7 +208,7 @@ def test_unfinished_run_with_other_options(
         fit(parts, tmp_path / "a", frozen, epochs=4)
 
 
-def test_loss_that_is_not_finite(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) -> None:
+def test_loss_that_is_not_finite(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path) -> None:
     """Stops before the update, names the files of the batch, and leaves no finished run."""
     with pytest.raises(TrainingFailed, match=r"loss is (nan|inf)") as failed:
         fit(parts, tmp_path / "a", frozen, lr=1e36, optimizer={"optimizer": "sgd", "warmup": 0.0})
@@ -216,7 +216,7 @@ def test_loss_that_is_not_finite(parts: tuple[Index, Index], frozen: Backbone, t
     assert not (tmp_path / "a" / "run.json").exists()
 
 
-def test_accumulated_is_a_larger_batch(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) -> None:
+def test_accumulated_is_a_larger_batch(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path) -> None:
     """Two halves make the update of the whole: 24 of 28 images, so that all batches are full."""
     train = replace(parts[0], samples=parts[0].samples[:24])
     results = [
@@ -226,11 +226,11 @@ def test_accumulated_is_a_larger_batch(parts: tuple[Index, Index], frozen: Backb
     ]  # fmt: skip
     one, other = (weights(run) for run in results)
     assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
-    moved = ap.Recognizer(frozen, classes=parts[0].classes, view=VIEW).head.state_dict()
+    moved = ap.Recognizer(frozen, classes=parts[0].classes, preprocessing=VIEW).head.state_dict()
     assert not torch.allclose(one["head.a"], moved["a"], atol=1e-4)
 
 
-def test_learns(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) -> None:
+def test_learns(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path) -> None:
     """Every head can learn 28 images by heart, pose loss or not; and the log tells of it."""
     for pooling in ap.POOLINGS:
         run = fit(parts, tmp_path / pooling, frozen, model={"pooling": pooling}, epochs=25, lr=3e-3)
@@ -242,7 +242,7 @@ def test_learns(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) ->
         assert [line["loss"] for line in lines] == losses
 
 
-def test_tensorboard(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) -> None:
+def test_tensorboard(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run = fit(parts, tmp_path / "a", frozen)
@@ -252,7 +252,7 @@ def test_tensorboard(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Pat
     assert read == pytest.approx([entry["mAP"] for entry in history(run)])
 
 
-def test_monitoring_part(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) -> None:
+def test_monitoring_part(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path) -> None:
     """With patience, val plays no part: the run is the same whatever val holds."""
     one = fit(parts, tmp_path / "one", frozen, patience=1, epochs=5, tune_fraction=0.3)
     fewer = (parts[0], replace(parts[1], samples=parts[1].samples[:3]))
@@ -266,7 +266,7 @@ def test_monitoring_part(parts: tuple[Index, Index], frozen: Backbone, tmp_path:
     assert len(rest) + len(held) == len(parts[0])
 
 
-def test_several_labels(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) -> None:
+def test_several_labels(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path) -> None:
     several = tuple(
         replace(part, task="multi", samples=tuple(replace(s, labels=(k := s.labels[0], (k + 1) % 14)) for s in part))
         for part in parts
@@ -278,7 +278,7 @@ def test_several_labels(parts: tuple[Index, Index], frozen: Backbone, tmp_path: 
     assert 0 < outcome.scores.mAP < 1
 
 
-def test_broken_image_is_reported(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) -> None:
+def test_broken_image_is_reported(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path) -> None:
     """It is left out of the epoch and named; no other image takes its place."""
     copy = tmp_path / "world"
     shutil.copytree(parts[0].root, copy)
@@ -291,7 +291,7 @@ def test_broken_image_is_reported(parts: tuple[Index, Index], frozen: Backbone, 
         assert skipped["reason"]
 
 
-def test_half_precision(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) -> None:
+def test_half_precision(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path) -> None:
     half = fit(parts, tmp_path / "half", frozen, precision="bf16")
     full = fit(parts, tmp_path / "full", frozen)
     assert history(half)[-1]["loss"] == pytest.approx(history(full)[-1]["loss"], rel=0.1)
@@ -302,9 +302,9 @@ def test_half_precision(parts: tuple[Index, Index], frozen: Backbone, tmp_path: 
 
 
 def test_random_numbers_of_the_caller_are_left_alone(
-    parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path
+    parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path
 ) -> None:
-    model = ap.Recognizer(frozen, classes=parts[0].classes, dropout=0.3, view=VIEW)
+    model = ap.Recognizer(frozen, classes=parts[0].classes, dropout=0.3, preprocessing=VIEW)
     torch.manual_seed(5)
     ap.train(model, *parts, out=tmp_path / "a", options=TrainOptions(epochs=1), progress=False)
     after = torch.rand(3)
@@ -312,13 +312,13 @@ def test_random_numbers_of_the_caller_are_left_alone(
     assert torch.equal(after, torch.rand(3))
 
 
-def test_seed_changes_the_run(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) -> None:
+def test_seed_changes_the_run(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path) -> None:
     runs = [fit(parts, tmp_path / str(seed), frozen, seed=seed) for seed in (0, 1)]
     assert not same(weights(runs[0]), weights(runs[1]))
 
 
-def test_classes_must_agree(parts: tuple[Index, Index], frozen: Backbone, tmp_path: Path) -> None:
-    model = ap.Recognizer(frozen, classes=["a", "b"], view=VIEW)
+def test_classes_must_agree(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path) -> None:
+    model = ap.Recognizer(frozen, classes=["a", "b"], preprocessing=VIEW)
     with pytest.raises(ValueError, match="they differ in a, b, calling"):
         ap.train(model, *parts, out=tmp_path / "a", progress=False)
     assert not (tmp_path / "a").exists()

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from attnpool.data.crops import eval_crops, train_crops
-from attnpool.data.preprocessing import View, ViewOptions, cut
+from attnpool.data.preprocessing import Preprocessing, View, cut
 
 FLOW_LENGTH = 5
 """Steps of a stack, L: from 6 consecutive frames."""
@@ -92,7 +92,7 @@ def flow_stacks(frames: Sequence[Image.Image], length: int = FLOW_LENGTH) -> lis
 
 def flow_views(
     stacks: Sequence[np.ndarray],
-    options: ViewOptions,
+    options: Preprocessing,
     rng: np.random.Generator | None = None,
     crops: int = 1,
     flip: bool = False,
@@ -103,7 +103,7 @@ def flow_views(
 
     Args:
         stacks: of one clip, see `flow_stack`.
-        options: see `ViewOptions`; colours have no jitter here.
+        options: see `Preprocessing`; colours have no jitter here.
         rng: for training, `train_views`' crop and flip from the same numbers; `None` for testing, as `eval_views`.
         crops, flip: in testing, see `eval_views`.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from attnpool.data.dataset import Box, Index, Person
+from attnpool.data.dataset import Box, Dataset, Person
 from attnpool.keypoints.joints import joint_mapping
 
 FILE_NAME = "annotations.json"
@@ -53,22 +53,22 @@ def read_annotations(file: Path) -> dict[str, Marks]:
     raise ValueError(f"{file}: {problem}; correct the file or take it away")
 
 
-def with_evidence(index: Index) -> Index:
-    """An index whose own format does not say where the evidence is, with what `annotations.json` beside it says.
+def with_evidence(dataset: Dataset) -> Dataset:
+    """A dataset whose own format does not say where the evidence is, with what `annotations.json` beside it says.
 
-    The playground writes that file in every format. Without it the index is returned as it is.
+    The playground writes that file in every format. Without it the dataset is returned as it is.
 
     Raises:
         ValueError: the file cannot be read or is malformed.
     """
-    file = index.root / FILE_NAME
+    file = dataset.root / FILE_NAME
     if not file.exists():
-        return index
+        return dataset
     marks = read_annotations(file)
     nothing = Marks()
-    found = [(sample, marks.get(sample.path, nothing)) for sample in index]
+    found = [(sample, marks.get(sample.path, nothing)) for sample in dataset]
     samples = [replace(sample, evidence=tuple(m.evidence), objects=tuple(m.objects)) for sample, m in found]
-    return replace(index, samples=tuple(samples))
+    return replace(dataset, samples=tuple(samples))
 
 
 class _Malformed(Exception):

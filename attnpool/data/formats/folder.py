@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from attnpool.data.dataset import Index, Sample
+from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.image import IMAGE_SUFFIXES
 from attnpool.data.formats.coco import FILE_NAME, Marks, read_annotations
 from attnpool.data.splits import choose
@@ -18,7 +18,7 @@ _OTHER_NAMES_OF_VAL = ("dev", "eval", "valid", "validation")
 
 def read_folder(
     root: Path, *, name: str, split_seed: int = 0, val_fraction: float = 0.25, test: bool = False
-) -> dict[str, Index]:
+) -> dict[str, Dataset]:
     """Read a directory of class folders.
 
     Either `DIR/train/CLASS/...` and `DIR/val/CLASS/...` (with an optional `DIR/test/CLASS/...`), or `DIR/CLASS/...`,
@@ -32,7 +32,7 @@ def read_folder(
 
     Args:
         root: DIR.
-        name: what the user typed, for `Index.name` and messages.
+        name: what the user typed, for `Dataset.name` and messages.
         split_seed: of the split.
         val_fraction: part of every class that becomes val.
         test: also return the split "test" if there is a `DIR/test`.
@@ -74,7 +74,7 @@ def read_folder(
     marks = read_annotations(root / FILE_NAME) if (root / FILE_NAME).exists() else {}
     classes = tuple(whole)
     return {
-        split: Index(name, root, classes, _samples(classes, files, marks), "single", split)
+        split: Dataset(name, root, classes, _samples(classes, files, marks), "single", split)
         for split, files in parts.items()
     }
 

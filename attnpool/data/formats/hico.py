@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from attnpool.data.dataset import Index, Sample
+from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.matlab import MatFile, read_mat
 from attnpool.data.formats.published import (
     Malformed,
@@ -31,7 +31,7 @@ _GET = "get hico_20150920.tar.gz from HICO's page and unpack it there"
 
 def read_hico(
     root: Path, *, name: str, split_seed: int = 0, val_fraction: float = 0.25, test: bool = False
-) -> dict[str, Index]:
+) -> dict[str, Dataset]:
     """Read HICO: images with any number of 600 classes.
 
     Of an image's entries 1 gives `Sample.labels`, 0 `ambiguous`, -1 `negatives`; NaN is unknown. Classes are called
@@ -41,13 +41,13 @@ def read_hico(
 
     Args:
         root: the directory with `anno.mat` and `images/{train,test}2015`; see docs/datasets.md.
-        name: what the user typed, for `Index.name`.
+        name: what the user typed, for `Dataset.name`.
         split_seed: not used, as the split is given.
         val_fraction: not used.
         test: also return "val" as "test".
 
     Returns:
-        "train" and "val", and perhaps "test", the same index as "val".
+        "train" and "val", and perhaps "test", the same dataset as "val".
 
     Raises:
         ValueError: `anno.mat` is missing or malformed, or there are no images at all; one line.
@@ -63,7 +63,7 @@ def read_hico(
         no_repeats([sample.path for samples in parts.values() for sample in samples], "list_train and list_test")
     except Malformed as error:
         raise ValueError(f"{path}: {error}; get the file again") from None
-    train, val = (Index(name, root, classes, tuple(parts[part]), "multi", part) for part in ("train", "test"))
+    train, val = (Dataset(name, root, classes, tuple(parts[part]), "multi", part) for part in ("train", "test"))
     need_some([train, val], "images", _GET)
     return {"train": train, "val": val} | ({"test": val} if test else {})
 

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from attnpool.data.dataset import Index, Sample
+from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.formats.published import Malformed, file_name, need_folder, need_some, places, read_list
 
 CLIP_FOLDERS = ("", "videos", "hmdb51_org", "frames", "jpegs")
@@ -29,7 +29,7 @@ _SPLITS = {"0": "unused", "1": "train", "2": "val"}
 
 def read_hmdb51(
     root: Path, *, name: str, split_seed: int = 0, val_fraction: float = 0.25, test: bool = False, number: int = 1
-) -> dict[str, Index]:
+) -> dict[str, Dataset]:
     """Read HMDB51: clips of 51 actions, as `.avi` files or as folders of frames.
 
     Classes are numbered by name. The official splits have two parts, and "val" is the test part: whoever chooses
@@ -40,14 +40,14 @@ def read_hmdb51(
     Args:
         root: the directory with a folder of clips for each class, and the lists `CLASS_test_split{1,2,3}.txt`; see
             docs/datasets.md.
-        name: what the user typed, for `Index.name`.
+        name: what the user typed, for `Dataset.name`.
         split_seed: not used, as the split is given.
         val_fraction: not used.
         test: also return "val" as "test".
         number: of the split, 1 to 3.
 
     Returns:
-        "train" and "val", and perhaps "test", the same index as "val".
+        "train" and "val", and perhaps "test", the same dataset as "val".
 
     Raises:
         ValueError: lists are missing or malformed, a class has a list and no folder or a folder and no list, or there
@@ -72,7 +72,7 @@ def read_hmdb51(
     for split, official in (("train", "train"), ("val", "test")):
         if not parts[split]:
             raise ValueError(f"{root}: no list of split {number} names a clip for {official}; get the lists again")
-        indices[split] = Index(name, root, classes, tuple(parts[split]), "single", official, "clips")
+        indices[split] = Dataset(name, root, classes, tuple(parts[split]), "single", official, "clips")
     need_some([indices["train"], indices["val"]], "", "unpack hmdb51_org.rar, and what is in it, there")
     return indices | ({"test": indices["val"]} if test else {})
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from attnpool.data.dataset import Box, Index, Person, Sample
+from attnpool.data.dataset import Box, Dataset, Person, Sample
 from attnpool.data.decoding.matlab import MatFile, read_mat
 from attnpool.data.formats.published import (
     Malformed,
@@ -38,7 +38,7 @@ Joint = tuple[float, float] | None
 
 def read_mpii(
     root: Path, *, name: str, split_seed: int = 0, val_fraction: float = 0.25, test: bool = False
-) -> dict[str, Index]:
+) -> dict[str, Dataset]:
     """Read MPII: images, their activity, and everybody's 16 joints.
 
     The class is `act_name`; classes are numbered by first occurrence in the order of `annolist` over train and val (393
@@ -49,7 +49,7 @@ def read_mpii(
     Args:
         root: the directory with `mpii_human_pose_v1_u12_1.mat`, the lists `images_mpii_{train,val,test}.txt` and
             `images/`; see docs/datasets.md.
-        name: what the user typed, for `Index.name`.
+        name: what the user typed, for `Dataset.name`.
         split_seed: not used, as the split is given.
         val_fraction: not used.
         test: also return the split "test", if there is its list; its samples have no labels.
@@ -73,7 +73,7 @@ def read_mpii(
         raise ValueError(f"{path}: {error}; get the file again") from None
     if (root / KEYPOINTS).is_dir():
         parts = {split: [_with_estimated(sample) for sample in samples] for split, samples in parts.items()}
-    indices = {split: Index(name, root, classes, tuple(samples), "single", split) for split, samples in parts.items()}
+    indices = {split: Dataset(name, root, classes, tuple(samples), "single", split) for split, samples in parts.items()}
     trained = {sample.labels for sample in indices["train"]}
     for sample in indices["val"]:
         if sample.labels not in trained:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from attnpool.data.dataset import Index
+from attnpool.data.dataset import Dataset
 
 
 class Malformed(Exception):
@@ -61,14 +61,14 @@ def read_list(path: Path) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(lines, start=1) if line]
 
 
-def need_some(indices: Sequence[Index], folder: str, get: str) -> None:
+def need_some(indices: Sequence[Dataset], folder: str, get: str) -> None:
     """
     Raises:
         ValueError: not one file of the indices is there. (Single ones that are missing are found out when they are
             read: `check` lists them, and training and scores name them.)
     """
     first = indices[0]
-    if not any(index.file(sample).exists() for index in indices for sample in index):
+    if not any(dataset.file(sample).exists() for dataset in indices for sample in dataset):
         count = sum(map(len, indices))
         raise ValueError(
             f"{first.root / folder}: not one of {count} files is there, such as {first.samples[0].path}; {get}"

@@ -24,8 +24,8 @@ MAPS_FIRST = "attentional, rank 1, K maps first (released code)"
 BOTH_MAPS = "attentional, per class, one product with [A, B]"
 USUAL_SKETCH = "compact bilinear, D=8192, an inverse FFT a position"
 USUAL_COVARIANCE = "covariance, 256 channels, steps of the public code"
-USUAL_PROBE = "attentive, all positions projected first"
-SKETCH, COVARIANCE, PROBE = "compact bilinear, D=8192", "covariance, 256 channels", "attentive"
+USUAL_PROBE = "multi_query, all positions projected first"
+SKETCH, COVARIANCE, PROBE = "compact bilinear, D=8192", "covariance, 256 channels", "multi_query"
 LAYOUTS = ("NCHW", "NHWC", "tokens")
 PASSES = ("forward", "forward + backward")
 # Weights of a head that take more than this are not made.
@@ -45,7 +45,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "compact_bilinear": {"compact bilinear, D=2048": {}, SKETCH: {"dim": 8192}},
     "covariance": {COVARIANCE: {}},
-    "attentive": {PROBE: {"queries": QUERIES}},
+    "multi_query": {PROBE: {"queries": QUERIES}},
 }
 
 
@@ -125,7 +125,7 @@ def references(sizes: Sizes) -> list[Entry]:
         Entry(BOTH_MAPS, "attentional", False, lambda: BothMaps(c, k)),
         Entry(USUAL_SKETCH, "compact_bilinear", False, lambda: UsualCompactBilinear(c, k, 8192)),
         Entry(USUAL_COVARIANCE, "covariance", False, lambda: UsualCovariance(c, k, 256)),
-        Entry(USUAL_PROBE, "attentive", False, lambda: EfficientProbing(c, k, QUERIES)),
+        Entry(USUAL_PROBE, "multi_query", False, lambda: EfficientProbing(c, k, QUERIES)),
     ]
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnpool.data import Index, Sample, label_tensors
+from attnpool.data import Dataset, Sample, label_tensors
 from attnpool.experiments.benchmark.measure import Step
 from attnpool.features.batches import CachedFeatures, Examples, Source
 from attnpool.features.extraction import Features
@@ -21,7 +21,7 @@ from attnpool.features.store import FeatureStore
 from attnpool.models.recognizer import Recognizer
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.optimizer import resolve
-from attnpool.training.trainer import Session
+from attnpool.training.trainer import Trainer
 
 CACHED_STEPS = 5  # a round: one of them is too short to be timed among steps of seconds
 STORED = 64  # different images in the store of features
@@ -48,15 +48,15 @@ def recognizer(sizes: TrainingSizes, pooling: str, frozen: bool) -> Recognizer:
         pooling=pooling,
         weights="random",
         freeze_backbone=frozen,
-        view={"image_size": sizes.image_size, "short_side": None, "max_width": None},
+        preprocessing={"image_size": sizes.image_size, "short_side": None, "max_width": None},
     )
 
 
-def index_of(sizes: TrainingSizes, rounds: int) -> Index:
+def dataset_of(sizes: TrainingSizes, rounds: int) -> Dataset:
     """Names of as many images as the steps of all rounds take; nothing is read from disk."""
     count = sizes.batch * CACHED_STEPS * (rounds + 1)
     samples = tuple(Sample(f"{n}.jpg", (n % sizes.classes,)) for n in range(count))
-    return Index("benchmark", Path(), tuple(f"class {k}" for k in range(sizes.classes)), samples)
+    return Dataset("benchmark", Path(), tuple(f"class {k}" for k in range(sizes.classes)), samples)
 
 
 def images(sizes: TrainingSizes) -> Examples:
@@ -65,9 +65,9 @@ def images(sizes: TrainingSizes) -> Examples:
     shape = (sizes.batch, 3, sizes.image_size, sizes.image_size)
     pixels = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
     samples = [Sample(f"{n}.jpg", (n % sizes.classes,)) for n in range(sizes.batch)]
-    targets, known = label_tensors(samples, sizes.classes)
+    targets, label_mask = label_tensors(samples, sizes.classes)
     nothing: list[Any] = [[] for _ in samples]
-    return Examples(pixels, targets, known, [sample.path for sample in samples], nothing, nothing, nothing, [])
+    return Examples(pixels, targets, label_mask, [sample.path for sample in samples], nothing, nothing, nothing, [])
 
 
 class Repeated:
@@ -76,14 +76,14 @@ class Repeated:
     cached = False
     failed: tuple[tuple[str, str], ...] = ()
 
-    def __init__(self, index: Index, batch: Examples) -> None:
-        self.index, self.batch = index, batch
+    def __init__(self, dataset: Dataset, batch: Examples) -> None:
+        self.dataset, self.batch = dataset, batch
 
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Examples]:
         return (self.batch for _ in order)
 
 
-def stored(index: Index, shape: Sequence[int], folder: Path) -> CachedFeatures:
+def stored(dataset: Dataset, shape: Sequence[int], folder: Path) -> CachedFeatures:
     """Random features in a store on disk, as `features.extract` keeps them, under all names of the index."""
     store = FeatureStore(folder / "store")
     channels, height, width = shape
@@ -92,16 +92,16 @@ def stored(index: Index, shape: Sequence[int], folder: Path) -> CachedFeatures:
     matrix = np.array([[1.0, 0, 0], [0, 1, 0]])
     with store.appending(STORED) as rows:
         rows.write(values, [str(n) for n in range(STORED)], np.stack([matrix] * STORED), [0] * STORED)
-    count = len(index)
+    count = len(dataset)
     matrices = np.broadcast_to(matrix, (count, 2, 3))
     of_samples = np.arange(count) % STORED
-    return CachedFeatures(Features(index, store.array(), of_samples, matrices, np.zeros(count, dtype=int), 0))
+    return CachedFeatures(Features(dataset, store.array(), of_samples, matrices, np.zeros(count, dtype=int), 0))
 
 
-def session(model: Recognizer, source: Source, folder: Path, sizes: TrainingSizes) -> Session:
+def trainer(model: Recognizer, source: Source, folder: Path, sizes: TrainingSizes) -> Trainer:
     """A training as `train` makes it."""
-    schedule = resolve(model, OptimizerOptions(optimizer="adamw"), len(source.index))
-    return Session(model, source, source, folder, TrainOptions(epochs=1, batch_size=sizes.batch), schedule, {})
+    schedule = resolve(model, OptimizerOptions(optimizer="adamw"), len(source.dataset))
+    return Trainer(model, source, source, folder, TrainOptions(epochs=1, batch_size=sizes.batch), schedule, {})
 
 
 class NoBar:
@@ -112,7 +112,7 @@ class NoBar:
     def update(self, count: int) -> None: ...
 
 
-def stepper(training: Session) -> Step:
+def stepper(training: Trainer) -> Step:
     """One step of the training loop at each call."""
     steps = training.run_epoch(NoBar())
 

@@ -15,15 +15,15 @@ from attnpool.experiments.benchmark.steps import (
     CACHED_STEPS,
     Repeated,
     TrainingSizes,
+    dataset_of,
     head_step,
     images,
-    index_of,
     plain_step,
     recognizer,
     repeated,
-    session,
     stepper,
     stored,
+    trainer,
 )
 from attnpool.explain.plots import ratio_plot
 from attnpool.files import write_bytes, write_json, write_text
@@ -149,14 +149,14 @@ def benchmark_training(
     with threads(thread_count), torch.random.fork_rng(cuda), tempfile.TemporaryDirectory() as folder:
         trained, frozen = (recognizer(sizes, pooling, fixed) for fixed in (False, True))
         batch = images(sizes)
-        index = index_of(sizes, rounds)
-        kept = Repeated(index, batch)
-        ours = session(trained, kept, Path(folder) / "ours", sizes)
-        through = session(frozen, kept, Path(folder) / "through", sizes)
+        dataset = dataset_of(sizes, rounds)
+        kept = Repeated(dataset, batch)
+        ours = trainer(trained, kept, Path(folder) / "ours", sizes)
+        through = trainer(frozen, kept, Path(folder) / "through", sizes)
         with torch.no_grad():
             shape = tuple(frozen.features(frozen.normalize(batch.inputs[:1].to(ours.device))).shape[1:])
-        cached = session(
-            recognizer(sizes, pooling, True), stored(index, shape, Path(folder)), Path(folder) / "c", sizes
+        cached = trainer(
+            recognizer(sizes, pooling, True), stored(dataset, shape, Path(folder)), Path(folder) / "c", sizes
         )
         plain = plain_step(sizes, batch, trained, ours.device)
         steps = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.data import Index, read_splits
+from attnpool.data import Dataset, read_splits
 from attnpool.evaluation.evaluate import Evaluation, evaluate
 from attnpool.evaluation.similarity import feature_similarity
 from attnpool.experiments.paper.table_text import markdown, summary
@@ -151,7 +151,7 @@ def earlier(job: Job, folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def read_all_of(jobs: Sequence[Job]) -> dict[str, dict[str, Index]]:
+def read_all_of(jobs: Sequence[Job]) -> dict[str, dict[str, Dataset]]:
     """Source -> its splits.
 
     Raises:
@@ -169,7 +169,7 @@ def read_all_of(jobs: Sequence[Job]) -> dict[str, dict[str, Index]]:
 
 def score_job(
     job: Job,
-    splits: Mapping[str, Index],
+    splits: Mapping[str, Dataset],
     folder: Path,
     backbones: dict[str, Backbone],
     cache: Path | None,
@@ -177,7 +177,7 @@ def score_job(
 ) -> dict[str, Any]:
     """Trains and scores one run."""
     model, backbone = job.options.model, None
-    if model.freeze_backbone and job.options.view.modality == "rgb":
+    if model.freeze_backbone and job.options.preprocessing.modality == "rgb":
         key = f"{model.backbone} {model.weights}"
         if key not in backbones:
             backbones[key] = Backbone(model.backbone, model.weights, frozen=True)
@@ -210,13 +210,15 @@ def scores_of(found: Evaluation) -> dict[str, Any]:
     }
 
 
-def similarity_of(run: Run, index: Index, folder: Path, progress: bool) -> float:
+def similarity_of(run: Run, dataset: Dataset, folder: Path, progress: bool) -> float:
     """Similarity between positions of the last features; of a frozen backbone it is measured once for each size."""
-    path = folder / f"similarity-{run.model.backbone.name.replace('/', '_')}-{run.model.view['image_size']}.json"
+    path = (
+        folder / f"similarity-{run.model.backbone.name.replace('/', '_')}-{run.model.preprocessing['image_size']}.json"
+    )
     frozen = run.model.backbone.frozen
     if frozen and path.exists():
         return float(json.loads(path.read_text())["mean"])
-    found = feature_similarity(run.model, index, limit=SIMILAR, progress=progress)
+    found = feature_similarity(run.model, dataset, limit=SIMILAR, progress=progress)
     if frozen:
         write_json(path, {"mean": found.mean, "std": found.std, "images": found.images})
     return found.mean

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.data import Index, hold_out, read
+from attnpool.data import Dataset, hold_out, read
 from attnpool.evaluation.evaluate import summarize
 from attnpool.evaluation.inference import Outputs, score_source
 from attnpool.experiments.benchmark.measure import interleaved, machine, ratio
@@ -148,7 +148,7 @@ class _Work:
         folder: Path,
         results: dict[str, Any],
         common: dict[str, Any],
-        data: tuple[Index, Index],
+        data: tuple[Dataset, Dataset],
         backbone: Backbone,
         cache: Path | None,
         progress: bool,
@@ -207,7 +207,7 @@ class _Work:
                 self.keep()
             shown.update(1)
 
-    def fit(self, row: Row, entry: Mapping[str, Any], parts: tuple[Index, Index], rate: float, seed: int) -> Run:
+    def fit(self, row: Row, entry: Mapping[str, Any], parts: tuple[Dataset, Dataset], rate: float, seed: int) -> Run:
         """One training, as `attnpool train` does it."""
         values = self.common | row.options | {"lr": rate, "seed": seed, "dropout": entry["dropout"] or None}
         part = "" if parts[0] is self.train else f"-rate-{rate:g}"
@@ -219,8 +219,10 @@ class _Work:
         """Scores on val, the loss on train without dropout, and the time that the steps of the training took."""
         found = summarize(self.outputs(run, self.val, maps=True), run.model, "val")
         seen = self.outputs(run, self.train, maps=False)
-        logits, targets, known = (torch.from_numpy(values) for values in (seen.logits, seen.targets, seen.known))
-        loss = classification_loss(logits, targets.double(), run.model.task, known=known)
+        logits, targets, label_mask = (
+            torch.from_numpy(values) for values in (seen.logits, seen.targets, seen.label_mask)
+        )
+        loss = classification_loss(logits, targets.double(), run.model.task, label_mask=label_mask)
         history = run.about["results"]["history"]
         return {
             "mAP": finite(found.scores.mAP),
@@ -231,8 +233,8 @@ class _Work:
             "run": str(run.folder),
         }
 
-    def outputs(self, run: Run, index: Index, *, maps: bool) -> Outputs:
-        features = extract(run.model, index, cache=self.cache, workers=self.common["workers"], progress=self.progress)
+    def outputs(self, run: Run, dataset: Dataset, *, maps: bool) -> Outputs:
+        features = extract(run.model, dataset, cache=self.cache, workers=self.common["workers"], progress=self.progress)
         return score_source(run.model, CachedFeatures(features), maps=maps)
 
     def cost(self, row: Row) -> float:
@@ -255,7 +257,9 @@ class _Work:
         given = Options.of(self.common | dict(options))
         values = asdict(given.model)
         del values["backbone"]
-        return Recognizer(self.backbone, classes=self.train.classes, view=given.view.of_model(), **values)
+        return Recognizer(
+            self.backbone, classes=self.train.classes, preprocessing=given.preprocessing.of_model(), **values
+        )
 
     def keep(self) -> None:
         """Writes down what there is."""

@@ -118,7 +118,7 @@ def convert(
                 task=task,
                 scores="softmax" if task == "single" else "sigmoid",
                 standardize=False if tail.eps is None else "pooled",
-                view=view,
+                preprocessing=view,
                 **chosen(head),
             )
             if isinstance(model.standardize, PooledNorm) and tail.eps is not None:
@@ -159,7 +159,7 @@ def of_recognizer(
         instances=network.instances,
         context=network.context,
         standardize=False,
-        view=network.view,
+        preprocessing=network.preprocessing,
         **chosen(head | {name: value for name, value in kept.items() if value and not head.get(name)}),
     )
     model.standardize = copy.deepcopy(network.standardize)
@@ -167,7 +167,7 @@ def of_recognizer(
     bias = torch.zeros(len(own.a)) if own.alpha is None else own.alpha
     put(model, Tail(own.a.detach(), bias.detach()))
     with evaluating(network):
-        x = noise(network.view["image_size"], backbone.in_channels).to(own.a.device)
+        x = noise(network.preprocessing["image_size"], backbone.in_channels).to(own.a.device)
         assert difference(model(x).logits, network(x).logits) <= TOLERANCE
     return model
 

@@ -27,7 +27,7 @@ class ConvertedNetwork:
         model = self.run.model
         return (
             f"{self.source}: {len(model.classes)} classes, {model.backbone.out_channels} channels, "
-            f"{model.view['image_size']} px; same predictions, now with attention of rank {model.head.rank}"
+            f"{model.preprocessing['image_size']} px; same predictions, now with attention of rank {model.head.rank}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -38,7 +38,7 @@ class ConvertedNetwork:
             "backbone": model.backbone.name,
             "channels": model.backbone.out_channels,
             "classes": len(model.classes),
-            "image_size": model.view["image_size"],
+            "image_size": model.preprocessing["image_size"],
             "rank": model.head.rank,
         }
 

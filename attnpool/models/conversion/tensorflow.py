@@ -115,7 +115,7 @@ def convert_tf(
         task=task,
         scores="softmax",
         standardize=False,
-        view=VIEW,
+        preprocessing=VIEW,
     )
     own = model.state_dict()
     ignored = sorted(name for name in shapes if name not in keys and unused(name, variant))

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from attnpool.data.decoding.optical_flow import flow_stack, flow_stacks, flow_views
-from attnpool.data.preprocessing import ViewOptions, eval_views, train_views
+from attnpool.data.preprocessing import Preprocessing, eval_views, train_views
 
 WIDTH, HEIGHT = 160, 120
 
@@ -87,7 +87,7 @@ def test_tiny_frames(size: tuple[int, int]) -> None:
 def test_the_flow_of_a_mirrored_clip_is_the_mirrored_view() -> None:
     base = surface(2)
     frames = [moved(base, 3.2 * t, 1.1 * t) for t in range(3)]
-    options = ViewOptions(image_size=90, short_side=110)
+    options = Preprocessing(image_size=90, short_side=110)
     plain, mirrored = flow_views([flow_stack(frames)], options, flip=True)
     assert (plain.flipped, mirrored.flipped) == (False, True)
     assert plain.pixels.shape == (4, 90, 90)
@@ -99,8 +99,10 @@ def test_the_flow_of_a_mirrored_clip_is_the_mirrored_view() -> None:
     assert theirs.pixels[0].double().median() < 112 < 144 < plain.pixels[0].double().median()
 
 
-@pytest.mark.parametrize("options", [ViewOptions(image_size=64, short_side=80), ViewOptions(64, squash=True, flip=1)])
-def test_views_lie_where_those_of_the_frames_do(options: ViewOptions) -> None:
+@pytest.mark.parametrize(
+    "options", [Preprocessing(image_size=64, short_side=80), Preprocessing(64, squash=True, flip=1)]
+)
+def test_views_lie_where_those_of_the_frames_do(options: Preprocessing) -> None:
     base = surface()
     frames = [moved(base, t, 0) for t in range(2)]
     stacks = [flow_stack(frames)] * 3

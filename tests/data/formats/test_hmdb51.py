@@ -66,7 +66,7 @@ def test_splits(tmp_path: Path, clips: str, lists: str) -> None:
     ]  # fmt: skip
     assert [s.path.removeprefix(prefix) for s in val] == ["dive/#b 100%.avi", "wave/b.avi"]
     assert (train.media, train.task, train.split, val.split) == ("clips", "single", "train", "test")
-    assert all(index.file(sample).is_file() for index in (train, val) for sample in index)
+    assert all(dataset.file(sample).is_file() for dataset in (train, val) for sample in dataset)
     splits = read_splits(source)
     assert list(splits) == ["train", "val", "test"]
     assert splits["test"] is splits["val"]
@@ -90,7 +90,7 @@ def test_folders_of_frames(tmp_path: Path, folder: str) -> None:
             Image.new("RGB", (4, 4)).save(place / "image_00001.jpg")
     train, val = read(f"hmdb51:{tmp_path}")
     assert train.samples[0].path == folder.format("dive", "a (1)!&_é")
-    assert all(index.file(sample).is_dir() for index in (train, val) for sample in index)
+    assert all(dataset.file(sample).is_dir() for dataset in (train, val) for sample in dataset)
 
 
 def test_a_video_comes_before_its_frames(tmp_path: Path) -> None:
@@ -182,6 +182,8 @@ def test_real_lists(tmp_path: Path) -> None:
     for number, scheme in ((1, "hmdb51"), (2, "hmdb51-2"), (3, "hmdb51-3")):
         train, val = read(f"{scheme}:{tmp_path}")
         assert (len(train), len(val), len(train.classes)) == (3570, 1530, 51)
-        for index, mark in ((train, "1"), (val, "2")):
-            assert {s.path for s in index} == {clip for clip, m in listed[number].items() if m == mark}
-            assert all(index.file(s).is_file() and s.path.startswith(index.classes[s.labels[0]] + "/") for s in index)
+        for dataset, mark in ((train, "1"), (val, "2")):
+            assert {s.path for s in dataset} == {clip for clip, m in listed[number].items() if m == mark}
+            assert all(
+                dataset.file(s).is_file() and s.path.startswith(dataset.classes[s.labels[0]] + "/") for s in dataset
+            )

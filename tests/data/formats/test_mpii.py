@@ -13,7 +13,7 @@ from matlab_files import EMPTY, image, points, save_mpii, struct
 from PIL import Image
 from scipy.io import savemat
 
-from attnpool.data import Index, Person, read_splits
+from attnpool.data import Dataset, Person, read_splits
 
 ROOT = Path(__file__).parents[3]
 REAL = ROOT.parent / "shared" / "real"
@@ -46,8 +46,8 @@ def make(
     return f"mpii:{root}"
 
 
-def labels(index: Index) -> list[tuple[str, ...]]:
-    return [(Path(sample.path).name, *(index.classes[label] for label in sample.labels)) for sample in index]
+def labels(dataset: Dataset) -> list[tuple[str, ...]]:
+    return [(Path(sample.path).name, *(dataset.classes[label] for label in sample.labels)) for sample in dataset]
 
 
 def test_classes_splits_and_order(tmp_path: Path) -> None:
@@ -57,11 +57,11 @@ def test_classes_splits_and_order(tmp_path: Path) -> None:
     assert splits["train"].classes == splits["val"].classes == ("b", "a, with words")
     assert labels(splits["train"]) == [("02.jpg", "b"), ("01.jpg", "a, with words")]
     assert labels(splits["val"]) == [("03.jpg", "b"), ("04.jpg", "a, with words")]
-    for split, index in splits.items():
-        assert (index.name, index.root, index.task, index.split, index.media) == (
+    for split, dataset in splits.items():
+        assert (dataset.name, dataset.root, dataset.task, dataset.split, dataset.media) == (
             source, tmp_path, "single", split, "images",
         )  # fmt: skip
-        assert all(index.file(sample).is_file() for sample in index)
+        assert all(dataset.file(sample).is_file() for sample in dataset)
     (tmp_path / "images_mpii_test.txt").write_text("05\n")
     assert labels(read_splits(source)["test"]) == [("05.jpg",)]
     assert list(read_splits(source, test=False)) == ["train", "val"]
@@ -91,7 +91,7 @@ def test_people(tmp_path: Path) -> None:
         Person(joints(j6=(0.5, 1.5))),
         Person((), (-49.5, -48.5, 50.5, 51.5)),
     )
-    assert [sample.people for index in splits.values() for sample in index][1:] == [(), (), ()]
+    assert [sample.people for dataset in splits.values() for sample in dataset][1:] == [(), (), ()]
 
 
 @pytest.mark.parametrize("folder", ["", "mpii_human_pose_v1_u12_2", "mpii_human_pose_v1_u12_1", "annotations"])
@@ -253,7 +253,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_real_names_and_lists(published: Path) -> None:
     splits = read_splits(f"mpii:{published}")
-    assert {split: len(index) for split, index in splits.items()} == {"train": 8219, "val": 6988}
+    assert {split: len(dataset) for split, dataset in splits.items()} == {"train": 8219, "val": 6988}
     lists = {s: gzip.decompress((REAL / f"images_mpii_{s}.txt.gz").read_bytes()).decode().split() for s in splits}
     with gzip.open(REAL / "mpii_train_actions.csv.gz", "rt") as file:
         rows = {row["image"]: row for row in csv.DictReader(file)}
@@ -263,16 +263,16 @@ def test_real_names_and_lists(published: Path) -> None:
     assert list(splits["train"].classes) == names
     assert len({sample.labels for sample in splits["train"]}) == 393
     assert len({sample.labels for sample in splits["val"]}) == 371
-    for split, index in splits.items():
-        assert {sample.path for sample in index} == {f"images/{stem}.jpg" for stem in lists[split]}
-        for sample in index:
+    for split, dataset in splits.items():
+        assert {sample.path for sample in dataset} == {f"images/{stem}.jpg" for stem in lists[split]}
+        for sample in dataset:
             assert names[sample.labels[0]] == rows[sample.path.removeprefix("images/")]["act_name"]
-    people = [sample.people for index in splits.values() for sample in index]
+    people = [sample.people for dataset in splits.values() for sample in dataset]
     assert {len(group) for group in people} == {0, 1, 2}
     labelled = {len([joint for joint in group[0].joints if joint]) for group in people if group and group[0].joints}
     assert labelled >= {1, 16}
-    for index in splits.values():
-        for sample in index:
+    for dataset in splits.values():
+        for sample in dataset:
             row = rows[sample.path.removeprefix("images/")]
             joints = sample.people[0].joints if sample.people else ()
             if joints and joints[15]:

@@ -96,7 +96,7 @@ def test_limits_are_of_heads_that_there_are() -> None:
     entries, left_out = catalogue(Sizes(), ())
     names = {entry.name for entry in entries}
     promised = {limit.head for limit in LIMITS} | {limit.against for limit in LIMITS}
-    assert promised - names <= (set() if "attentive" in POOLINGS else {PROBE, USUAL_PROBE})
+    assert promised - names <= (set() if "multi_query" in POOLINGS else {PROBE, USUAL_PROBE})
     assert set(left_out) == {"bilinear"}
     assert "6.1 GiB" in left_out["bilinear"]
 

@@ -194,9 +194,9 @@ def test_table3(roots: dict[str, Path], tmp_path: Path) -> None:
     assert [training["split"] for training in row["trainings"]] == ["split1", "split2", "split3"]
     for number, training in enumerate(row["trainings"], 1):
         run = Run.load(training["run"])
-        index = read_splits(f"hmdb51{'' if number == 1 else f'-{number}'}:{roots['hmdb51']}")["train"]
-        assert run.about["split"]["train"] == [sample.path for sample in index]
-        assert run.model.view["image_size"] == 224
+        dataset = read_splits(f"hmdb51{'' if number == 1 else f'-{number}'}:{roots['hmdb51']}")["train"]
+        assert run.about["split"]["train"] == [sample.path for sample in dataset]
+        assert run.model.preprocessing["image_size"] == 224
     accuracies = [100 * training["accuracy"] for training in row["trainings"]]
     cells = " | ".join(f"{number:.1f}" for number in (*accuracies, statistics.mean(accuracies)))
     page = (tmp_path / "table3.md").read_text(encoding="utf-8")

@@ -340,7 +340,13 @@ def test_a_recognizer_with_average_pooling(tmp_path: Path) -> None:
     torch.manual_seed(0)
     view = {"image_size": 64, "short_side": None, "max_width": None}
     before = ap.Recognizer(
-        "resnet10t", classes=list("abcdefg"), pooling="average", weights="random", dropout=0.3, task="multi", view=view
+        "resnet10t",
+        classes=list("abcdefg"),
+        pooling="average",
+        weights="random",
+        dropout=0.3,
+        task="multi",
+        preprocessing=view,
     ).eval()
     before.standardize.fit(torch.randn(512), torch.rand(512) + 0.5)  # type: ignore[operator]
     with torch.no_grad():

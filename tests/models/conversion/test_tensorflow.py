@@ -170,7 +170,7 @@ def test_a_run_remembers_how_images_were_seen(runs: dict[str, Path]) -> None:
         model = about["model"]
         assert (model["classes"], model["backbone"]) == (CLASSES, "resnet101_tf")
         assert model["task"] == ("multi" if variant == "pose" else "single")
-        assert model["view"] == {"image_size": 450, "short_side": 480, "max_width": 512}
+        assert model["preprocessing"] == {"image_size": 450, "short_side": 480, "max_width": 512}
         assert model["pixels"] == {"mean": [128.0] * 3, "std": [1.0] * 3}
         assert about["recipe"] == {"converted_from": STEP, "variant": variant}
 
@@ -192,7 +192,7 @@ def test_a_run_is_evaluated_and_trained_further(runs: dict[str, Path], tmp_path:
         noise = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)
         Image.fromarray(noise).save(path)
     run = ap.Run.load(runs["linear"])
-    run.model.view = {"image_size": 40, "short_side": None, "max_width": None}  # a hundredth of the work
+    run.model.preprocessing = {"image_size": 40, "short_side": None, "max_width": None}  # a hundredth of the work
     source = f"folder:{tmp_path / 'photos'}"
     assert 0 <= ap.evaluate(run, source).scores.mAP <= 1
     train, val = ap.read(source)
