@@ -117,7 +117,7 @@ def explain_files(
         entry: dict[str, Any] = {"file": str(path), "panel": None, "best": ranked[0], "chosen": other}
         note = prediction.note
         if prediction.pooled.combined is None:
-            used = " and ".join(name for name in ("signed_sqrt", "l2") if model.head_options.get(name))
+            used = " and ".join(name for name in ("signed_sqrt", "l2") if model.pooling_options.get(name))
             of = f"{model.pooling} pooling" + (f" with {used}" if used else "")
             note = f"no maps: a score of {of} is no sum over positions"
         else:

@@ -120,7 +120,7 @@ def reproduce(
 
 def require_wanted(weights: Mapping[str, str | Path], jobs: Sequence[Job]) -> None:
     """Raises ValueError for a file of weights that is not there, or is of a backbone that no row has."""
-    used = list(dict.fromkeys(job.options.model.backbone for job in jobs))
+    used = list(dict.fromkeys(job.options.model["backbone"] for job in jobs))
     for name, file in weights.items():
         if name not in used:
             raise ValueError(f"weights {name}={file}: none of the rows has the backbone {name}, but {', '.join(used)}")
@@ -177,10 +177,11 @@ def score_job(
 ) -> dict[str, Any]:
     """Trains and scores one run."""
     model, backbone = job.options.model, None
-    if model.freeze_backbone and job.options.preprocessing.modality == "rgb":
-        key = f"{model.backbone} {model.weights}"
+    if model["freeze_backbone"] and job.options.preprocessing.modality == "rgb":
+        name, weights = model["backbone"], model["weights"]
+        key = f"{name} {weights}"
         if key not in backbones:
-            backbones[key] = Backbone(model.backbone, model.weights, frozen=True)
+            backbones[key] = Backbone(name, weights, frozen=True)
         backbone = backbones[key]
     run = fit(job.options, (splits["train"], splits["val"]), folder, backbone=backbone, cache=cache, progress=progress)
     entry: dict[str, Any] = {"seed": job.seed, "split": job.split, "run": str(folder)}

@@ -104,7 +104,7 @@ def jobs_of(
     """The trainings of a row; `weights` are the files of some backbones."""
     values = recipe.options | (recipe.small if scale == "small" else {})
     options = Options.of(values, f"recipe {recipe.name}")
-    if file := weights.get(options.model.backbone):
+    if file := weights.get(options.model["backbone"]):
         options = options.change({"weights": str(file)})
     names = ("hmdb51", "hmdb51-2", "hmdb51-3") if data == "hmdb51" else (data,)
     used = seeds[:1] if options.train.trainval else seeds

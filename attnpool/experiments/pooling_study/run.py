@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +255,7 @@ class _Work:
     def model(self, options: Mapping[str, Any]) -> Recognizer:
         """A recognizer at its start."""
         given = Options.of(self.common | dict(options))
-        values = asdict(given.model)
+        values = dict(given.model)
         del values["backbone"]
         return Recognizer(
             self.backbone, classes=self.train.classes, preprocessing=given.preprocessing.of_model(), **values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -87,16 +88,14 @@ def convert_to_run(
     weights: str | Path | None = None,
     classes: Path | None = None,
     image_size: int | None = None,
-    rank: int = 1,
-    per_class: bool = False,
-    activation: Literal["relu", "sigmoid", "softmax"] | None = None,
+    pooling_options: Mapping[str, Any] | None = None,
 ) -> ConvertedNetwork:
     """Converts a classifier, or a run with average pooling, into a new run with attentional pooling.
 
     Args:
         name, weights, classes, image_size: see `open_model`.
         out: folder of the new run; it must not hold one. It knows the split of the run that it was made from.
-        rank, per_class, activation: see `AttentionalPooling`.
+        pooling_options: options of the attention, see `AttentionalPooling`.
 
     Raises:
         ValueError: from `open_model` and `convert`, or the folder holds something already.
@@ -108,16 +107,12 @@ def convert_to_run(
     if is_classifier(str(name)):
         names = None if classes is None else read_classes(classes)
         net: Any = classifier(str(name), "pretrained" if weights is None else weights)
-        model = convert(
-            net, classes=names, image_size=image_size, rank=rank, per_class=per_class, activation=activation
-        )
+        model = convert(net, classes=names, image_size=image_size, pooling_options=pooling_options)
     else:
         before, _ = open_model(name, weights=weights, classes=classes, image_size=image_size)
         split = read_run(name)["split"]
         try:
-            model = convert(
-                before, rank=rank, per_class=per_class, activation=activation, freeze_backbone=before.backbone.frozen
-            )
+            model = convert(before, pooling_options=pooling_options, freeze_backbone=before.backbone.frozen)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
     save(model, folder, {"converted_from": str(name)}, split)
