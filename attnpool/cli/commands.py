@@ -102,7 +102,7 @@ def train(args: argparse.Namespace) -> Result:
 def evaluate(args: argparse.Namespace) -> Result:
     from attnpool.evaluation.evaluate import evaluate as run_evaluation
     from attnpool.explain.report import evaluation_figure
-    from attnpool.training.checkpoint import Run
+    from attnpool.models.run import Run
 
     run = Run.load(args.run_folder, best=args.best)
     found = run_evaluation(

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parser = build_parser(words)
         args = parser.parse_args(words)
-        from attnpool.training.checkpoint import Interrupted, TrainingFailed
+        from attnpool.training.interruption import Interrupted, TrainingFailed
 
         if getattr(args, "recipe", None):  # read again, so that a flag wins even where it says what is the default
             args.parser.set_defaults(**read_recipe(args))

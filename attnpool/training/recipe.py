@@ -18,7 +18,7 @@ from attnpool.backbones.backbone import Backbone
 from attnpool.data import Dataset, Preprocessing
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.models.recognizer import Recognizer
-from attnpool.training.checkpoint import Run
+from attnpool.models.run import Run
 from attnpool.training.config import ModelOptions, OptimizerOptions, TrainOptions, typed
 from attnpool.training.train import train
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attnpool.backbones.classifiers import classifier, is_classifier
-from attnpool.files import RUN_FILE, read_run
 from attnpool.models.conversion.classifier import convert
-from attnpool.models.conversion.tensorflow import read_classes, save
+from attnpool.models.conversion.tensorflow import read_classes
 from attnpool.models.recognizer import Recognizer
-from attnpool.training.checkpoint import STATE_FILE, Run
+from attnpool.models.run import Run, read_run, require_new, save_run
 
 Media = Literal["images", "clips"]
 
@@ -102,8 +101,7 @@ def convert_to_run(
         ValueError: from `open_model` and `convert`, or the folder holds something already.
     """
     folder = Path(out)
-    if (folder / RUN_FILE).exists() or (folder / STATE_FILE).exists() or (folder.exists() and not folder.is_dir()):
-        raise ValueError(f"{folder}: is there already; give --out a new folder")
+    require_new(folder)
     split: dict[str, Any] = {}
     if is_classifier(str(name)):
         names = None if classes is None else read_classes(classes)
@@ -120,5 +118,5 @@ def convert_to_run(
             )
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    save(model, folder, {"converted_from": str(name)}, split)
+    save_run(model, folder, recipe={"converted_from": str(name)}, split=split)
     return ConvertedNetwork(Run.load(folder), str(name))
