@@ -49,7 +49,7 @@ def add_flag(parser: Any, option: Option, flag: str = "") -> None:
 
 
 def described(text: str, default: Any) -> str:
-    """A help text with the default behind it, if it does not say that by itself and there is one that says something."""
+    """A help text with the default behind it, unless the text says it by itself or the default says nothing."""
     if "(default: " in text or default in (None, (), REQUIRED):
         return text
     said = ("no", "yes")[default] if isinstance(default, bool) else default

@@ -15,9 +15,11 @@ from typing import Any
 
 from attnpool.cli.flags import Parser, add_flag, merged
 from attnpool.cli.verbs import VERBS, Verb, options
+from attnpool.training.interruption import Interrupted, TrainingFailed
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left, as disks, quotas and limits of files say it
-EXIT_CODES = "Exit codes: 0 done, 1 the run failed, 2 the input is at fault, 130 or 143 stopped by Ctrl-C or SIGTERM, state saved."
+EXIT_CODES = """\
+exit codes: 0 done, 1 the run failed, 2 the input is at fault, 130 or 143 stopped by Ctrl-C or SIGTERM, state saved"""
 
 
 class Stopped(BaseException):
@@ -36,14 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not words or words[0] not in VERBS:
             root_parser().parse_args(words[:1])
         function, given, as_json = parse(words[0], words[1:])
-        from attnpool.training.interruption import Interrupted, TrainingFailed
-
         module, _, name = function.partition(":")
         result = getattr(import_module(module), name)(**given)
         said = json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False) if as_json else str(result)
         print(said, flush=True)
-    except SystemExit:  # these three first: they may come before the others are imported
-        raise
     except Stopped:
         return fail("stopped", 143)
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """The options of functions and classes, read from their source: help does not import what their modules import.
 
-An option is a parameter. Its type and default stand in the signature, and its help is the first sentence of its entry in
-the `Args:` section of the docstring.
+An option is a parameter. Its type and default stand in the signature, and its help is the first sentence of its entry
+in the `Args:` section of the docstring.
 """
 
 from __future__ import annotations

@@ -22,7 +22,9 @@ def options(function: str) -> list[Option]:
 def poolings() -> dict[str, list[Option]]:
     """The options of every pooling, from `POOLINGS` and the constructors."""
     _, table = SOURCE.find("attnpool.pooling", "POOLINGS")
-    heads = {key.value: options(f"attnpool.pooling:{head.id}") for key, head in zip(table.keys, table.values, strict=True)}
+    heads = {
+        key.value: options(f"attnpool.pooling:{head.id}") for key, head in zip(table.keys, table.values, strict=True)
+    }
     return {key: [option for option in found if option.default is not REQUIRED] for key, found in heads.items()}
 
 

@@ -59,25 +59,32 @@ class Batch:
 
 
 def batches(
-    n: int, batch_size: int, *, seed: int, epoch: int, shuffle: bool = True, rank: int = 0, world: int = 1
+    n: int,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    shuffle: bool = True,
+    process_index: int = 0,
+    num_processes: int = 1,
 ) -> list[list[int]]:
-    """The order in which an epoch visits positions 0..n-1, for one of `world` processes.
+    """The order in which an epoch visits positions 0..n-1, for one of `num_processes` processes.
 
-    Follows from (seed, epoch) alone. Every step takes the next `batch_size * world` positions and deals them out, so
-    all processes make the same number of steps and together visit everything exactly once; in the last step a process
-    may come away with fewer, or with none (`[]`).
+    Follows from (seed, epoch) alone. Every step takes the next `batch_size * num_processes` positions and deals them
+    out, so all processes make the same number of steps and together visit everything exactly once; in the last step a
+    process may come away with fewer, or with none (`[]`).
 
     Raises:
-        ValueError: a negative seed or epoch, a batch size below 1, or a rank outside of the world.
+        ValueError: a negative seed or epoch, a batch size below 1, or an index of a process that there is not.
     """
-    if n < 0 or batch_size < 1 or seed < 0 or epoch < 0 or not 0 <= rank < world:
+    if n < 0 or batch_size < 1 or seed < 0 or epoch < 0 or not 0 <= process_index < num_processes:
         raise ValueError(
             f"n {n}, seed {seed} and epoch {epoch} must not be negative, batch_size {batch_size} at least 1, "
-            f"and rank {rank} one of the {world} from 0"
+            f"and process_index {process_index} one of {num_processes} from 0"
         )
     order = np.random.default_rng([_ORDER, seed, epoch]).permutation(n) if shuffle else np.arange(n)
-    step = batch_size * world
-    return [order[start : start + step][rank::world].tolist() for start in range(0, n, step)]
+    step = batch_size * num_processes
+    return [order[start : start + step][process_index::num_processes].tolist() for start in range(0, n, step)]
 
 
 def load(

@@ -18,7 +18,7 @@ from attnpool.evaluation.mpii_submission import image_numbers, write_submission
 from attnpool.features.batches import CachedFeatures, Images, Source
 from attnpool.features.extraction import extract
 from attnpool.models.recognizer import Recognizer
-from attnpool.training.checkpoint import Run
+from attnpool.models.run import Run
 
 
 @dataclass(frozen=True)

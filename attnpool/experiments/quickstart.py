@@ -20,9 +20,9 @@ from attnpool.explain.explain import explain
 from attnpool.explain.report import comparison_plot, png, write_report
 from attnpool.files import write_bytes, write_json
 from attnpool.models.recognizer import Recognizer
+from attnpool.models.run import Run
 from attnpool.playground import write_folder
 from attnpool.progress import bar
-from attnpool.training.checkpoint import Run
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.train import train
 

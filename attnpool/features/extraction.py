@@ -23,9 +23,10 @@ from attnpool.data import Box, Dataset, Preprocessing, View, load, segment_posit
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.data.people import Joints, people_of, person_boxes
 from attnpool.features.store import FeatureStore
-from attnpool.files import cache_folder, versions
+from attnpool.files import cache_folder
 from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
+from attnpool.models.run import versions
 from attnpool.progress import bar
 
 FORMAT = 2

@@ -10,16 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.files import (
-    FORMAT,
-    RUN_FILE,
-    WEIGHTS_FILE,
-    load_tensors,
-    read_run,
-    save_tensors,
-    versions,
-    write_json,
-)
 from attnpool.models.clip_pooling import pool_clips
 from attnpool.models.feature_norm import kind_of, make
 from attnpool.models.instance_pooling import Boxes, Instances, pool_instances
@@ -182,6 +172,36 @@ class Recognizer(nn.Module):
             **({} if self.instances == "none" else {"instances": self.instances, "context": self.context}),
         }
 
+    @classmethod
+    def from_description(cls, about: Mapping[str, Any]) -> Recognizer:
+        """The recognizer that `describe` described, with random weights.
+
+        Raises:
+            KeyError, TypeError, ValueError: a part of the description is missing, or is not known here.
+        """
+        # The random start is to be replaced: no need to draw the caller's numbers.
+        with torch.random.fork_rng(devices=[]):
+            backbone = Backbone(
+                about["backbone"],
+                "random",
+                frozen=about["freeze_backbone"],
+                in_channels=about.get("in_channels", 3),
+            )
+            recognizer = cls(
+                backbone,
+                classes=about["classes"],
+                pooling=about["pooling"],
+                task=about["task"],
+                scores=about["scores"],
+                standardize=about["standardize"],
+                instances=about.get("instances", "none"),
+                context=about.get("context", 1.5),
+                preprocessing=about["preprocessing"],
+                **about["head_options"],
+            )
+        backbone.mean, backbone.std = tuple(about["pixels"]["mean"]), tuple(about["pixels"]["std"])
+        return recognizer
+
     def save(
         self,
         run: str | Path,
@@ -190,7 +210,7 @@ class Recognizer(nn.Module):
         split: Mapping[str, Any] | None = None,
         results: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Writes a run folder: `model.safetensors` and, last, `run.json` (a folder without it is not a run).
+        """Writes a run folder, see `models.run`; `run.json` comes last (a folder without it is not a run).
 
         Args:
             run: the folder, made if it is not there.
@@ -198,57 +218,18 @@ class Recognizer(nn.Module):
             split: which files were trained on and which held out.
             results: what the training wrote down.
         """
-        folder = Path(run)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_tensors(folder / WEIGHTS_FILE, self.state_dict())
-        about = {
-            "format": FORMAT,
-            "versions": versions(),
-            "model": self.describe(),
-            "recipe": dict(recipe or {}),
-            "split": dict(split or {}),
-            "results": dict(results or {}),
-        }
-        write_json(folder / RUN_FILE, about)
-        return folder
+        from attnpool.models.run import save_run  # which imports this module, for it makes recognizers
+
+        save_run(self, Path(run), recipe=recipe, split=split, results=results)
+        return Path(run)
 
     @classmethod
-    def load(cls, run: str | Path, *, weights_file: str = WEIGHTS_FILE) -> Recognizer:
+    def load(cls, run: str | Path) -> Recognizer:
         """Reads a run folder, in eval mode.
 
         Raises:
             ValueError: it is not a run folder, is damaged, or was written by another version.
         """
-        about = read_run(run)
-        tensors = load_tensors(Path(run) / weights_file)
-        try:
-            model = about["model"]
-            with torch.random.fork_rng(
-                devices=[]
-            ):  # the random start is replaced: no need to draw the caller's numbers
-                backbone = Backbone(
-                    model["backbone"],
-                    "random",
-                    frozen=model["freeze_backbone"],
-                    in_channels=model.get("in_channels", 3),
-                )
-                recognizer = cls(
-                    backbone,
-                    classes=model["classes"],
-                    pooling=model["pooling"],
-                    task=model["task"],
-                    scores=model["scores"],
-                    standardize=model["standardize"],
-                    instances=model.get("instances", "none"),
-                    context=model.get("context", 1.5),
-                    preprocessing=model["preprocessing"],
-                    pooling_options=model["pooling_options"],
-                )
-                backbone.mean, backbone.std = tuple(model["pixels"]["mean"]), tuple(model["pixels"]["std"])
-            recognizer.load_state_dict(tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0][:160]
-            raise ValueError(
-                f"{run}: its {RUN_FILE} and {weights_file} do not fit together ({reason}); train it again"
-            ) from error
-        return recognizer.eval()
+        from attnpool.models.run import load_model
+
+        return load_model(run)

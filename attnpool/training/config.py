@@ -50,8 +50,7 @@ def converted(name: str, value: Any, hint: Any, default: Any) -> Any:
 
 def converted_arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the values that are arguments of a class or function, each `converted` to its annotation."""
-    made = function.__init__ if isinstance(function, type) else function
-    hints = get_type_hints(made)
+    hints = get_type_hints(getattr(function, "__init__") if isinstance(function, type) else function)  # noqa: B009
     parameters = inspect.signature(function).parameters
     return {
         name: converted(name, values[name], hints[name], parameter.default)
@@ -69,7 +68,7 @@ class TrainOptions:
         batch_size: images in a step, in each process.
         accumulate: batches whose gradients are added up for one update.
         precision: number format of the computation, fp32 or mixed precision (fp16 needs a GPU).
-        loss: what is minimised (formulas in docs/scores.md; auto: cross-entropy for one label an image, BCE for several;
+        loss: what is minimised, see docs/scores.md (auto: cross-entropy for one label an image, BCE for several;
             random_positive: cross-entropy of one positive an image, drawn anew every time).
         class_weights: how much more rare classes count.
         positive_weight: weight of the positive terms of bce, focal and asymmetric, such as 10.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from timm.optim import param_groups_weight_decay
@@ -77,10 +78,9 @@ def build_optimizer(model: Recognizer, options: OptimizerOptions) -> torch.optim
     groups = []
     for part, peak in ((model.backbone.net, backbone_rate), (model.standardize, rate), (model.head, rate)):
         # A vision transformer names its position embeddings and class tokens, which are no weights.
-        kept = part.no_weight_decay() if hasattr(part, "no_weight_decay") else ()
-        groups += [
-            {**group, "lr": peak, "peak": peak} for group in param_groups_weight_decay(part, options.weight_decay, kept)
-        ]
+        named: Any = getattr(part, "no_weight_decay", tuple)
+        found = param_groups_weight_decay(part, options.weight_decay, no_weight_decay_list=named())
+        groups += [{**group, "lr": peak, "peak": peak} for group in found]
     if options.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=0.9)
     return torch.optim.AdamW(groups, lr=rate)

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.data import Dataset, Preprocessing
+from attnpool.data import Dataset, Preprocessing, read
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.models.recognizer import Recognizer
+from attnpool.models.run import Run
 from attnpool.pooling import POOLINGS
 from attnpool.pooling.options import options_of, resolved_options
-from attnpool.training.checkpoint import Run
 from attnpool.training.config import OptimizerOptions, TrainOptions, converted_arguments
 from attnpool.training.train import train
 
@@ -55,8 +55,8 @@ class Options:
             ValueError: an unknown name, a value of another type than the option's, or one that its class refuses;
                 `where` is named.
         """
+        typed = typed_options(values, where)
         try:
-            typed = typed_options(values, where)
             model = {name: typed.get(name, inspect.signature(Recognizer).parameters[name].default) for name in MODEL}
             given = {name: value for name, value in typed.items() if name in head_options()}
             resolved_options(POOLINGS, model["pooling"], given)
@@ -66,7 +66,7 @@ class Options:
             }
             return cls(model | {"pooling_options": given}, **parts)
         except ValueError as error:
-            raise error if str(error).startswith(f"{where}: ") else ValueError(f"{where}: {error}") from error
+            raise ValueError(f"{where}: {error}") from error
 
     def flat(self) -> dict[str, Any]:
         """The mapping that `of` takes."""

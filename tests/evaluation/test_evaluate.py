@@ -23,8 +23,8 @@ from attnpool.evaluation.predict import predict
 from attnpool.features.batches import CachedFeatures, Images, Source
 from attnpool.features.extraction import extract
 from attnpool.models.recognizer import Recognizer
+from attnpool.models.run import Run
 from attnpool.pooling import Pooled
-from attnpool.training.checkpoint import Run
 
 
 @pytest.fixture(scope="module")

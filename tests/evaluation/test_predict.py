@@ -18,7 +18,7 @@ from attnpool.data import Preprocessing, eval_view
 from attnpool.data.decoding.video import read_frames
 from attnpool.evaluation.predict import WHOLE, look, predict
 from attnpool.models.recognizer import Recognizer
-from attnpool.training.checkpoint import Run
+from attnpool.models.run import Run
 
 
 @pytest.fixture(scope="module")

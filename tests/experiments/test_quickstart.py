@@ -13,7 +13,7 @@ from command_line import Outcome, attnpool, refused
 from PIL import Image
 
 from attnpool.experiments.quickstart import EPOCHS, IMAGE_SIZE, IMAGES, Quickstart, command_line, quickstart
-from attnpool.training.checkpoint import Run
+from attnpool.models.run import Run
 
 HEADS = ["average", "attentional", "pose"]
 

@@ -15,7 +15,7 @@ from attnpool.data import segment_positions
 from attnpool.evaluation.predict import predict
 from attnpool.explain.explain import explain_files, unused
 from attnpool.models.recognizer import Recognizer
-from attnpool.training.checkpoint import Run
+from attnpool.models.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,9 @@ from attnpool.evaluation.predict import predict
 from attnpool.features.batches import CachedFeatures, Examples, Images
 from attnpool.features.extraction import extract
 from attnpool.models.recognizer import Recognizer
-from attnpool.training.checkpoint import Interrupted, Run
+from attnpool.models.run import Run
 from attnpool.training.config import TrainOptions
+from attnpool.training.interruption import Interrupted
 from attnpool.training.train import train
 
 CLASSES = ("fall", "pass", "stay")

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from attnpool.backbones.backbone import Backbone
 from attnpool.models.feature_norm import Standardize
-from attnpool.models.recognizer import FORMAT, RUN_FILE, WEIGHTS_FILE, Recognizer, check_pooling
+from attnpool.models.recognizer import Recognizer, check_pooling
+from attnpool.models.run import FORMAT, RUN_FILE, WEIGHTS_FILE
 from attnpool.pooling import POOLINGS, Pooled
 
 CLASSES = ["drinking", "calling", "riding a bike"]
@@ -297,7 +298,7 @@ def test_missing_weights(saved: dict[str, bytes], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"{}", b"3", b"\xff\xfe", b'{"format": 1}', b'{"format": 1, "model": []}']
+    "content", [b"", b"{", b"[]", b"{}", b"3", b"\xff\xfe", b'{"format": 2}', b'{"format": 2, "model": []}']
 )
 def test_damaged_run_file(content: bytes, saved: dict[str, bytes], tmp_path: Path) -> None:
     refused(saved | {RUN_FILE: content}, tmp_path)

@@ -19,8 +19,9 @@ import attnpool as ap
 from attnpool.backbones.backbone import Backbone
 from attnpool.data import Dataset, hold_out
 from attnpool.features.batches import CachedFeatures, Examples, Images
-from attnpool.training.checkpoint import Interrupted, Run, TrainingFailed
+from attnpool.models.run import Run
 from attnpool.training.config import OptimizerOptions, TrainOptions
+from attnpool.training.interruption import Interrupted, TrainingFailed
 
 VIEW = {"image_size": 96, "short_side": None, "max_width": None}
 

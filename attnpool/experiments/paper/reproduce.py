@@ -14,10 +14,11 @@ from attnpool.evaluation.evaluate import Evaluation, evaluate
 from attnpool.evaluation.similarity import feature_similarity
 from attnpool.experiments.paper.table_text import markdown, summary
 from attnpool.experiments.paper.tables import TABLES, Job, jobs_of, plan, require_seeds
-from attnpool.files import RUN_FILE, write_json, write_text
+from attnpool.files import write_json, write_text
+from attnpool.models.run import Run, is_finished
 from attnpool.playground import write_style
 from attnpool.progress import bar
-from attnpool.training.checkpoint import Run, require_same
+from attnpool.training.checkpoint import require_same
 from attnpool.training.recipe import RECIPES, Recipe, fit, read_recipe
 
 SEEDS = (0, 1, 2)
@@ -140,7 +141,7 @@ def kept_scores(job: Job, folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     require_same(folder, before, job.identity)
-    return scores if (folder / RUN_FILE).exists() else None
+    return scores if is_finished(folder) else None
 
 
 def earlier(job: Job, folder: Path) -> dict[str, Any] | None:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attnpool.backbones.classifiers import classifier, is_classifier
-from attnpool.files import RUN_FILE, read_run
 from attnpool.models.conversion.classifier import convert
-from attnpool.models.conversion.tensorflow import read_classes, save
+from attnpool.models.conversion.tensorflow import read_classes
 from attnpool.models.recognizer import Recognizer
-from attnpool.training.checkpoint import STATE_FILE, Run
+from attnpool.models.run import Run, read_run, require_new, save_run
 
 Media = Literal["images", "clips"]
 
@@ -101,8 +100,7 @@ def convert_to_run(
         ValueError: from `open_model` and `convert`, or the folder holds something already.
     """
     folder = Path(out)
-    if (folder / RUN_FILE).exists() or (folder / STATE_FILE).exists() or (folder.exists() and not folder.is_dir()):
-        raise ValueError(f"{folder}: is there already; give --out a new folder")
+    require_new(folder)
     split: dict[str, Any] = {}
     if is_classifier(str(name)):
         names = None if classes is None else read_classes(classes)
@@ -115,5 +113,5 @@ def convert_to_run(
             model = convert(before, pooling_options=pooling_options, freeze_backbone=before.backbone.frozen)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    save(model, folder, {"converted_from": str(name)}, split)
+    save_run(model, folder, recipe={"converted_from": str(name)}, split=split)
     return ConvertedNetwork(Run.load(folder), str(name))

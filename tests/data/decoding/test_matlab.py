@@ -181,23 +181,23 @@ def test_limits(tmp_path: Path) -> None:
     with MatReader(seconds=60) as reader:
         assert refusal(reader, huge) == "needs more than 4 GB of memory; get the file again"
         assert reader.read(good, ["a"]).tree == {"a": "1"}  # by the same child
-        assert reader._worker is not None
-        child = reader._worker._process
+        assert reader.child is not None
+        child = reader.child.process
 
         savemat(good, {"a": "2"})
         child.kill()
         child.wait()
         assert reader.read(good, ["a"]).tree == {"a": "2"}
-        assert reader._worker is not None
-        child = reader._worker._process
+        assert reader.child is not None
+        child = reader.child.process
 
         os.kill(child.pid, signal.SIGSTOP)
         threading.Timer(0.3, child.kill).start()
         savemat(good, {"a": "3"})
         assert refusal(reader, good) == "malformed: reading it ended the reader (SIGKILL); get the file again"
         assert reader.read(good, ["a"]).tree == {"a": "3"}
-        assert reader._worker is not None
-        child = reader._worker._process
+        assert reader.child is not None
+        child = reader.child.process
 
         os.kill(child.pid, signal.SIGSTOP)
         savemat(good, {"a": "4"})
@@ -206,8 +206,8 @@ def test_limits(tmp_path: Path) -> None:
         assert child.poll() is not None
         reader.seconds = 60
         assert reader.read(good, ["a"]).tree == {"a": "4"}
-        assert reader._worker is not None
-        child = reader._worker._process
+        assert reader.child is not None
+        child = reader.child.process
     assert child.poll() is not None
 
 

@@ -21,7 +21,7 @@ from attnpool.data import annolist_ids, read_splits
 from attnpool.evaluation.evaluate import evaluate
 from attnpool.experiments.paper.reproduce import reproduce
 from attnpool.experiments.paper.tables import TABLES, jobs_of, plan
-from attnpool.training.checkpoint import Run
+from attnpool.models.run import Run
 from attnpool.training.recipe import RECIPES, Options, fit, read_recipe
 
 SCORES = {"mAP", "mAP_voc07", "mAP_sklearn", "accuracy", "known_object", "pointing", "skipped"}

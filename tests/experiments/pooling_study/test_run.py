@@ -24,8 +24,8 @@ from attnpool.evaluation.predict import predict
 from attnpool.experiments.pooling_study import ROWS, poolings
 from attnpool.experiments.pooling_study.rows import STEPS_BEYOND, in_order, neighbour, next_rate
 from attnpool.explain.plots import study_plot
+from attnpool.models.run import Run
 from attnpool.pooling import POOLINGS
-from attnpool.training.checkpoint import Run
 from attnpool.training.recipe import Options, fit
 
 SMALL = ("--image-size", "96", "--epochs", "1")
