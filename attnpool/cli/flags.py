@@ -31,7 +31,7 @@ def add_fields(parser: Any, options: type) -> None:
         kind, flag, text = (
             plain_type(hints[field.name]),
             "--" + field.name.replace("_", "-"),
-            field.metadata["help"].replace("%", "%%"),
+            field.metadata.get("help", "").replace("%", "%%"),
         )
         if "default" not in text and field.default is not None and kind is not bool:  # flags say it by themselves
             text += " (default: %(default)s)"
