@@ -15,7 +15,7 @@ from attnpool.evaluation.inference import Outputs, as_probabilities, score_sourc
 from attnpool.evaluation.late_fusion import fuse as fused
 from attnpool.evaluation.metrics import Scores, confusion, score
 from attnpool.evaluation.mpii_submission import image_numbers, write_submission
-from attnpool.features.batches import CachedFeatures, Images, Source
+from attnpool.features.batches import BatchSource, CachedFeatures, Images
 from attnpool.features.extraction import extract
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run
@@ -268,7 +268,7 @@ def evaluate(
     def outputs(stream: Run) -> Outputs:
         model = stream.model.to(device)
         options = Preprocessing(**model.preprocessing | ({} if frames is None else {"frames": frames}))
-        source: Source = Images(dataset, options, workers, crops=crops, flip=flip)
+        source: BatchSource = Images(dataset, options, workers, crops=crops, flip=flip)
         if model.backbone.frozen and use_cache and crops == 1 and not flip and frames is None:
             kept = extract(model, dataset, cache=cache, workers=workers, device=device, progress=progress)
             source = CachedFeatures(kept)

@@ -15,7 +15,7 @@ from attnpool.explain.overlay import INK, PAPER, SOFT, colour_bar, fit, overlay
 from attnpool.explain.text import draw_lines, font, line_height, number, wrap
 
 if TYPE_CHECKING:
-    from attnpool.data.dataset import Box
+    from attnpool.keypoints.joints import Box
 
 
 @dataclass(frozen=True)

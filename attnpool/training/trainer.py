@@ -16,7 +16,7 @@ import torch
 from attnpool.data import batches
 from attnpool.evaluation.evaluate import summarize
 from attnpool.evaluation.inference import merge, score_source
-from attnpool.features.batches import Examples, Source
+from attnpool.features.batches import Batch, BatchSource
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import STATE_FILE, load_best, open_board, save_best, trained_tensors, write_log
 from attnpool.progress import bar
@@ -44,8 +44,8 @@ class Trainer:
     def __init__(
         self,
         model: Recognizer,
-        train: Source,
-        monitor: Source,
+        train: BatchSource,
+        monitor: BatchSource,
         folder: Path,
         options: TrainOptions,
         schedule: OptimizerOptions,
@@ -160,7 +160,7 @@ class Trainer:
             shown.update(1)
             yield update
 
-    def backward(self, batch: Examples, together: int) -> None:
+    def backward(self, batch: Batch, together: int) -> None:
         """Adds the gradients of a batch, one of `together` that make an update."""
         at = self.at
         # Dropout and drop-path read torch's generator: seeded by the step, a resumed run drops the same.
