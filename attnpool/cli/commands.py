@@ -6,10 +6,9 @@ Imports of the library stand inside the functions, so that `attnpool --help` doe
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from attnpool.cli.flags import collect, expand, named_file, refuse, weighted_run
+from attnpool.cli.flags import collect, expand, refuse, weighted_run
 from attnpool.training.config import ModelOptions, OptimizerOptions, TrainOptions
 
 Result = tuple[Any, str]
@@ -21,9 +20,9 @@ def quickstart(args: argparse.Namespace) -> Result:
     images = module.IMAGES if args.images is None else args.images
     epochs = module.EPOCHS if args.epochs is None else args.epochs
     made = module.quickstart(
-        args.out, images=images, epochs=epochs, seeds=args.seeds, image_size=args.image_size, cache=args.cache
+        out=args.out, images=images, epochs=epochs, seeds=args.seeds, image_size=args.image_size, cache=args.cache
     )
-    return made.results, made.table()
+    return made.to_json(), str(made)
 
 
 def playground(args: argparse.Namespace) -> Result:
@@ -151,56 +150,58 @@ def reproduce(args: argparse.Namespace) -> Result:
     from attnpool.experiments.paper import reproduce as module
 
     refuse(args, ("data", "images", "backbone", "epochs", "image_size"), args.table)
-    data = module.TABLES[args.table].data
-    given = [name for name in ("mpii", "hico", "hmdb51") if getattr(args, name) is not None]
-    if given and given != [data]:
-        raise ValueError(
-            f"{args.table} is about {data}; give --{data} ROOT, not --{next(n for n in given if n != data)}"
-        )
     made = module.reproduce(
         args.table,
-        out=args.out or Path("runs") / args.table,
-        root=getattr(args, data),
+        out=args.out,
+        mpii=args.mpii,
+        hico=args.hico,
+        hmdb51=args.hmdb51,
         rows=args.rows,
         seeds=args.seeds,
         scale=args.scale or "full",
-        weights=dict(named_file(word) for word in args.weights),
+        weights=args.weights,
         workers=args.workers,
         cache=args.cache,
     )
-    return made.results, made.text()
+    return made.to_json(), str(made)
 
 
 def poolings(args: argparse.Namespace) -> Result:
     from attnpool.experiments import pooling_study as study
 
     refuse(args, ("mpii", "hico", "hmdb51", "scale"), "poolings")
-    backbone = args.backbone or "lite0"
-    files = dict(named_file(word) for word in args.weights)
-    for name in files:
-        if name != backbone:
-            raise ValueError(f"weights {name}={files[name]}: the backbone is {backbone}")
     made = study.poolings(
-        args.out or Path("runs") / "poolings",
+        out=args.out,
         data=args.data,
         images=args.images,
         rows=args.rows,
         seeds=args.seeds,
-        backbone=backbone,
-        weights=files.get(backbone, "pretrained"),
+        backbone=args.backbone or "lite0",
+        weights=args.weights,
         epochs=study.EPOCHS if args.epochs is None else args.epochs,
         image_size=study.IMAGE_SIZE if args.image_size is None else args.image_size,
         workers=args.workers,
         cache=args.cache,
     )
-    return made.results, made.text()
+    return made.to_json(), str(made)
 
 
 def benchmark(args: argparse.Namespace) -> Result:
-    from attnpool.experiments.benchmark.command import run
+    from attnpool.experiments import benchmark as module
 
-    made = run(args)
-    return made.results, made.text()
+    own: dict[str, tuple[str, ...]] = {
+        "pooling": ("heads", "layouts", "device", "compile"),
+        "training": ("backbone", "image_size", "batch_size", "pooling"),
+    }
+    for what, names in own.items():
+        for name in names:
+            if what != args.what and getattr(args, name) is not None:
+                flag = "--" + name.replace("_", "-")
+                raise ValueError(f"benchmark {args.what} has no {flag}, which is benchmark {what}'s: leave it out")
+    run: Any = {"pooling": module.benchmark_pooling, "training": module.benchmark_training}[args.what]
+    given = ("quick", "rounds", "threads", "out", *own[args.what])
+    made = run(**{name: getattr(args, name) for name in given if getattr(args, name) is not None})
+    return made.to_json(), str(made)
 
 
 def predict(args: argparse.Namespace) -> Result:

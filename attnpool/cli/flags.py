@@ -105,18 +105,6 @@ def weighted_run(word: str) -> tuple[Path, float]:
     return Path(folder), value
 
 
-def named_file(word: str) -> tuple[str, Path]:
-    """`bn_inception=FILE` -> the name and the file.
-
-    Raises:
-        ValueError: one of them is not there.
-    """
-    name, _, file = word.partition("=")
-    if not name or not file:
-        raise ValueError(f"--weights {word}: write BACKBONE=FILE, such as bn_inception=bn_inception.pth")
-    return name, Path(file)
-
-
 def expand(files: Sequence[str], media: Literal["images", "clips"] = "images") -> list[Path]:
     """Files as they are, folders as the images and videos in them.
 
