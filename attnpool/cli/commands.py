@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from attnpool.cli.flags import collect, expand, refuse, weighted_run
+from attnpool.cli.flags import collect, refuse
 from attnpool.training.config import ModelOptions, OptimizerOptions, TrainOptions
 
 Result = tuple[Any, str]
@@ -100,29 +100,25 @@ def train(args: argparse.Namespace) -> Result:
 
 def evaluate(args: argparse.Namespace) -> Result:
     from attnpool.evaluation.evaluate import evaluate as run_evaluation
-    from attnpool.explain.report import evaluation_figure
-    from attnpool.training.checkpoint import Run
+    from attnpool.explain.report import draw_evaluation
 
-    run = Run.load(args.run_folder, best=args.best)
     found = run_evaluation(
-        run,
+        args.run_folder,
         args.source,
         split=args.split,
-        cache=args.cache,
-        use_cache=args.use_cache,
-        workers=args.workers,
+        best=args.best,
+        submission=args.submission,
+        frames=args.frames,
         crops=args.crops,
         flip=args.flip,
-        frames=args.frames,
-        fuse=[weighted_run(word) for word in args.fuse],
-        submission=args.submission,
+        fuse=args.fuse,
+        workers=args.workers,
+        use_cache=args.use_cache,
+        cache=args.cache,
         progress=True,
     )
-    if not found.scores.images:  # without labels there is nothing to draw
-        return found.to_json() | {"plot": None}, str(found)
-    plot = args.plot or args.run_folder / f"evaluation-{args.split}.png"
-    evaluation_figure(plot, found.scores, found.confusion, found.classes)
-    return found.to_json() | {"plot": str(plot)}, f"{found}\n\nplot: {plot}"
+    drawn = draw_evaluation(found, plot=args.plot)
+    return drawn.to_json(), str(drawn)
 
 
 def pose(args: argparse.Namespace) -> Result:
@@ -206,32 +202,26 @@ def benchmark(args: argparse.Namespace) -> Result:
 
 def predict(args: argparse.Namespace) -> Result:
     from attnpool.evaluation.predict import predict as run_prediction
-    from attnpool.models.conversion.open_model import open_model
 
-    if args.top < 1:
-        raise ValueError(f"--top is {args.top}; give at least 1")
-    model, media = open_model(args.model, weights=args.weights, classes=args.classes, image_size=args.image_size)
-    predictions = run_prediction(model, expand(args.files, media), top=args.top)
-    lines = []
-    for prediction in predictions:
-        lines.append(prediction.file)
-        lines += [f"  {100 * value:5.1f} %  {label}" for label, value in prediction.scores]
-        lines += [f"  note: {prediction.note}"] if prediction.note else []
-    return [prediction.to_json() for prediction in predictions], "\n".join(lines)
+    found = run_prediction(
+        args.model, args.files, top=args.top, weights=args.weights, classes=args.classes, image_size=args.image_size
+    )
+    return found.to_json(), str(found)
 
 
 def explain(args: argparse.Namespace) -> Result:
     from attnpool.explain.explain import explain_files
-    from attnpool.models.conversion.open_model import open_model
 
-    model, media = open_model(args.model, weights=args.weights, classes=args.classes, image_size=args.image_size)
-    explained = explain_files(model, expand(args.files, media), args.out, chosen=args.chosen)
-    lines = []
-    for item in explained:
-        beside = f", beside it {item['chosen']}" if item["panel"] else ""
-        note = f" ({item['note']})" if "note" in item else ""
-        lines.append(f"{item['panel'] or item['file']}: {item['best']}{beside}{note}")
-    return explained, "\n".join(lines)
+    found = explain_files(
+        args.model,
+        args.files,
+        out=args.out,
+        class_=args.chosen,
+        weights=args.weights,
+        classes=args.classes,
+        image_size=args.image_size,
+    )
+    return found.to_json(), str(found)
 
 
 def convert(args: argparse.Namespace) -> Result:
@@ -247,7 +237,7 @@ def convert(args: argparse.Namespace) -> Result:
         per_class=args.per_class,
         activation=args.activation,
     )
-    return made.to_json(), f"{made}\n{args.out}: next: attnpool explain {args.out} photo.jpg --out explained/"
+    return made.to_json(), str(made)
 
 
 def convert_tf(args: argparse.Namespace) -> Result:
@@ -256,4 +246,4 @@ def convert_tf(args: argparse.Namespace) -> Result:
     made = convert(
         args.prefix, variant=args.variant, classes=args.classes, out=args.out, task=args.task, python=args.python
     )
-    return made.to_json(), f"{made}\n{args.out}: next: attnpool explain {args.out} photo.jpg --out explained/"
+    return made.to_json(), str(made)

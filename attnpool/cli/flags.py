@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -85,78 +84,6 @@ def kind_of(action: argparse.Action) -> Any:
     if isinstance(action, argparse.BooleanOptionalAction | argparse._StoreTrueAction):
         return bool
     return Literal[tuple(action.choices)] if action.choices is not None else action.type or str
-
-
-def weighted_run(word: str) -> tuple[Path, float]:
-    """`runs/flow=1.5` -> the folder and the weight, which is 1 if it is not given.
-
-    Raises:
-        ValueError: the weight is no positive number.
-    """
-    folder, equals, weight = word.rpartition("=")
-    if not equals:
-        return Path(word), 1.0
-    try:
-        value = float(weight)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"--fuse {word}: {weight!r} is no weight; write a positive number, such as {folder}=1.5")
-    return Path(folder), value
-
-
-def expand(files: Sequence[str], media: Literal["images", "clips"] = "images") -> list[Path]:
-    """Files as they are, folders as the images and videos in them.
-
-    Args:
-        files: what the user typed.
-        media: what the run was trained on. For one that was trained on clips, a folder that holds images is the
-            frames of a clip, and one that holds others the clips in it.
-
-    Raises:
-        ValueError: a file does not exist, or a folder holds nothing that can be scored.
-    """
-    found: list[Path] = []
-    for name in files:
-        path = Path(name)
-        if path.is_dir():
-            found += clips_in(path) if media == "clips" else images_in(path)
-        elif path.exists():
-            found.append(path)
-        else:
-            raise ValueError(f"{path}: no such file; name an image or a clip, or a folder of them")
-    return found
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The images and videos of a folder; see `expand`."""
-    from attnpool.data.decoding.image import IMAGE_SUFFIXES
-    from attnpool.data.decoding.video import VIDEO_SUFFIXES
-
-    known = IMAGE_SUFFIXES + VIDEO_SUFFIXES
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in known and not p.name.startswith("."))
-    if not files:
-        raise ValueError(f"{folder}: no images in this folder; name images, or a folder that holds some itself")
-    return files
-
-
-def clips_in(folder: Path) -> list[Path]:
-    """The folder itself if it holds frames, else its videos and its folders of frames; see `expand`."""
-    from attnpool.data.decoding.video import VIDEO_SUFFIXES, UnreadableVideo, frame_files
-
-    def is_frames(path: Path) -> bool:
-        try:
-            return path.is_dir() and bool(frame_files(path))
-        except UnreadableVideo:
-            return False
-
-    if is_frames(folder):
-        return [folder]
-    inside = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    clips = [path for path in inside if path.suffix.lower() in VIDEO_SUFFIXES or is_frames(path)]
-    if not clips:
-        raise ValueError(f"{folder}: no clips in this folder; name videos, or folders of frames (image_00001.jpg)")
-    return clips
 
 
 def add_poolings(parser: argparse.ArgumentParser) -> None:

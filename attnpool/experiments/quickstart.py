@@ -18,7 +18,8 @@ from attnpool.evaluation.tables import spread, text_table
 from attnpool.experiments.arguments import command_line, require_seeds
 from attnpool.explain.explain import explain
 from attnpool.explain.overlay import grid
-from attnpool.explain.report import comparison_plot, png, write_report
+from attnpool.explain.plots import comparison_plot
+from attnpool.explain.report import png, write_report
 from attnpool.files import write_bytes, write_json
 from attnpool.models.recognizer import Recognizer
 from attnpool.playground import write_folder

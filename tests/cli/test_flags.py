@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 from command_line import Outcome, attnpool, refused
 
-from attnpool.cli.flags import Parser, add_fields, add_recipe, collect, expand, read_recipe
+from attnpool.cli.flags import Parser, add_fields, add_recipe, collect, read_recipe
 from attnpool.cli.parser import build_parser
 from attnpool.data import Preprocessing
 from attnpool.training.config import OptimizerOptions, TrainOptions
@@ -195,23 +195,6 @@ def test_recipe_names_every_flag_but_its_own() -> None:
     flags = {action.dest for action in args.parser._actions if action.option_strings}
     expected = {f.name for options in (TrainOptions, OptimizerOptions, Preprocessing) for f in fields(options)}
     assert expected | {"pooling", "backbone", "weights", "recipe", "cache", "split_seed"} <= flags
-
-
-# lists of images
-
-
-def test_expand(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a.png", "notes.txt", ".hidden.jpg", "deeper/c.jpg"):
-        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "p" / name).touch()
-    p = tmp_path / "p"
-    assert expand([str(p)]) == [p / "a.png", p / "b.JPG"]
-    assert expand([str(p / "notes.txt"), str(p / "deeper")]) == [p / "notes.txt", p / "deeper" / "c.jpg"]
-    with pytest.raises(ValueError, match="no such file"):
-        expand([str(p), str(tmp_path / "q")])
-    (tmp_path / "bare").mkdir()
-    with pytest.raises(ValueError, match="no images in this folder"):
-        expand([str(tmp_path / "bare")])
 
 
 def test_add_recipe_is_for_its_own_parser() -> None:
