@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 
 from attnpool.evaluation.pointing import as_array, peak
-from attnpool.explain.text import draw_lines, font, line_height, number, wrap
+from attnpool.explain.lettering import draw_lines, font, line_height, number, wrap
 
 if TYPE_CHECKING:
     from attnpool.keypoints.joints import Box

@@ -65,7 +65,7 @@ def test_the_split_of_the_run_counts(photos: Path) -> None:
     assert names(choose_split(run, source, "all")) == names(read_all(source))
     run.about["split"]["split_seed"] = 0  # the files count, not the number
     assert names(choose_split(run, source)) == names(val)
-    with pytest.raises(ValueError, match="has no test part; use --split val, train or all"):
+    with pytest.raises(ValueError, match="has no test part; use split val, train or all"):
         choose_split(run, source, "test")
 
 
