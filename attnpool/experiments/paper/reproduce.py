@@ -13,7 +13,7 @@ from attnpool.data import Dataset, read_splits
 from attnpool.evaluation.evaluate import Evaluation, evaluate
 from attnpool.evaluation.similarity import feature_similarity
 from attnpool.experiments.arguments import require_seeds, weight_files
-from attnpool.experiments.paper.tables import TABLES, Job, plan, result_page
+from attnpool.experiments.paper.tables import TABLES, plan, result_page
 from attnpool.files import write_json, write_text
 from attnpool.models.run import Run, is_finished
 from attnpool.playground import write_style
