@@ -27,40 +27,24 @@ def quickstart(args: argparse.Namespace) -> Result:
 
 
 def playground(args: argparse.Namespace) -> Result:
-    from attnpool.playground import STYLES, write_style
-    from attnpool.progress import bar
+    from attnpool.playground import write_playground
 
-    unit, usual = STYLES[args.style]
-    count = usual if args.images is None else args.images
-    with bar(count, "playground", unit) as shown:
-        write_style(
-            args.directory,
-            args.style,
-            count,
-            args.seed,
-            size=args.size,
-            frames=args.frames,
-            progress=lambda done, _: shown.update(done - shown.n),
-        )
-    value = {"directory": str(args.directory), "style": args.style, unit: count, "seed": args.seed}
-    value |= {"frames": args.frames or 40} if unit == "clips" else {"size": args.size or 448}
-    return (
-        value,
-        f"{args.directory}: {count} {unit}; next: attnpool train {args.style}:{args.directory} --out runs/play",
+    made = write_playground(
+        args.directory,
+        style=args.style,
+        images=args.images,
+        seed=args.seed,
+        size=args.size,
+        frames=args.frames,
+        progress=True,
     )
+    return made.to_json(), made.text()
 
 
 def check(args: argparse.Namespace) -> Result:
     from attnpool import data
-    from attnpool.progress import bar
 
-    with bar(0, "check", "images") as shown:
-
-        def progress(done: int, total: int) -> None:
-            shown.total = total
-            shown.update(done - shown.n)
-
-        found = data.check(args.source, split_seed=args.split_seed, progress=progress)
+    found = data.check(args.source, split_seed=args.split_seed, progress=True)
     return found.to_json(), found.text()
 
 
@@ -75,7 +59,7 @@ def train(args: argparse.Namespace) -> Result:
         collect(data.Preprocessing, args),
     )
     parts = data.read(args.source, split_seed=args.split_seed)
-    run = fit(options, parts, args.out, cache=args.cache, split_seed=args.split_seed)
+    run = fit(options, parts, args.out, cache=args.cache, split_seed=args.split_seed or 0)
     results = run.about["results"]
     last = results["history"][-1]
     value = {

@@ -82,7 +82,7 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     made.add_argument("source", help="the dataset, such as folder:DIR")
     made.add_argument(
-        "--split-seed", type=int, default=0, metavar="S", help="of the split into train and val, where there is none"
+        "--split-seed", type=int, metavar="S", help="of the split into train and val, where there is none"
     )
 
     made = verb(
@@ -102,7 +102,7 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
         add_fields(made.add_argument_group("images"), Preprocessing)
     made.add_argument(
-        "--split-seed", type=int, default=0, metavar="S", help="of the split into train and val, where there is none"
+        "--split-seed", type=int, metavar="S", help="of the split into train and val, where there is none"
     )
     folder(made, "--cache", "folder of features (default: $ATTNPOOL_CACHE or the user's cache)")
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from attnpool.files import write_text
 from attnpool.keypoints.joints import COCO_JOINTS, MPII_JOINTS, Joint, Joints, joint_mapping
 
 OPENPOSE_JOINTS: tuple[str, ...] = (
@@ -40,6 +40,11 @@ OPENPOSE_JOINTS: tuple[str, ...] = (
 
 _MAPPINGS = {len(names): joint_mapping(names) for names in (OPENPOSE_JOINTS, COCO_JOINTS)}
 _TO_OPENPOSE = joint_mapping(OPENPOSE_JOINTS)
+
+
+def frame_file(folder: str, frame: int) -> str:
+    """The file of a clip's frame, counted from 0, in the clip's folder: `image_00001.json` for the first."""
+    return f"{folder}/image_{frame + 1:05d}.json"
 
 
 class _Malformed(Exception):
@@ -107,15 +112,7 @@ def write_openpose(path: Path, people: Sequence[Sequence[Joint]], scores: Sequen
             if x > 0 and y > 0 and score > 0:
                 joints[3 * position : 3 * position + 3] = [x, y, max(round(score, 4), 1e-4)]
         bodies.append({"joints": joints})
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(json.dumps({"bodies": bodies}), encoding="utf-8")
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    write_text(Path(path), json.dumps({"bodies": bodies}))
 
 
 def _bodies(content: Any) -> list[Joints]:

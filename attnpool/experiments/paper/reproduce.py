@@ -15,7 +15,7 @@ from attnpool.evaluation.similarity import feature_similarity
 from attnpool.experiments.paper.table_text import markdown, summary
 from attnpool.experiments.paper.tables import TABLES, Job, jobs_of, plan, require_seeds
 from attnpool.files import RUN_FILE, write_json, write_text
-from attnpool.playground import write_style
+from attnpool.playground import write_playground
 from attnpool.progress import bar
 from attnpool.training.checkpoint import Run, require_same
 from attnpool.training.recipe import RECIPES, Recipe, fit, read_recipe
@@ -83,8 +83,7 @@ def reproduce(
     jobs = [job for recipe in chosen for job in jobs_of(recipe, about.data, place, seeds, scale, workers, files)]
     require_wanted(files, jobs)
     if root is None:
-        with bar(about.world, "world", "items", hidden=not progress) as shown:
-            write_style(place, about.data, about.world, 1, progress=lambda done, total: shown.update(done - shown.n))
+        write_playground(place, style=about.data, images=about.world, seed=1, progress=progress)
     kept = {job.name: kept_scores(job, folder / "runs" / job.name) for job in jobs}
     splits = read_all_of([job for job in jobs if kept[job.name] is None])  # faults show before days of training
     backbones: dict[str, Backbone] = {}
