@@ -79,7 +79,7 @@ VERBS = {
     "playground": Verb(
         "write a generated world of people doing things",
         "attnpool playground data/play --images 600 --seed 1",
-        "attnpool.playground:write_playground",
+        "attnpool.playground.playground:write_playground",
     ),
     "check": Verb(
         "read every image of a dataset and list what cannot be used",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from attnpool.data import Dataset, Preprocessing, read_splits
+from attnpool.data import Dataset, Preprocessing, has_own_split, read_splits
 from attnpool.evaluation.inference import Outputs, as_probabilities, score_source
 from attnpool.evaluation.late_fusion import fuse as fused
 from attnpool.evaluation.late_fusion import weighted_run
@@ -168,7 +168,8 @@ def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "t
             part.
     """
     saved = run.about["split"]
-    splits = read_splits(source, split_seed=saved.get("split_seed", 0), test=split == "test")
+    seed = None if has_own_split(source) else saved.get("split_seed", 0)
+    splits = read_splits(source, split_seed=seed, test=split == "test")
     require_classes(run, splits["train"])
     if split == "test":
         if "test" not in splits:

@@ -122,7 +122,7 @@ def check(model: Recognizer, train: Dataset, val: Dataset, options: TrainOptions
     joints = model.pooling_options.get("joints", len(MPII_JOINTS))
     if joints != len(MPII_JOINTS) and options.pose_weight:
         raise ValueError(
-            f"joints is {joints}, and the pose loss has labels of {len(MPII_JOINTS)}: leave it out, or set pose_weight to 0"
+            f"joints is {joints}, the pose loss has labels of {len(MPII_JOINTS)}: leave it out, or use pose_weight 0"
         )
     if model.instances == "boxes" and not any(sample.people or sample.keypoints for sample in train):
         raise ValueError(f"{train.name}: no person's box or keypoints are known in train; leave out --instances")

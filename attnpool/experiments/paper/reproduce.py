@@ -16,7 +16,7 @@ from attnpool.experiments.arguments import require_seeds, weight_files
 from attnpool.experiments.paper.tables import TABLES, plan, result_page
 from attnpool.files import write_json, write_text
 from attnpool.models.run import Run, is_finished
-from attnpool.playground import write_style
+from attnpool.playground import write_playground
 from attnpool.progress import bar
 from attnpool.training.checkpoint import require_same
 from attnpool.training.recipe import RECIPES, Options, Recipe, fit, read_recipe
@@ -112,8 +112,7 @@ def reproduce(
     jobs = [job for recipe in chosen for job in jobs_of(recipe, about.data, place, seeds, scale, workers, files)]
     require_wanted(files, jobs)
     if root is None:
-        with bar(about.samples, "playground", "items", hidden=not progress) as shown:
-            write_style(place, about.data, about.samples, 1, progress=lambda done, total: shown.update(done - shown.n))
+        write_playground(place, style=about.data, images=about.samples, seed=1, progress=progress)
     kept = {job.name: kept_scores(job, folder / "runs" / job.name) for job in jobs}
     splits = read_all_of([job for job in jobs if kept[job.name] is None])  # faults show before days of training
     backbones: dict[str, Backbone] = {}

@@ -27,7 +27,7 @@ from attnpool.features.extraction import extract
 from attnpool.files import write_bytes, write_json, write_text
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run
-from attnpool.playground import write_folder
+from attnpool.playground.write_folder import write_folder
 from attnpool.progress import bar
 from attnpool.training.checkpoint import require_same
 from attnpool.training.losses import classification_loss

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from scipy.io import loadmat
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.data import annolist_ids, read_splits
+from attnpool.data import read_splits
+from attnpool.data.formats.mpii import annolist_ids
 from attnpool.evaluation.evaluate import evaluate
 from attnpool.experiments.paper.reproduce import jobs_of, reproduce
 from attnpool.experiments.paper.tables import TABLES, plan
