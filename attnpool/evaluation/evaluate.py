@@ -28,10 +28,11 @@ class Evaluation:
     """What `evaluate` found; `str()` is a summary, `to_json()` what the command line prints.
 
     Attributes:
-        scores: of the images whose labels are known.
-        confusion: counts, for a single label.
-        classes, split: what was scored.
-        pointing: pointing accuracy.
+        scores: the scores of the images whose labels are known.
+        confusion: `(K, K)` counts, see `metrics.confusion`; `None` if an image may have several classes.
+        classes: names of the classes.
+        split: part of the dataset that was scored.
+        pointing: pointing accuracy, a fraction; `None` if it is known of no image where the evidence is.
         skipped: `(path, reason)` of images that cannot be read.
         known_object: the scores in HICO's Known-Object setting, where it is known which negatives were looked for.
         unlabelled: how many images could be read and have no label, as in MPII's test part.
