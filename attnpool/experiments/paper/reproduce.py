@@ -13,7 +13,7 @@ from attnpool.data import Dataset, read_splits
 from attnpool.evaluation.evaluate import Evaluation, evaluate
 from attnpool.evaluation.similarity import feature_similarity
 from attnpool.experiments.arguments import require_seeds, weight_files
-from attnpool.experiments.paper.tables import TABLES, plan, result_page
+from attnpool.experiments.paper.tables import TABLES, plan, result_page, root_of
 from attnpool.files import write_json, write_text
 from attnpool.models.run import Run, is_finished
 from attnpool.playground import write_playground
@@ -144,22 +144,6 @@ def reproduce(
             write_json(folder / f"{table}.json", results)
             write_text(folder / f"{table}.md", result_page(results).markdown())
     return Reproduced(folder, results)
-
-
-def root_of(table: str, roots: Mapping[str, str | Path | None], scale: Literal["full", "small"]) -> Path | None:
-    """The root of the benchmark's files that a table is about; None where a playground is to stand for it.
-
-    Raises:
-        ValueError: the root of another benchmark is given, or none at full scale.
-    """
-    data = TABLES[table].data
-    given = [name for name, root in roots.items() if root is not None]
-    if given and given != [data]:
-        other = next(name for name in given if name != data)
-        raise ValueError(f"{table} is about {data}; give {data}, the root of its files, and not {other}")
-    if not given and scale != "small":
-        raise ValueError(f"{table} at full scale needs data: give {data}, the root of its files, or use scale small")
-    return Path(roots[data] or "") if given else None
 
 
 def jobs_of(
