@@ -125,9 +125,9 @@ def test_options_are_written_out() -> None:
         body = tree_of(path).body
         classes = [node for node in body if isinstance(node, ast.ClassDef)]
         for node in [*body, *(inner for outer in classes for inner in outer.body)]:
-            if isinstance(node, ast.FunctionDef) and (not node.name.startswith("_") or node.name == "__init__"):
-                if node.args.kwarg is not None:
-                    violations.append(f"{path.relative_to(ROOT.parent)}:{node.lineno}: {node.name}")
+            public = isinstance(node, ast.FunctionDef) and (not node.name.startswith("_") or node.name == "__init__")
+            if public and node.args.kwarg is not None:
+                violations.append(f"{path.relative_to(ROOT.parent)}:{node.lineno}: {node.name}")
     none(violations)
 
 
