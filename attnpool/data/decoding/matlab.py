@@ -1,7 +1,7 @@
 """MATLAB's .mat files, read by scipy in a child process with limits of time and memory, and kept as JSON.
 
 Malformed files can send scipy's reader into endless loops, make it ask for all memory, or crash it. So it runs in
-`matworker.py`, whose end is no more than an error message here. What it read is kept in the user's cache folder, found
+`matlab_worker.py`, whose end is no more than an error message here. What it read is kept in the user's cache folder, found
 by the content of the file, so that it is done once.
 """
 
@@ -127,7 +127,7 @@ class _Worker:
 
     def __init__(self) -> None:
         # By its path: `-m` would import the package, and with it torch, which alone would exceed the limits.
-        command = [sys.executable, "-P", "-B", str(Path(__file__).with_name("matworker.py"))]
+        command = [sys.executable, "-P", "-B", str(Path(__file__).with_name("matlab_worker.py"))]
         # Every thread of a linear algebra library reserves address space, and none is needed.
         threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
