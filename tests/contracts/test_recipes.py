@@ -187,9 +187,14 @@ def in_small_it_differs_in_nothing_that_the_row_is_about(table: str, row: str) -
     for name in ("loss", "trainval", "pose_target", "pose_weight", "class_weights"):
         assert getattr(little.train, name) == getattr(large.train, name), name
     assert little.model.dropout == (0.8 if row.startswith("dropout-") else None)
-    assert (little.preprocessing.image_size, little.preprocessing.squash) == (224 if row.endswith("-224") else 448, False)
+    assert (little.preprocessing.image_size, little.preprocessing.squash) == (
+        224 if row.endswith("-224") else 448,
+        False,
+    )
     same = [small(table, other) for other in TABLES[table].rows if other.endswith("-224") == row.endswith("-224")]
-    assert all((o.preprocessing, o.train.epochs) == (little.preprocessing, little.train.epochs) for o in same)  # rows can be compared
+    assert all(
+        (o.preprocessing, o.train.epochs) == (little.preprocessing, little.train.epochs) for o in same
+    )  # rows can be compared
 
 
 @pytest.mark.parametrize(("table", "row"), ROWS, ids=NAMES)

@@ -1,8 +1,8 @@
 """MATLAB's .mat files, read by scipy in a child process with limits of time and memory, and kept as JSON.
 
 Malformed files can send scipy's reader into endless loops, make it ask for all memory, or crash it. So it runs in
-`matlab_worker.py`, whose end is no more than an error message here. What it read is kept in the user's cache folder, found
-by the content of the file, so that it is done once.
+`matlab_worker.py`, whose end is no more than an error message here. What it read is kept in the user's cache folder,
+found by the content of the file, so that it is done once.
 """
 
 from __future__ import annotations
