@@ -94,7 +94,8 @@ class Process:
         )
         words = [str(argument) for argument in arguments]
         self.process = context.Process(
-            target=_run, args=(words, str(self.out), str(self.err), os.environ["ATTNPOOL_CACHE"], limit)
+            target=_run,
+            args=(words, str(self.out), str(self.err), os.environ["ATTNPOOL_CACHE"], limit, torch.get_num_threads()),
         )
         self.process.start()
 
@@ -121,13 +122,13 @@ class Process:
         return Outcome(code, self.out.read_text(), self.err.read_text())
 
 
-def _run(words: list[str], out: str, err: str, cache: str, limit: int | None) -> None:
+def _run(words: list[str], out: str, err: str, cache: str, limit: int | None, threads: int) -> None:
     for name, number in ((out, 1), (err, 2)):
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, number)
         os.close(descriptor)
     os.environ["ATTNPOOL_CACHE"] = cache
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)  # as in the tests' process, whose numbers a process is to repeat
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     from attnpool.cli.main import main

@@ -1,4 +1,5 @@
-"""What all tests share: no time limit for an example of a property (the machine may be busy), one thread.
+"""What all tests share: no time limit for an example of a property (the machine may be busy), one thread
+unless the environment asks for more.
 
 And for those of the command line: a cache of their own, a small world, and a run on it.
 """
@@ -18,7 +19,8 @@ from PIL import Image
 
 settings.register_profile("attnpool", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("attnpool")
-torch.set_num_threads(1)  # small tensors: threads would only wait for each other
+# Small tensors: threads would only wait for each other. More are asked for to see that no test depends on them.
+torch.set_num_threads(int(os.environ.get("ATTNPOOL_TEST_THREADS", "1")))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -240,12 +240,12 @@ def test_pixels(net: BNInception) -> None:
     """Published: BGR, 0..255, minus (104, 117, 128), undivided."""
     backbone = Backbone("bn_inception", "random", frozen=True)
     backbone.net.load_state_dict(net.state_dict())
-    model = Recognizer(backbone, classes=["a", "b"])
+    model = Recognizer(backbone, classes=["a", "b"]).double()
     pixels = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
-    bgr = pixels.flip(1).float() - torch.tensor([104.0, 117.0, 128.0])[:, None, None]
+    bgr = pixels.flip(1).double() - torch.tensor([104.0, 117.0, 128.0])[:, None, None]
     with torch.no_grad():
-        ours = backbone(model.normalize(pixels))
-        torch.testing.assert_close(ours, published_network(net.state_dict(), bgr), rtol=1e-3, atol=1e-2)
+        ours = backbone(model.normalize(pixels).double())
+        torch.testing.assert_close(ours, published_network(backbone.net.state_dict(), bgr))
 
 
 def test_runs_bring_it_back(net: BNInception, tmp_path: Path) -> None:
@@ -260,11 +260,11 @@ def test_runs_bring_it_back(net: BNInception, tmp_path: Path) -> None:
 def test_it_folds(net: BNInception) -> None:
     backbone = Backbone("bn_inception", "random", frozen=True)
     backbone.net.load_state_dict(net.state_dict())
-    quick = folded(backbone, torch.device("cpu"))
+    quick = folded(backbone.double(), torch.device("cpu"))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in quick.modules())
-    x = noise(1, 3, 70, 64)
+    x = noise(1, 3, 70, 64).double()
     with torch.inference_mode():
-        torch.testing.assert_close(quick(x), backbone(x), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(quick(x), backbone(x))
 
 
 def test_all_of_it_is_trained() -> None:
@@ -278,7 +278,7 @@ def test_flow_stacks_are_not_turned_round(tmp_path: Path) -> None:
     flow = stirred(10)
     save_file({f"base_model.{key}": value for key, value in flow.state_dict().items()}, tmp_path / "flow.safetensors")
     backbone = Backbone("bn_inception", tmp_path / "flow.safetensors", frozen=True, in_channels=10)
-    x = noise(1, 10, 64, 64)
+    x = noise(1, 10, 64, 64).double()
     with torch.no_grad():
-        torch.testing.assert_close(backbone(x), published_network(flow.state_dict(), x), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(backbone.double()(x), published_network(flow.double().state_dict(), x))
     assert (backbone.mean, backbone.std) == ((128.0,) * 10, (1.0,) * 10)

@@ -270,8 +270,8 @@ def test_compile(key: str, options: dict[str, Any]) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch's own, while it generates code
 def test_compile_to_machine_code() -> None:
     torch._dynamo.reset()
-    head = make("attentional", {"rank": 2, "activation": "softmax"}).float()
-    x = features(2, 6, 3, 4).float()
+    head = make("attentional", {"rank": 2, "activation": "softmax"})
+    x = features(2, 6, 3, 4)
     with torch.no_grad():
         torch.testing.assert_close(torch.compile(head, fullgraph=True)(x, maps=True), head(x, maps=True))
 

@@ -55,7 +55,8 @@ def test_a_clip_is_the_mean_of_its_frames(lite0: Backbone, files: Path) -> None:
         eval_view(frame, Preprocessing(**model.preprocessing)) for frame in read_frames(files / "clip.avi", [2, 6, 10])
     ]
     each = torch.cat([model(model.normalize(view.pixels[None])).logits for view in views]).detach()
-    torch.testing.assert_close(found.pooled.logits[0], each.mean(0))
+    bound = 1e-4 * float(each.abs().max())  # a deep network rounds three frames at once otherwise than one
+    torch.testing.assert_close(found.pooled.logits[0], each.mean(0), rtol=0, atol=bound)
     assert each.std(0).min() > 1e-3
     combined = found.pooled.combined
     assert combined is not None
@@ -122,6 +123,6 @@ def test_a_run_with_instances_says_what_was_scored(lite0: Backbone, files: Path)
     )
     for name in ("clip.avi", "photo.png"):
         (one,), (other,) = predict(plain, [files / name], top=3), predict(boxes, [files / name], top=3)
-        assert np.allclose([v for _, v in one.scores], [v for _, v in other.scores])
+        assert np.allclose([v for _, v in one.scores], [v for _, v in other.scores], rtol=0, atol=1e-4)
         assert other.to_json()["note"] == WHOLE
         assert "note" not in one.to_json()

@@ -80,8 +80,10 @@ def test_the_best_instance_of_every_image_counts(seed: int, found: list[list[Box
     out = pool_instances(head, x, found, SIZE)
     for b, own in enumerate(found):
         single = [head(x[b : b + 1]).logits] + [head(regions(x[b : b + 1], [[box]], SIZE)).logits for box in own]
-        torch.testing.assert_close(out.logits[b], torch.cat(single).max(0).values)
-        assert out.winners[b].tolist() == torch.cat(single).max(0).indices.tolist()
+        each = torch.cat(single)
+        torch.testing.assert_close(out.logits[b], each.max(0).values)
+        # their scores and not their numbers: of two equal boxes either may be ahead by rounding
+        torch.testing.assert_close(each.gather(0, out.winners[b][None])[0], each.max(0).values)
 
 
 @given(st.integers(0, 1000), boxes(), st.randoms(use_true_random=False))
@@ -89,7 +91,7 @@ def test_the_order_of_boxes_changes_nothing(seed: int, found: list[list[Box]], r
     head, x = head_and_maps(seed)
     shuffled = [random.sample(own, len(own)) for own in found]
     torch.testing.assert_close(
-        pool_instances(head, x, shuffled, SIZE).logits, pool_instances(head, x, found, SIZE).logits, rtol=0, atol=1e-12
+        pool_instances(head, x, shuffled, SIZE).logits, pool_instances(head, x, found, SIZE).logits, rtol=0, atol=1e-10
     )
 
 
@@ -210,7 +212,7 @@ def test_kept_features_and_images_give_the_same_scores(trained: Path, world: Pat
     fresh = score_source(model, Images(val, Preprocessing(**model.preprocessing)))
     torch.testing.assert_close(torch.tensor(kept.logits), torch.tensor(fresh.logits), rtol=0, atol=0.02)
     plain = score_source(model, CachedFeatures(extract(model, strip_people(val), progress=False)))
-    assert (kept.logits >= plain.logits - 1e-6).all(), "the whole image is one of the instances"
+    assert (kept.logits >= plain.logits - 1e-4).all(), "the whole image is one of the instances"
     assert (kept.logits > plain.logits + 1e-3).any()
 
 

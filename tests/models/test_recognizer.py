@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -40,16 +41,21 @@ def make(lite0: Backbone, **options: Any) -> Recognizer:
     return model
 
 
+def in_float64(model: Recognizer) -> Recognizer:
+    """A copy, whose numbers do not depend on how many images a deep network is given at once."""
+    return copy.deepcopy(model).double()
+
+
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_images(pooling: str, lite0: Backbone, photos: Tensor) -> None:
-    model = make(lite0, pooling=pooling)
+    model, photos = in_float64(make(lite0, pooling=pooling)), photos.double()
     out = model(photos, maps=True)
     assert out.logits.shape == (2, 3)
     if pooling in ("covariance", "netvlad"):  # whose score is no sum over positions
         assert out.combined is None
     else:
         assert out.combined.shape == (2, 3, 2, 3)
-        torch.testing.assert_close(out.combined.sum((-2, -1)), out.logits, rtol=0, atol=1e-4)
+        torch.testing.assert_close(out.combined.sum((-2, -1)), out.logits, rtol=0, atol=1e-9)
     assert torch.equal(model(photos).logits, out.logits)
     assert torch.equal(model.pool(model.backbone(photos)).logits, out.logits)
     assert model(photos).combined is None
@@ -58,8 +64,8 @@ def test_images(pooling: str, lite0: Backbone, photos: Tensor) -> None:
 @pytest.mark.parametrize("pooling", [name for name, head in POOLINGS.items() if not head.over_time])
 def test_clips(pooling: str, lite0: Backbone) -> None:
     """A clip's logits are the mean over its frames, and its maps add up to them over T, H and W."""
-    model = make(lite0, pooling=pooling)
-    clips = torch.randn(2, 4, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    model = in_float64(make(lite0, pooling=pooling))
+    clips = torch.randn(2, 4, 3, 64, 96, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     out = model(clips, maps=True)
     frames = [model(clips[:, t], maps=True) for t in range(4)]
     assert out.logits.shape == (2, 3)
@@ -67,7 +73,7 @@ def test_clips(pooling: str, lite0: Backbone) -> None:
     if pooling == "covariance":
         assert out.combined is None
     else:
-        torch.testing.assert_close(out.combined.sum((1, 3, 4)), out.logits, rtol=0, atol=1e-4, msg=str)
+        torch.testing.assert_close(out.combined.sum((1, 3, 4)), out.logits, rtol=0, atol=1e-9, msg=str)
         assert out.combined.shape == (2, 4, 3, 2, 3)
         torch.testing.assert_close(out.combined, torch.stack([frame.combined for frame in frames], 1) / 4)
     for field in ("top_down", "bottom_up", "pose"):
@@ -85,32 +91,32 @@ def test_clips(pooling: str, lite0: Backbone) -> None:
 )
 def test_clips_as_wholes(options: dict[str, Any], lite0: Backbone) -> None:
     """Maps add up over T, H and W, only places make order count, and every view is a clip of its own."""
-    model = make(lite0, **options)
-    clips = torch.randn(2, 4, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    model = in_float64(make(lite0, **options))
+    clips = torch.randn(2, 4, 3, 64, 96, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     out = model(clips, maps=True)
     fields = () if options == {"pooling": "netvlad"} else ("top_down", "bottom_up", "combined")
     if fields:
         assert out.combined.shape == (2, 4, 3, 2, 3)
-        torch.testing.assert_close(out.combined.sum((1, 3, 4)), out.logits, rtol=0, atol=1e-4)
+        torch.testing.assert_close(out.combined.sum((1, 3, 4)), out.logits, rtol=0, atol=1e-9)
     assert torch.equal(model(clips).logits, out.logits)
     features = model.features(clips)
     together = model.head(model.standardize(features.flatten(0, 1)).unflatten(0, (2, 4)))
-    torch.testing.assert_close(out.logits, together.logits, rtol=0, atol=1e-6)
+    torch.testing.assert_close(out.logits, together.logits, rtol=0, atol=1e-9)
     shift = (model(clips.flip(1)).logits - out.logits).abs().max()
-    assert shift > 1e-3 if "positions" in options else shift < 1e-5
+    assert shift > 1e-3 if "positions" in options else shift < 1e-9
 
     first, second = (model.pool(features[:, at::2], maps=True) for at in (0, 1))
     both = model.pool(features, maps=True, views=2)  # two frames, each of them in two views
-    torch.testing.assert_close(both.logits, (first.logits + second.logits) / 2, rtol=0, atol=1e-6)
+    torch.testing.assert_close(both.logits, (first.logits + second.logits) / 2, rtol=0, atol=1e-9)
     mean_of_frames = options == {"pooling": "netvlad", "l2": False}  # without the norms it is a mean over all positions
-    assert ((both.logits - out.logits).abs().max() < 1e-6) == mean_of_frames
+    assert ((both.logits - out.logits).abs().max() < 1e-9) == mean_of_frames
     for field in fields:
         found = getattr(both, field) * (2 if field == "combined" else 1)
-        torch.testing.assert_close(found[:, 0::2], getattr(first, field), rtol=0, atol=1e-6)
-        torch.testing.assert_close(found[:, 1::2], getattr(second, field), rtol=0, atol=1e-6)
+        torch.testing.assert_close(found[:, 0::2], getattr(first, field), rtol=0, atol=1e-9)
+        torch.testing.assert_close(found[:, 1::2], getattr(second, field), rtol=0, atol=1e-9)
     crops = model.pool(features, views=4).logits  # four crops of one image
     apart = model.pool(features.flatten(0, 1)).logits.unflatten(0, (2, 4)).mean(1)
-    torch.testing.assert_close(crops, apart, rtol=0, atol=1e-6)
+    torch.testing.assert_close(crops, apart, rtol=0, atol=1e-9)
 
 
 def test_frozen_backbones_come_with_standardised_features(lite0: Backbone) -> None:

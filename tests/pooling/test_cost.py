@@ -192,7 +192,7 @@ def test_gradients_under_autocast(options: dict[str, Any], layout: str) -> None:
 
 def test_gradients_of_single_images() -> None:
     """`torch.func.vmap`, which turns a batch of gradients into one computation."""
-    head, x = trained({"rank": 2, "activation": "softmax"}), features("NCHW")
+    head, x = trained({"rank": 2, "activation": "softmax"}).double(), features("NCHW", dtype=torch.float64)
     weights = {name: value.detach() for name, value in head.named_parameters()}
 
     def loss(values: dict[str, Tensor], image: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -56,14 +58,16 @@ def test_is_what_the_iterations_give(batch: int, channels: int, count: int, iter
 def test_converges_to_the_root_of_the_eigenvalues(channels: int, count: int) -> None:
     tokens = draw(2, count, channels)
     values, vectors = np.linalg.eigh(covariances(tokens))
-    root = upper((vectors * np.sqrt(values.clip(0))[:, None]) @ vectors.transpose(0, 2, 1))
+    values[values < 1e-12] = 0  # with fewer positions than channels: rounding, whose root would be 1e-8
+    root = upper((vectors * np.sqrt(values)[:, None]) @ vectors.transpose(0, 2, 1))
     errors = [
         float((head_of(channels, iterations=steps).pooled(tokens.transpose(1, 2)) - root).abs().max().detach())
         for steps in (1, 3, 5, 8, 20)
     ]
-    assert errors == sorted(errors, reverse=True)
     assert errors[0] > 0.1
-    assert errors[-1] < 1e-6
+    for before, after in pairwise(errors[:4]):
+        assert after < before / 2
+    assert max(errors[3:]) < 1e-9  # they fall no further: what is left is rounding
 
 
 def test_reduction_comes_before_the_covariance() -> None:
@@ -137,9 +141,10 @@ def test_iterations_are_done_in_single_precision_under_autocast() -> None:
         rounded = head.pooled(x.bfloat16())
         logits = head(tokens).logits
     assert rounded.dtype == torch.float32
-    torch.testing.assert_close(rounded, head.pooled(x.bfloat16().float()))
-    torch.testing.assert_close(logits.float(), head(tokens).logits, rtol=0.02, atol=1e-3)
-    torch.testing.assert_close(head.bfloat16()(tokens.bfloat16()).logits.float(), logits.float(), rtol=0.02, atol=1e-3)
+    assert torch.equal(rounded, head.pooled(x.bfloat16().float()))
+    exact = head(tokens).logits
+    for found in (logits, head.bfloat16()(tokens.bfloat16()).logits):
+        assert (found.float() - exact).norm() <= 2**-6 * exact.norm()  # a few times the rounding of bfloat16
 
 
 def test_gradient_through_the_reduction_and_many_iterations() -> None:

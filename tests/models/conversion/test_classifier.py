@@ -57,32 +57,39 @@ TORCHVISION_REFUSES = {
 }
 
 
+def exact(model: Any, x: Tensor, **options: Any) -> Any:
+    """What a copy in float64 computes, where no order of sums makes deep networks differ."""
+    with torch.inference_mode():
+        return copy.deepcopy(model).double()(x.double(), **options)
+
+
 def same(found: Tensor, expected: Tensor) -> None:
     """1e-5, and of logits beyond 1 relative to the largest."""
     assert (found - expected).abs().max() <= 1e-5 * max(1.0, float(expected.abs().max()))
     assert expected.std() > 0.01  # scores that could be wrong
 
 
-def check(net: Any, model: ap.Recognizer, x: Tensor, classifier: nn.Module) -> None:
+def check(net: Any, model: ap.Recognizer, x: Tensor, name: str) -> None:
     """Logits of the network, and its class activation maps as Zhou et al. define them."""
+    assert not model.training
+    net, model, x = copy.deepcopy(net).double(), copy.deepcopy(model).double(), x.double()
+    classifier = net.get_submodule(name)
     seen: list[Tensor] = []
-    handle = classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     with torch.inference_mode():
         logits = net(x)
         out = model(x, maps=True)
-    handle.remove()
+        features = model.backbone(x)
     same(out.logits, logits)
-    assert not model.training
     assert out.top_down is not None
     assert out.bottom_up is not None
     assert out.combined is not None
     assert torch.equal(out.bottom_up, torch.ones_like(out.bottom_up))
     same(out.combined.sum((-2, -1)), logits)
     weight, bias = classifier.weight.detach(), classifier.bias.detach()
-    features = model.backbone(x)
-    expected = torch.einsum("kc,bchw->bkhw", weight.double(), features.double()) + bias.double()[:, None, None]
-    torch.testing.assert_close(out.top_down[:, 0].double(), expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(seen[0].flatten(1), features.mean((2, 3)), rtol=1e-4, atol=1e-4)
+    expected = torch.einsum("kc,bchw->bkhw", weight, features) + bias[:, None, None]
+    same(out.top_down[:, 0], expected)
+    same(seen[0].flatten(1), features.mean((2, 3)))
     assert features.shape[2] * features.shape[3] > 1
 
 
@@ -93,7 +100,7 @@ def test_families_of_timm(name: str, tmp_path: Path) -> None:
     before = copy.deepcopy(net.state_dict())
     model = ap.convert(net, image_size=size)
     x = noise(size)
-    check(net, model, x, net.get_submodule(classifier))
+    check(net, model, x, classifier)
     assert model.classes == tuple(f"class_{i}" for i in range(CLASSES))
     assert model.backbone.mean == pytest.approx([255 * v for v in net.pretrained_cfg["mean"]])
     assert model.backbone.frozen
@@ -110,7 +117,7 @@ def test_families_of_torchvision(name: str, tmp_path: Path) -> None:
     net = network(f"torchvision:{name}")
     model = ap.convert(net, image_size=64, freeze_backbone=False)
     x = noise(64)
-    check(net, model, x, net.get_submodule(TORCHVISION[name]))
+    check(net, model, x, TORCHVISION[name])
     assert model.backbone.mean == pytest.approx((123.675, 116.28, 103.53))
     assert all(parameter.requires_grad for parameter in model.parameters())
     loaded = ap.Recognizer.load(model.save(tmp_path / "run"))
@@ -130,10 +137,7 @@ def test_a_layer_norm_of_the_average(name: str, tmp_path: Path) -> None:
         layer.bias.normal_()
     model = ap.convert(net, image_size=size, rank=2)
     x = 3 * noise(size)
-    with torch.inference_mode():
-        logits = net(x)
-        out = model(x, maps=True)
-        features = model.backbone(x).double()
+    logits, out, features = exact(net, x), exact(model, x, maps=True), exact(model.backbone, x)
     same(out.logits, logits)
     assert out.combined is not None
     assert out.top_down is not None
@@ -145,11 +149,11 @@ def test_a_layer_norm_of_the_average(name: str, tmp_path: Path) -> None:
     normed = normed + layer.bias.detach().double()[:, None, None]
     expected = torch.einsum("kc,bchw->bkhw", last.weight.detach().double(), normed)
     expected = expected + last.bias.detach().double()[:, None, None]
-    torch.testing.assert_close(out.top_down[:, 0].double(), expected, rtol=1e-4, atol=1e-4)
+    same(out.top_down[:, 0], expected)
     assert model.describe()["standardize"] == "pooled"
     loaded = ap.Recognizer.load(model.save(tmp_path / "run"))
     with torch.inference_mode():
-        assert torch.equal(loaded(x).logits, out.logits)
+        assert torch.equal(loaded(x).logits, model(x).logits)
 
 
 @pytest.mark.parametrize(("name", "size"), [("levit_128s", 224), ("efficientformer_l1", 224)])
@@ -158,8 +162,8 @@ def test_two_classifiers_of_the_same_average(name: str, size: int) -> None:
     net = network(name)
     model = ap.convert(net)
     x = noise(size)
+    same(exact(model, x).logits, exact(net, x))
     with torch.inference_mode():
-        same(model(x).logits, net(x))
         net.head_dist.register_forward_hook(lambda *_: torch.zeros(2, CLASSES))
         assert (net(x) - model(x).logits).abs().max() > 0.1  # the second one counts
 
@@ -193,13 +197,12 @@ def test_vits_that_are_pooled_by_the_average() -> None:
     net = network(name, global_pool="avg")
     model = ap.convert(net)
     x = noise(224)
-    with torch.inference_mode():
-        same(model(x).logits, net(x))
+    same(exact(model, x).logits, exact(net, x))
     with pytest.raises(ValueError, match=f"{name}: cannot be saved as a run"):  # it is not what the name means
         model.describe()
     net = network(name, global_pool="avg", fc_norm=False)
     model = ap.convert(net)
-    check(net, model, x, net.head)
+    check(net, model, x, "head")
     assert model.describe()["backbone"] == name
 
 
@@ -240,8 +243,7 @@ def test_networks_of_ones_own(tmp_path: Path) -> None:
     model = ap.convert(net, classes=list("abcdefg"), image_size=33)
     assert all(module.training for module in net.modules())
     x = noise(33)
-    with torch.inference_mode():
-        same(model(x).logits, net.eval()(x))
+    same(exact(model, x).logits, exact(net.eval(), x))
     assert model.classes == tuple("abcdefg")
     with pytest.raises(ValueError, match="Sequential: cannot be saved as a run or trained into one, which builds its"):
         model.save(tmp_path / "run")
@@ -298,8 +300,7 @@ def test_every_attention_starts_there(options: dict[str, Any], tmp_path: Path) -
     net = network("resnet10t")
     model = ap.convert(net, image_size=64, **options)
     x = noise(64)
-    with torch.inference_mode():
-        same(model(x).logits, net(x))
+    same(exact(model, x).logits, exact(net, x))
     assert model.head_options.items() >= options.items()
     loaded = ap.Recognizer.load(model.save(tmp_path / "run"))
     with torch.inference_mode():
@@ -353,8 +354,7 @@ def test_a_recognizer_with_average_pooling(tmp_path: Path) -> None:
         before.head.a.normal_()  # type: ignore[union-attr, operator]
     model = ap.convert(before, rank=2)
     x = noise(64)
-    with torch.inference_mode():
-        same(model(x).logits, before(x).logits)
+    same(exact(model, x).logits, exact(before, x).logits)
     kept = ("classes", "task", "scores", "standardize", "view", "pixels", "backbone")
     assert {key: model.describe()[key] for key in kept} == {key: before.describe()[key] for key in kept}
     assert model.head_options == {"rank": 2, "dropout": 0.3}
