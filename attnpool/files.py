@@ -28,7 +28,9 @@ def cache_folder() -> Path:
     """Where what can be computed again is kept: `$ATTNPOOL_CACHE`, or attnpool in the user's cache folder."""
     if named := os.environ.get("ATTNPOOL_CACHE"):
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attnpool"
+    from platformdirs import user_cache_path
+
+    return user_cache_path("attnpool", appauthor=False)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,27 +14,30 @@ from attnpool.models.clip_pooling import pool_clips
 from attnpool.models.feature_norm import kind_of, make
 from attnpool.models.instance_pooling import Boxes, Instances, pool_instances
 from attnpool.pooling import POOLINGS, Pooled, PoolingHead
+from attnpool.pooling.options import resolved_options
 
 
 class Recognizer(nn.Module):
     """A backbone whose final average pooling is replaced by one of `attnpool.POOLINGS`.
 
     Args:
-        backbone: "lite0", any timm name, or a `Backbone`.
+        backbone: network that makes the features: lite0 (its weights are installed), another of ours, torchvision:NAME
+            or a timm name. A `Backbone` is taken as it is.
         classes: class names; their order is the order of the scores.
-        pooling: a key of `POOLINGS`.
-        rank, per_class, activation, dropout, dropout_on, init, dim, signed_sqrt, l2, iterations, saliency, queries,
-            positions, clusters: options of the pooling, None for its own default. One that the pooling does not have is
-            an error.
-        instances: "boxes": an image's score is the best of the whole and its persons (`instances.pool_instances`).
-        context: with instances, how many times its size a person's box is enlarged to.
+        pooling: how features become scores, a key of `attnpool.POOLINGS` such as average or pose.
+        pooling_options: options of the pooling, the keyword arguments of its class, such as `{"rank": 2}`. One that the
+            pooling does not have is an error.
+        instances: what a score is the best of, the whole image alone (none) or also its persons' boxes. See
+            `instance_pooling.pool_instances`.
+        context: times its size that a person's box is enlarged to, with instances boxes.
         task: "single" (exactly one class an image) or "multi" (any number).
         scores: how logits become scores, "softmax" over the classes or a "sigmoid" of each; by default as the task
             suggests. A model of several labels that is trained by a softmax loss has its scores from a softmax, too.
-        weights: see `Backbone`.
-        freeze_backbone: train the head alone, see `Backbone`. (A `Backbone` that is passed in keeps its own setting.)
-        standardize: standardise the features with fixed statistics before pooling (see `Standardize`), by default if
-            the backbone is frozen; "pooled": image by image (`PooledNorm`).
+        weights: weights of the backbone: pretrained, random or a .safetensors, .pth or .pt file.
+        freeze_backbone: train the head alone, on features that are computed once. (A `Backbone` that is passed in keeps
+            its own setting.)
+        standardize: standardise the features with fixed statistics before pooling (default: if the backbone is frozen).
+            See `Standardize`; "pooled" does it image by image (`PooledNorm`).
         preprocessing: how images are brought to the network's input, in the terms of `data.Preprocessing` (image_size,
             short_side, max_width); kept here because it belongs to the trained model.
         seed: of the head's initial weights, and the backbone's if they are random.
@@ -55,20 +57,7 @@ class Recognizer(nn.Module):
         *,
         classes: Sequence[str],
         pooling: str = "attentional",
-        rank: int | None = None,
-        per_class: bool | None = None,
-        activation: Literal["relu", "sigmoid", "softmax"] | None = None,
-        dropout: float | None = None,
-        dropout_on: Literal["pooled", "positions"] | None = None,
-        init: Literal["average", "official"] | None = None,
-        dim: int | None = None,
-        signed_sqrt: bool | None = None,
-        l2: bool | None = None,
-        iterations: int | None = None,
-        saliency: Literal["norm", "centre"] | None = None,
-        queries: int | None = None,
-        positions: bool | None = None,
-        clusters: int | None = None,
+        pooling_options: Mapping[str, Any] | None = None,
         instances: Literal["none", "boxes"] = "none",
         context: float = 1.5,
         task: Literal["single", "multi"] = "single",
@@ -93,15 +82,10 @@ class Recognizer(nn.Module):
         self.scores = scores or ("softmax" if task == "single" else "sigmoid")
         self.instances, self.context = instances, context
         self.pooling = pooling
-        given: dict[str, Any] = {"rank": rank, "per_class": per_class, "activation": activation, "dropout": dropout}
-        given |= {"dropout_on": dropout_on, "init": init, "dim": dim, "signed_sqrt": signed_sqrt, "l2": l2}
-        given |= {"iterations": iterations, "saliency": saliency, "queries": queries, "positions": positions}
-        given |= {"clusters": clusters}
-        self.head_options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        self.pooling_options = resolved_options(POOLINGS, pooling, pooling_options or {})  # before the slow part
         self.preprocessing: dict[str, Any] = dict(
             preprocessing or {"image_size": 448, "short_side": None, "max_width": None}
         )
-        head_class = check_pooling(pooling, self.head_options)  # before the slow part
         self.backbone = (
             backbone
             if isinstance(backbone, Backbone)
@@ -110,7 +94,7 @@ class Recognizer(nn.Module):
         channels = self.backbone.out_channels
         fixed = self.backbone.frozen if standardize is None else standardize
         self.standardize: nn.Module = make(fixed, channels)
-        self.head: PoolingHead = head_class(channels, len(self.classes), **self.head_options)
+        self.head: PoolingHead = POOLINGS[pooling](channels, len(self.classes), **self.pooling_options)
         self.head.reset_parameters(torch.Generator().manual_seed(seed))
 
     def normalize(self, pixels: Tensor) -> Tensor:
@@ -180,7 +164,7 @@ class Recognizer(nn.Module):
             "backbone": self.backbone.required_name(),
             "freeze_backbone": self.backbone.frozen,
             "pooling": self.pooling,
-            "head_options": self.head_options,
+            "pooling_options": self.pooling_options,
             "standardize": kind_of(self.standardize),
             "preprocessing": self.preprocessing,
             "pixels": {"mean": list(self.backbone.mean), "std": list(self.backbone.std)},
@@ -249,21 +233,3 @@ class Recognizer(nn.Module):
         from attnpool.models.run import load_model
 
         return load_model(run)
-
-
-def check_pooling(pooling: str, options: Mapping[str, Any]) -> type[PoolingHead]:
-    """The head class of a name, after checking that it has these options.
-
-    Raises:
-        ValueError: the name is unknown, or the pooling has no such option.
-    """
-    if pooling not in POOLINGS:
-        raise ValueError(f"unknown pooling {pooling!r}: use one of {', '.join(POOLINGS)}")
-    accepted = inspect.signature(POOLINGS[pooling]).parameters
-    for name in options:
-        if name not in accepted:
-            having = [key for key, head in POOLINGS.items() if name in inspect.signature(head).parameters]
-            raise ValueError(
-                f"{pooling} pooling has no option {name}: leave it out, or use pooling {' or '.join(having)}"
-            )
-    return POOLINGS[pooling]

@@ -8,14 +8,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from attnpool.models.run import STATE_FILE
-
 
 class Interrupted(Exception):
     """A signal stopped the training after its state was saved; `signum` is the signal."""
 
-    def __init__(self, signum: int, folder: Path) -> None:
-        super().__init__(f"stopped; the same command goes on from {folder / STATE_FILE}")
+    def __init__(self, signum: int, state: Path) -> None:
+        super().__init__(f"stopped; the same command goes on from {state}")
         self.signum = signum
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnpool.features.batches import Examples
+from attnpool.features.batches import Batch
 from attnpool.keypoints import heatmaps
 from attnpool.models.recognizer import Recognizer
 from attnpool.training.config import TrainOptions
@@ -36,7 +36,7 @@ class Step(nn.Module):
         self.options = options
         self.weights = weights
 
-    def forward(self, batch: Examples, cached: bool, device: torch.device) -> Tensor:
+    def forward(self, batch: Batch, cached: bool, device: torch.device) -> Tensor:
         model, options = self.model, self.options
         inputs = batch.inputs.to(device)
         out = model.pool(inputs, boxes=batch.boxes) if cached else model(model.normalize(inputs), boxes=batch.boxes)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from attnpool.data import Dataset, Preprocessing, hold_out
-from attnpool.features.batches import CachedFeatures, Images, Source
+from attnpool.features.batches import BatchSource, CachedFeatures, Images
 from attnpool.features.extraction import extract, standardize
 from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
@@ -135,7 +135,7 @@ def prepare(
     preprocessing: Preprocessing,
     cache: Path | None,
     progress: bool,
-) -> tuple[Source, Source]:
+) -> tuple[BatchSource, BatchSource]:
     """Where the batches of `parts` (to fit and to monitor) come from; standardises the model's features."""
     fitted, monitored = parts
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

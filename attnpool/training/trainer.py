@@ -16,9 +16,9 @@ import torch
 from attnpool.data import batches
 from attnpool.evaluation.evaluate import summarize
 from attnpool.evaluation.inference import merge, score_source
-from attnpool.features.batches import Examples, Source
+from attnpool.features.batches import Batch, BatchSource
 from attnpool.models.recognizer import Recognizer
-from attnpool.models.run import load_best, open_board, save_best, trained_tensors, write_log
+from attnpool.models.run import STATE_FILE, load_best, open_board, save_best, trained_tensors, write_log
 from attnpool.progress import bar
 from attnpool.training.checkpoint import Progress, load_state, pack_optimizer, save_state, unpack_optimizer
 from attnpool.training.config import OptimizerOptions, TrainOptions
@@ -44,8 +44,8 @@ class Trainer:
     def __init__(
         self,
         model: Recognizer,
-        train: Source,
-        monitor: Source,
+        train: BatchSource,
+        monitor: BatchSource,
         folder: Path,
         options: TrainOptions,
         schedule: OptimizerOptions,
@@ -114,7 +114,7 @@ class Trainer:
                     if updated and (stop.received or time.monotonic() - self.saved > SAVE_SECONDS):
                         self.save()
                     if updated and stop.received:
-                        raise Interrupted(stop.received, self.folder)
+                        raise Interrupted(stop.received, self.folder / STATE_FILE)
                 self.end_epoch(stack)
                 last = at.history[-1]
                 shown.set_postfix_str(
@@ -122,7 +122,7 @@ class Trainer:
                 )
             if stop.received:  # while the last epoch was scored
                 self.save()
-                raise Interrupted(stop.received, self.folder)
+                raise Interrupted(stop.received, self.folder / STATE_FILE)
         if self.average:
             self.average.swap(self.model)
         if self.options.patience:
@@ -160,7 +160,7 @@ class Trainer:
             shown.update(1)
             yield update
 
-    def backward(self, batch: Examples, together: int) -> None:
+    def backward(self, batch: Batch, together: int) -> None:
         """Adds the gradients of a batch, one of `together` that make an update."""
         at = self.at
         # Dropout and drop-path read torch's generator: seeded by the step, a resumed run drops the same.

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from attnpool.data import (
-    Batch,
     Dataset,
     Person,
+    PixelBatch,
     Preprocessing,
     Sample,
     batches,
@@ -32,7 +32,7 @@ from attnpool.keypoints import MPII_FLIP
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Nine noisy images of different sizes, with a person, evidence and an object each; number 4 is truncated."""
     root = tmp_path_factory.mktemp("images")
     samples = []
@@ -49,12 +49,12 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 OPTIONS = Preprocessing(image_size=32, short_side=40, color_jitter=0.3)
 
 
-def run(dataset: Dataset, *, seed: int = 0, epoch: int = 0, workers: int = 0, batch_size: int = 4) -> list[Batch]:
+def run(dataset: Dataset, *, seed: int = 0, epoch: int = 0, workers: int = 0, batch_size: int = 4) -> list[PixelBatch]:
     order = batches(len(dataset), batch_size, seed=seed, epoch=epoch)
     return list(load(dataset, OPTIONS, order, seed=seed, epoch=epoch, train=True, workers=workers))
 
 
-def by_index(found: list[Batch]) -> dict[int, torch.Tensor]:
+def by_index(found: list[PixelBatch]) -> dict[int, torch.Tensor]:
     return {int(i): pixels for batch in found for i, pixels in zip(batch.indices, batch.pixels, strict=True)}
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attnpool.cli.parser import build_parser
 from command_line import attnpool, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
 from attnpool.cli.flags import read_recipe as recipe_of_arguments
-from attnpool.cli.parser import build_parser
 from attnpool.data import Preprocessing
 from attnpool.training.config import ModelOptions, OptimizerOptions, TrainOptions
 from attnpool.training.recipe import RECIPES, Options, read_recipe

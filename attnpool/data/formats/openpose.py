@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpool.files import write_text
-from attnpool.keypoints.joints import COCO_JOINTS, MPII_JOINTS, joint_mapping
-
-Joint = tuple[float, float] | None
-Joints = tuple[Joint, ...]
+from attnpool.keypoints.joints import COCO_JOINTS, MPII_JOINTS, Joint, Joints, joint_mapping
 
 OPENPOSE_JOINTS: tuple[str, ...] = (
     "nose",

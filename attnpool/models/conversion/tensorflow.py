@@ -43,7 +43,8 @@ class Converted:
         ignored = [f"{momentum} */Momentum"] * bool(momentum) + others
         return (
             f"{self.source}: {self.variant}, {len(self.run.model.classes)} classes, loaded {len(self.matched)} of "
-            f"{len(self.matched)} variables, none missing; not used: {', '.join(ignored) or 'nothing'}"
+            f"{len(self.matched)} variables, none missing; not used: {', '.join(ignored) or 'nothing'}\n"
+            f"{self.run.folder}: next: attnpool explain {self.run.folder} photo.jpg --out explained/"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -74,14 +75,15 @@ def convert_tf(
     `PoseRegularizedPooling`, or `AveragePooling` with h = 1 for the baseline. Nothing is left of the optimiser.
 
     Args:
-        prefix: of the checkpoint, such as `model.ckpt-12000` of the files `model.ckpt-12000.index` and `.data-...`;
-            or the one file of a checkpoint of TensorFlow's first format.
-        variant: "baseline" (average pooling), "linear" (attention from the features), "pose" (pose-regularised
-            attention) or "per-class" (a bottom-up map for every class).
-        classes: their names in the order of the checkpoint's scores, or a file with one name a line.
-        out: folder of the run; it must not hold one.
-        task: "single" or "multi", see `Recognizer`; the released networks are trained with a softmax.
-        python: interpreter that can import TensorFlow; by default this one.
+        prefix: common start of the names of the checkpoint's files, without .index or .data-..., such as
+            model.ckpt-12000; or the one file of a checkpoint of TensorFlow's first format.
+        variant: what was trained: baseline (average pooling), linear (attention from the features), pose
+            (pose-regularised attention) or per-class (a bottom-up map for every class).
+        classes: file of class names in the order of the checkpoint's scores, one a line; in Python also the names.
+        out: run folder to make; it must not hold anything yet.
+        task: how classes compete: single (one class an image) or multi; the released networks are trained with a
+            softmax.
+        python: interpreter that can import TensorFlow (default: this one).
 
     Raises:
         ValueError: TensorFlow, the checkpoint or the file of classes cannot be used, or the checkpoint's variables are
@@ -104,11 +106,7 @@ def convert_tf(
         Backbone("resnet101_tf", "random"),
         classes=names,
         pooling=pooling,
-        rank=options.get("rank"),
-        per_class=options.get("per_class"),
-        dropout=options.get("dropout"),
-        dropout_on=options.get("dropout_on"),
-        init=options.get("init"),
+        pooling_options=options,
         task=task,
         scores="softmax",
         standardize=False,

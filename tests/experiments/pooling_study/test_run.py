@@ -213,13 +213,13 @@ def test_a_folder_without_boxes_or_joints(photos: Path, tmp_path: Path) -> None:
 def test_several_labels_an_image(tmp_path: Path) -> None:
     attnpool("playground", tmp_path / "hico", "--style", "hico", "--images", 28, "--size", 96).text()
     found = poolings(
-        tmp_path / "out", data=f"hico:{tmp_path / 'hico'}", rows=["average"], seeds=[0], epochs=1, image_size=96,
+        out=tmp_path / "out", data=f"hico:{tmp_path / 'hico'}", rows=["average"], seeds=[0], epochs=1, image_size=96,
         progress=False,
     )  # fmt: skip
     training = found.results["rows"]["average, 0"]["trainings"]["0"]
     assert training["accuracy"] is None
     assert 0 < training["mAP"] <= 1
-    assert found.text().endswith("poolings.png")
+    assert str(found).endswith("poolings.png")
 
 
 # rates and rows
