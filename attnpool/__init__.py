@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from attnpool.models.conversion.classifier import convert
     from attnpool.models.conversion.tensorflow import convert_tf
     from attnpool.models.recognizer import Recognizer
+    from attnpool.models.run import Run
     from attnpool.pooling import (
         POOLINGS,
         AttentionalPooling,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
         PoseRegularizedPooling,
         SaliencyPooling,
     )
-    from attnpool.training.checkpoint import Run
     from attnpool.training.config import OptimizerOptions, TrainOptions
     from attnpool.training.train import train
 
@@ -73,7 +73,7 @@ __all__ = [
 
 _HOME = {
     "attnpool.backbones.backbone": ("Backbone",),
-    "attnpool.training.checkpoint": ("Run",),
+    "attnpool.models.run": ("Run",),
     "attnpool.models.conversion.classifier": ("convert",),
     "attnpool.data": ("Dataset", "Preprocessing", "check", "read"),
     "attnpool.evaluation.evaluate": ("evaluate",),

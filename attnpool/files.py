@@ -1,93 +1,58 @@
-"""Files of a run folder, each written whole or not at all: tensors, JSON and text, and the check of `run.json`.
+"""Files that are written whole or not at all, files of tensors, and child processes that answer through pipes.
 
 And where the user's cache is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import platform
-from collections.abc import Mapping
+import queue
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-FORMAT = 1  # of the run folder; raised when an older version could not read it
-WEIGHTS_FILE = "model.safetensors"
-RUN_FILE = "run.json"
+END_SECONDS = 5.0  # for a child process that has closed its pipe to end by itself, so that it can be said how
 
 
 def cache_folder() -> Path:
     """Where what can be computed again is kept: `$ATTNPOOL_CACHE`, or attnpool in the user's cache folder."""
     if named := os.environ.get("ATTNPOOL_CACHE"):
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attnpool"
+    from platformdirs import user_cache_path
+
+    return user_cache_path("attnpool", appauthor=False)
 
 
-def read_run(run: str | Path) -> dict[str, Any]:
-    """The `run.json` of a run folder.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a name beside `path` to write to; what stands there in the end takes the place of `path` at once.
 
-    Raises:
-        ValueError: there is none, it is damaged, or it is of another format.
+    After an error nothing of it is left, and `path` is what it was. Missing folders are made.
     """
-    path = Path(run) / RUN_FILE
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        found = about["format"]
-    except OSError as error:
-        raise ValueError(
-            f"{run}: not a run folder (it has no readable {RUN_FILE}); make one with: attnpool train ... --out {run}"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: damaged; train again into a new folder") from error
-    if found != FORMAT:
-        writer = (
-            about.get("versions", {}).get("attnpool", "unknown")
-            if isinstance(about.get("versions"), dict)
-            else "unknown"
-        )
-        raise ValueError(
-            f"{run}: a run of format {found} (attnpool {writer}), this version reads format {FORMAT}: "
-            "install that version or train again"
-        )
-    return about
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a safetensors file, whole or not at all."""
-    from safetensors.torch import save_file
-
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
+        yield partial
         os.replace(partial, path)
-    except Exception as error:
+    except BaseException:
         partial.unlink(missing_ok=True)
-        if type(error).__name__ == "SafetensorError":  # how the library reports a full disk
-            raise OSError(f"{path}: cannot be written ({error})") from error
         raise
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a safetensors file.
-
-    Raises:
-        ValueError: it is missing or damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: missing or damaged ({str(error)[:100]}); train again") from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file, whole or not at all; missing folders are made."""
+    with replacing(path) as partial:
+        partial.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -95,21 +60,157 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file, whole or not at all; missing folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a safetensors file, whole or not at all."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with replacing(path) as partial:
+        try:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
+        except SafetensorError as error:  # how the library reports a full disk
+            raise OSError(f"{path}: cannot be written ({error})") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads the state dict of a .safetensors file, or of a PyTorch file without running code of it.
+
+    Wrappers such as `{"state_dict": ...}` and the prefix "module." are taken off a PyTorch file.
+
+    Raises:
+        ValueError: the file is missing or damaged, or holds something else than tensors.
+    """
+    import torch
+    from safetensors.torch import load_file
+
     try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can make the unpickler fail in any way
+        reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+        raise ValueError(
+            f"{path}: cannot be read as weights ({reason.splitlines()[0][:120]}); give another file"
+        ) from error
+    for wrapper in ("state_dict", "model", "model_state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path}: holds no state dict of tensors; give a .safetensors or .pth file of one")
+    return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computed a run."""
-    from importlib.metadata import version
+class Child:
+    """A program in a process of its own, perhaps of another environment, that answers each request by a line of JSON.
 
-    names = ("attnpool", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "accelerate")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+    What it prints on standard error is kept for the message that says why it ended.
+
+    Args:
+        command: the program and its arguments.
+        environment: its environment variables; those of this process by default.
+
+    Raises:
+        OSError: the program cannot be run.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `stop`)
+        try:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, env=environment
+            )
+        except BaseException:
+            self.log.close()
+            raise
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has not ended."""
+        return self.process.poll() is None
+
+    def ask(self, request: Any = None, data: bytes = b"", *, seconds: float | None = None) -> dict[str, Any]:
+        """Sends a request, a line of JSON and then `data`, and waits for the answer, an object in one line.
+
+        Args:
+            request: a JSON value; None to send nothing, and wait for what the process says by itself.
+            data: bytes that follow the line.
+            seconds: the longest that it may take; None for no limit.
+
+        Raises:
+            EOFError: the process ended, or said something else; the message is its last line on standard error, or
+                how it ended.
+            TimeoutError: it did not answer in time. It must be stopped then, for the answer may come later.
+        """
+        sent = b"" if request is None else json.dumps(request).encode() + b"\n" + data
+        # Pipes cannot be waited for with a limit of time on all systems; a queue can.
+        lines: queue.Queue[bytes] = queue.Queue()
+        threading.Thread(target=lambda: lines.put(self._exchange(sent)), daemon=True).start()
+        try:
+            line = lines.get(timeout=seconds)
+        except queue.Empty:
+            raise TimeoutError from None
+        try:
+            answer = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise EOFError(self._last_words())
+        return answer
+
+    def _exchange(self, sent: bytes) -> bytes:
+        """Sends some bytes and reads a line; an incomplete one if the process has ended."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(sent)
+            self.process.stdin.flush()
+        except (OSError, ValueError):  # ended, or closed meanwhile; it may have said why
+            pass
+        try:
+            return self.process.stdout.readline()
+        except (OSError, ValueError):
+            return b""
+
+    def _last_words(self) -> str:
+        """Why the process ended."""
+        try:
+            self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "it said something unexpected"
+        self.log.seek(0)
+        lines = self.log.read().decode(errors="replace").split("\n")
+        return next((line.strip()[:300] for line in reversed(lines) if line.strip()), self.status)
+
+    @property
+    def status(self) -> str:
+        """How the process ended: "exit code 1" or "SIGKILL"; "running" if it did not."""
+        code = self.process.poll()
+        if code is None:
+            return "running"
+        if code >= 0:
+            return f"exit code {code}"
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+
+    def stop(self) -> None:
+        """Ends the process at once; again, it does nothing."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            with contextlib.suppress(OSError):  # what was still to be sent has no reader any more
+                stream.close()
+        self.log.close()

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
+from attnpool.files import read_tensors
+
 # Networks whose weights are installed with attnpool, and timm's names of them.
 BUNDLED = {"lite0": "tf_efficientnet_lite0"}
 
@@ -141,30 +143,14 @@ def reachable(host: str) -> bool:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors or PyTorch file; wrappers such as {"state_dict": ...} and "module." are taken off.
-
-    Of a run's `model.safetensors`, the tensors of its backbone.
+    """The tensors of a network in a .safetensors or PyTorch file; of a run's `model.safetensors`, its backbone's.
 
     Raises:
-        ValueError: the file is damaged, or holds something else than tensors.
+        ValueError: the file is missing or damaged, or holds something else than tensors.
     """
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            tensors = load_file(path)
-            of_run = {key.removeprefix(RUN_PREFIX): tensors[key] for key in tensors if key.startswith(RUN_PREFIX)}
-            return of_run or tensors
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can make the unpickler fail in any way
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path}: cannot be read as weights ({reason[:120]})") from error
-    for wrapper in ("state_dict", "model", "model_state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path}: holds no state dict of tensors")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    tensors = read_tensors(path)
+    of_run = {key.removeprefix(RUN_PREFIX): tensors[key] for key in tensors if key.startswith(RUN_PREFIX)}
+    return of_run or tensors
 
 
 def assign(net: Any, state: dict[str, Tensor], source: str) -> LoadReport:

@@ -1,208 +1,80 @@
-"""Dataclass fields as command-line flags, recipes as their defaults, folders as lists of files."""
+"""Flags made of options, and what was given to them."""
 
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn
 
-from attnpool.training.config import converted, plain_type
+from attnpool.cli.signatures import REQUIRED, Option
 
-T = TypeVar("T")
+METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH"}
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
 
 
-def add_fields(parser: Any, options: type) -> None:
-    """Adds a flag for every field of a dataclass: `image_size` becomes `--image-size`, `use_cache` `--no-use-cache`.
-
-    The help text is the field's `metadata["help"]`; values are checked by the dataclass itself, see `collect`.
-    """
-    hints = get_type_hints(options)
-    for field in fields(options):
-        kind, flag, text = (
-            plain_type(hints[field.name]),
-            "--" + field.name.replace("_", "-"),
-            field.metadata["help"].replace("%", "%%"),
-        )
-        if "default" not in text and field.default is not None and kind is not bool:  # flags say it by themselves
-            text += " (default: %(default)s)"
-        if kind is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default, help=text)
-        elif get_origin(kind) is Literal:
-            parser.add_argument(flag, choices=get_args(kind), default=field.default, help=text)
-        else:
-            parser.add_argument(flag, type=kind, default=field.default, metavar="N" if kind is int else "X", help=text)
-
-
-def collect(options: type[T], args: argparse.Namespace) -> T:
-    """A dataclass from parsed arguments.
-
-    Raises:
-        ValueError: from the dataclass's own checks.
-    """
-    return options(**{field.name: getattr(args, field.name) for field in fields(options)})  # type: ignore[arg-type]
-
-
-def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """Adds `--recipe`, whose values become the defaults of the other flags of this parser, see `read_recipe`."""
-    parser.add_argument("--recipe", type=Path, metavar="YAML", help="file of options; flags given beside it win")
-    parser.set_defaults(parser=parser)
-
-
-def read_recipe(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of the recipe that the arguments name, as their flags would have given them.
-
-    Raises:
-        ValueError: the file cannot be read, or has an unknown option or a value of the wrong kind.
-    """
-    from attnpool.training import recipe
-
-    options = recipe.read_recipe(args.recipe).options
-    actions = {action.dest: action for action in args.parser._actions if action.option_strings}
-    values = {}
-    for name, value in options.items():
-        action = actions.get(name)
-        if action is None or name in ("help", "recipe", "json", "out"):
-            raise ValueError(f"{args.recipe}: unknown option {name!r}; see attnpool {args.verb} --help")
-        try:
-            values[name] = converted(name, value, kind_of(action), action.default)
-        except ValueError as error:
-            raise ValueError(f"{args.recipe}: {error}") from error
-    return values
-
-
-def kind_of(action: argparse.Action) -> Any:
-    """What a flag takes, as `options.converted` wants to know it."""
-    if isinstance(action, argparse.BooleanOptionalAction | argparse._StoreTrueAction):
-        return bool
-    return Literal[tuple(action.choices)] if action.choices is not None else action.type or str
-
-
-def weighted_run(word: str) -> tuple[Path, float]:
-    """`runs/flow=1.5` -> the folder and the weight, which is 1 if it is not given.
-
-    Raises:
-        ValueError: the weight is no positive number.
-    """
-    folder, equals, weight = word.rpartition("=")
-    if not equals:
-        return Path(word), 1.0
-    try:
-        value = float(weight)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"--fuse {word}: {weight!r} is no weight; write a positive number, such as {folder}=1.5")
-    return Path(folder), value
-
-
-def named_file(word: str) -> tuple[str, Path]:
-    """`bn_inception=FILE` -> the name and the file.
-
-    Raises:
-        ValueError: one of them is not there.
-    """
-    name, _, file = word.partition("=")
-    if not name or not file:
-        raise ValueError(f"--weights {word}: write BACKBONE=FILE, such as bn_inception=bn_inception.pth")
-    return name, Path(file)
-
-
-def expand(files: Sequence[str], media: Literal["images", "clips"] = "images") -> list[Path]:
-    """Files as they are, folders as the images and videos in them.
+def add_flag(parser: Any, option: Option, flag: str = "") -> None:
+    """Adds an option to a parser or to a group of it; what is not given then is not in the namespace.
 
     Args:
-        files: what the user typed.
-        media: what the run was trained on. For one that was trained on clips, a folder that holds images is the
-            frames of a clip, and one that holds others the clips in it.
-
-    Raises:
-        ValueError: a file does not exist, or a folder holds nothing that can be scored.
+        parser: `argparse`'s.
+        option: a positional argument where it is required and not given by name alone, except for `out`; else a flag:
+            `image_size` becomes `--image-size`, a bool `use_cache` also `--no-use-cache`.
+        flag: another name for it.
     """
-    found: list[Path] = []
-    for name in files:
-        path = Path(name)
-        if path.is_dir():
-            found += clips_in(path) if media == "clips" else images_in(path)
-        elif path.exists():
-            found.append(path)
+    assert option.type, f"{option.name} cannot be typed on a command line"
+    assert option.help, f"{option.name} has no entry under Args"
+    required = option.default is REQUIRED
+    name = flag or option.name.replace("_", "-")
+    more: dict[str, Any] = {"help": described(option.help, option.default).replace("%", "%%")}
+    if option.type is bool:
+        more["action"] = argparse.BooleanOptionalAction
+    elif option.choices:
+        more |= {"choices": option.choices, "type": option.type}
+    else:
+        more |= {"type": option.type, "metavar": METAVARS[option.type]}
+    if option.many:
+        more["nargs"] = "+"
+    if required and not option.keyword and option.name != "out":
+        parser.add_argument(option.name, **more | {"metavar": name.upper()})
+    else:
+        parser.add_argument(f"--{name}", dest=option.name, default=argparse.SUPPRESS, required=required, **more)
+
+
+def described(text: str, default: Any) -> str:
+    """A help text with the default behind it, unless the text says it by itself or the default says nothing."""
+    if "(default: " in text or default in (None, (), REQUIRED):
+        return text
+    said = ("no", "yes")[default] if isinstance(default, bool) else default
+    return f"{text} (default: {' '.join(map(str, said if isinstance(said, tuple) else (said,)))})"
+
+
+def merged(owners: Mapping[str, Iterable[Option]]) -> list[Option]:
+    """Options of several owners, such as the poolings, one a name; the help says whose it is where not all have it.
+
+    Args:
+        owners: name -> options. Those of one name must be of one type.
+    """
+    having: dict[str, dict[str, Option]] = {}
+    for owner, options in owners.items():
+        for option in options:
+            having.setdefault(option.name, {})[owner] = option
+    found = []
+    for own in having.values():
+        texts: dict[str, list[str]] = {}  # in the end a text -> whose it is
+        for owner, option in own.items():
+            texts.setdefault(described(option.help, option.default), []).append(owner)
+        if len(texts) == 1 and len(own) == len(owners):
+            text = next(iter(texts))
         else:
-            raise ValueError(f"{path}: no such file; name an image or a clip, or a folder of them")
+            text = "; ".join(f"{', '.join(names)}: {said}" for said, names in texts.items())
+        (kind,) = {(option.type, option.choices, option.many) for option in own.values()}
+        found.append(replace(next(iter(own.values())), help=text, default=None, type=kind[0]))
     return found
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The images and videos of a folder; see `expand`."""
-    from attnpool.data.decoding.image import IMAGE_SUFFIXES
-    from attnpool.data.decoding.video import VIDEO_SUFFIXES
-
-    known = IMAGE_SUFFIXES + VIDEO_SUFFIXES
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in known and not p.name.startswith("."))
-    if not files:
-        raise ValueError(f"{folder}: no images in this folder; name images, or a folder that holds some itself")
-    return files
-
-
-def clips_in(folder: Path) -> list[Path]:
-    """The folder itself if it holds frames, else its videos and its folders of frames; see `expand`."""
-    from attnpool.data.decoding.video import VIDEO_SUFFIXES, UnreadableVideo, frame_files
-
-    def is_frames(path: Path) -> bool:
-        try:
-            return path.is_dir() and bool(frame_files(path))
-        except UnreadableVideo:
-            return False
-
-    if is_frames(folder):
-        return [folder]
-    inside = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    clips = [path for path in inside if path.suffix.lower() in VIDEO_SUFFIXES or is_frames(path)]
-    if not clips:
-        raise ValueError(f"{folder}: no clips in this folder; name videos, or folders of frames (image_00001.jpg)")
-    return clips
-
-
-def add_poolings(parser: argparse.ArgumentParser) -> None:
-    """The arguments that `reproduce poolings` alone has; what was not given is None."""
-    add = parser.add_argument_group("poolings").add_argument
-    add("--data", metavar="SOURCE", help="a dataset, such as folder:DIR (default: a playground)")
-    add("--images", type=int, metavar="N", help="of the playground (default: 840)")
-    add("--backbone", metavar="NAME", help="which stays frozen (default: lite0)")
-    add("--epochs", type=int, metavar="N", help="of each training (default: 6)")
-    add("--image-size", type=int, metavar="PX", help="side of the network's input (default: 448)")
-
-
-def refuse(args: argparse.Namespace, names: Sequence[str], what: str) -> None:
-    """Raises ValueError for an option that was given although it means nothing to `what`."""
-    for name in names:
-        if getattr(args, name) not in (None, []):
-            raise ValueError(f"{what} has no --{name.replace('_', '-')}: leave it out")
-
-
-def add_benchmark(parser: argparse.ArgumentParser) -> None:
-    """The arguments of both benchmarks; what was not given is None."""
-    add = parser.add_argument
-    add("what", choices=("pooling", "training"), help="pooling: every head; training: whole steps, and cached features")
-    add("--quick", action="store_true", help="small sizes, only to see that it works")
-    add("--rounds", type=int, metavar="N", help="in which all take turns (default: 7; training: 5; quick: 2)")
-    add("--threads", type=int, metavar="N", help="of PyTorch (default: as many as it uses)")
-    add("--out", type=Path, metavar="DIR", help="folder for the figures: .json, .md and .png")
-    add = parser.add_argument_group("pooling").add_argument
-    add("--heads", nargs="+", metavar="NAME", help="keys of attnpool.POOLINGS, or timm (default: all)")
-    add("--layouts", nargs="+", metavar="NAME", help="of NCHW, NHWC and tokens (default: all)")
-    add("--device", choices=("cpu", "cuda"), help="where (default: cpu)")
-    add("--compile", nargs="*", metavar="NAME", help="heads, or all of them, that are also timed compiled by inductor")
-    add = parser.add_argument_group("training").add_argument
-    add("--backbone", metavar="NAME", help="a timm name (default: resnet50)")
-    add("--image-size", type=int, metavar="PX", help="side of the images (default: 224)")
-    add("--batch-size", type=int, metavar="N", help="images a step (default: 32)")
-    add("--pooling", metavar="NAME", help="a key of attnpool.POOLINGS (default: attentional)")

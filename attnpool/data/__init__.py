@@ -9,25 +9,27 @@ from pathlib import Path
 
 from attnpool.data.check import check_splits
 from attnpool.data.check_report import Check
-from attnpool.data.dataset import Box, Dataset, Person, Sample
+from attnpool.data.dataset import Dataset, Person, Sample
 from attnpool.data.decoding.image import read_image
 from attnpool.data.formats.coco import with_evidence
 from attnpool.data.formats.folder import read_folder
 from attnpool.data.formats.hico import read_hico
 from attnpool.data.formats.hmdb51 import read_hmdb51
 from attnpool.data.formats.mpii import annolist_ids, read_mpii
-from attnpool.data.loader import Batch, batches, label_tensors, load
-from attnpool.data.preprocessing import Preprocessing, View, eval_view, eval_views, train_view
+from attnpool.data.loader import PixelBatch, batches, label_tensors, load
+from attnpool.data.preprocessing import Preprocessing
 from attnpool.data.splits import hold_out
 from attnpool.data.temporal_sampling import segment_positions
+from attnpool.data.views import View, eval_view, eval_views, train_view
+from attnpool.keypoints.joints import Box
 
 __all__ = [
     "READERS",
-    "Batch",
     "Box",
     "Check",
     "Dataset",
     "Person",
+    "PixelBatch",
     "Preprocessing",
     "Sample",
     "View",

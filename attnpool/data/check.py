@@ -16,8 +16,7 @@ from attnpool.data.decoding.image import IMAGE_SUFFIXES, Unreadable, decode, qui
 from attnpool.data.decoding.video import VIDEO_SUFFIXES, frame_files, probe
 from attnpool.data.formats.coco import FILE_NAME
 from attnpool.data.formats.openpose import read_openpose
-
-Joint = tuple[float, float] | None
+from attnpool.keypoints.joints import Joints
 
 
 def check_splits(
@@ -119,7 +118,7 @@ def _look(dataset: Dataset, sample: Sample) -> _Look:
 
 def _count_people(dataset: Dataset, sample: Sample, look: _Look) -> list[tuple[float, float]]:
     """Counts a sample's people, those in its keypoint files, too, and gives all joints."""
-    bodies: list[tuple[Joint, ...]] = [person.joints for person in sample.people]
+    bodies: list[Joints] = [person.joints for person in sample.people]
     for name in _keypoint_files(dataset, sample):
         try:
             bodies += read_openpose(dataset.root / name)

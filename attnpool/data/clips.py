@@ -10,8 +10,9 @@ from PIL import Image
 
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH, flow_stacks, flow_views
 from attnpool.data.decoding.video import VIDEO_SUFFIXES, read_clip
-from attnpool.data.preprocessing import Preprocessing, View, eval_views, train_views
+from attnpool.data.preprocessing import Preprocessing
 from attnpool.data.temporal_sampling import segment_frames
+from attnpool.data.views import View, eval_views, train_views
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attnpool.keypoints.detections import Estimate
-from attnpool.keypoints.joints import MPII_JOINTS
+from attnpool.keypoints.joints import MPII_JOINTS, Box
 
 MARK = "estimated"  # our field of an image: which estimator looked at it, also if it found nobody
 _AUTHOR = "estimator"  # our field of an annotation
@@ -96,7 +96,7 @@ def merge(content: Any, found: Iterable[Labelled], by: str) -> dict[str, Any]:
     return content
 
 
-def _annotation(person: Estimate, box: tuple[float, float, float, float] | None) -> dict[str, Any]:
+def _annotation(person: Estimate, box: Box | None) -> dict[str, Any]:
     keypoints: list[float] = []
     for joint in person.joints:
         keypoints += [0, 0, 0] if joint is None else [round(joint[0], 2), round(joint[1], 2), 2]

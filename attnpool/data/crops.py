@@ -1,6 +1,6 @@
 """Which rectangle of an image becomes the network's input, in training and in testing.
 
-Coordinates are continuous, as in `transforms`: a crop may begin inside of a pixel.
+Coordinates are continuous, as in `views`: a crop may begin inside of a pixel.
 """
 
 from __future__ import annotations
@@ -8,12 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from attnpool.data.preprocessing import Preprocessing
+from attnpool.data.preprocessing import Preprocessing
 
 SQUASHED = (340, 256)
 """Width and height to which the authors' code brings the images of HICO and HMDB51, whatever their aspect."""
@@ -44,7 +42,7 @@ class Jitter:
 
 
 def eval_crops(size: tuple[int, int], options: Preprocessing, crops: int = 1, flip: bool = False) -> list[Crop]:
-    """The crops that testing looks at, see `transforms.eval_views`."""
+    """The crops that testing looks at, see `views.eval_views`."""
     if crops not in (1, 10):
         raise ValueError(f"crops is {crops}; use 1 (the middle) or 10 (middle and corners, and their mirror images)")
     width, height = _square(size, options)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-Box = tuple[float, float, float, float]
+from attnpool.keypoints.joints import Box, Joints
+
 Task = Literal["single", "multi"]
 
 
@@ -24,7 +25,7 @@ class Person:
         box: `(x1, y1, x2, y2)`, or `None`.
     """
 
-    joints: tuple[tuple[float, float] | None, ...] = ()
+    joints: Joints = ()
     box: Box | None = None
 
 

@@ -14,11 +14,13 @@ from torch.utils import data as torch_data
 from torch.utils.data import DataLoader
 
 from attnpool.data.clips import read_views
-from attnpool.data.dataset import Box, Dataset, Sample
+from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.image import Unreadable, read_image
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
-from attnpool.data.people import Joints, people_of, person_boxes
-from attnpool.data.preprocessing import Preprocessing, eval_views, train_view
+from attnpool.data.people import people_of, person_boxes
+from attnpool.data.preprocessing import Preprocessing
+from attnpool.data.views import eval_views, train_view
+from attnpool.keypoints.joints import Box, Joints
 
 # The first word of every generator's seed, so that the order and the views of one (seed, epoch) are unrelated:
 # NumPy's seeds [s, e] and [s, e, 0] are the same.
@@ -26,7 +28,7 @@ _ORDER, _VIEW, _FRAMES = 1, 2, 4
 
 
 @dataclass
-class Batch:
+class PixelBatch:
     """Images or clips and what is known about them, in pixels of the network's input. B may be 0.
 
     Attributes:
@@ -59,25 +61,32 @@ class Batch:
 
 
 def batches(
-    n: int, batch_size: int, *, seed: int, epoch: int, shuffle: bool = True, rank: int = 0, world: int = 1
+    n: int,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    shuffle: bool = True,
+    process_index: int = 0,
+    num_processes: int = 1,
 ) -> list[list[int]]:
-    """The order in which an epoch visits positions 0..n-1, for one of `world` processes.
+    """The order in which an epoch visits positions 0..n-1, for one of `num_processes` processes.
 
-    Follows from (seed, epoch) alone. Every step takes the next `batch_size * world` positions and deals them out, so
-    all processes make the same number of steps and together visit everything exactly once; in the last step a process
-    may come away with fewer, or with none (`[]`).
+    Follows from (seed, epoch) alone. Every step takes the next `batch_size * num_processes` positions and deals them
+    out, so all processes make the same number of steps and together visit everything exactly once; in the last step a
+    process may come away with fewer, or with none (`[]`).
 
     Raises:
-        ValueError: a negative seed or epoch, a batch size below 1, or a rank outside of the world.
+        ValueError: a negative seed or epoch, a batch size below 1, or an index of a process that there is not.
     """
-    if n < 0 or batch_size < 1 or seed < 0 or epoch < 0 or not 0 <= rank < world:
+    if n < 0 or batch_size < 1 or seed < 0 or epoch < 0 or not 0 <= process_index < num_processes:
         raise ValueError(
             f"n {n}, seed {seed} and epoch {epoch} must not be negative, batch_size {batch_size} at least 1, "
-            f"and rank {rank} one of the {world} from 0"
+            f"and process_index {process_index} one of {num_processes} from 0"
         )
     order = np.random.default_rng([_ORDER, seed, epoch]).permutation(n) if shuffle else np.arange(n)
-    step = batch_size * world
-    return [order[start : start + step][rank::world].tolist() for start in range(0, n, step)]
+    step = batch_size * num_processes
+    return [order[start : start + step][process_index::num_processes].tolist() for start in range(0, n, step)]
 
 
 def load(
@@ -91,14 +100,14 @@ def load(
     workers: int = 0,
     crops: int = 1,
     flip: bool = False,
-) -> Iterator[Batch]:
+) -> Iterator[PixelBatch]:
     """Decode and crop the images or clips of each batch.
 
-    The view of sample i follows from (seed, epoch, i) alone, whatever the number of workers and the batches. A
-    image that cannot be read, or whose keypoint file is malformed, is left out of its batch and recorded in
-    `Batch.failed`. Worker processes end with the
-    iterator, also when it is left early. Of a clip, `options.segments` frames are drawn in training and
-    `options.frames` taken in testing, see `sampling.segment_frames`.
+    The view of sample i follows from (seed, epoch, i) alone, whatever the number of workers and the batches. An image
+    that cannot be read, or whose keypoint file is malformed, is left out of its batch and recorded in
+    `PixelBatch.failed`. Worker processes end with the iterator, also when it is left early. Of a clip,
+    `options.segments` frames are drawn in training and `options.frames` taken in testing, see
+    `temporal_sampling.segment_frames`.
 
     Args:
         dataset: the dataset.
@@ -122,7 +131,7 @@ def load(
     return _load(_Views(dataset, options, seed, epoch, train, crops, flip), batches, workers)
 
 
-def _load(views: _Views, batches: Sequence[Sequence[int]], workers: int) -> Iterator[Batch]:
+def _load(views: _Views, batches: Sequence[Sequence[int]], workers: int) -> Iterator[PixelBatch]:
     with warnings.catch_warnings():
         # Python 3.12 warns of every fork beside threads, torch of more workers than cores. The first is safe here:
         # workers decode and nothing else. The second was the caller's choice.
@@ -222,7 +231,7 @@ class _Views(torch_data.Dataset[_Item]):
         return _Item(i, pixels, clip.views[0].matrix, clip.count, people)
 
 
-def _collate(items: Sequence[_Item], dataset: Dataset, options: Preprocessing) -> Batch:
+def _collate(items: Sequence[_Item], dataset: Dataset, options: Preprocessing) -> PixelBatch:
     good = [item for item in items if item.pixels is not None]
     arrays = [item.pixels for item in good if item.pixels is not None]
     channels = 2 * FLOW_LENGTH if options.modality == "flow" else 3
@@ -230,7 +239,7 @@ def _collate(items: Sequence[_Item], dataset: Dataset, options: Preprocessing) -
     pixels = torch.from_numpy(np.stack(arrays) if arrays else nothing)
     samples = [dataset.samples[item.i] for item in good]
     targets, label_mask = label_tensors(samples, len(dataset.classes))
-    return Batch(
+    return PixelBatch(
         pixels,
         targets,
         label_mask,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attnpool.data.dataset import Box, Dataset, Sample
+from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.image import Unreadable
 from attnpool.data.formats.openpose import read_openpose
-
-Joints = tuple[tuple[float, float] | None, ...]
+from attnpool.keypoints.joints import Box, Joints
 
 
 class UnreadableKeypoints(Unreadable):

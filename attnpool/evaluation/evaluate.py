@@ -13,12 +13,14 @@ import torch
 from attnpool.data import Dataset, Preprocessing, read_splits
 from attnpool.evaluation.inference import Outputs, as_probabilities, score_source
 from attnpool.evaluation.late_fusion import fuse as fused
+from attnpool.evaluation.late_fusion import weighted_run
 from attnpool.evaluation.metrics import Scores, confusion, score
 from attnpool.evaluation.mpii_submission import image_numbers, write_submission
-from attnpool.features.batches import CachedFeatures, Images, Source
+from attnpool.evaluation.tables import text_table
+from attnpool.features.batches import BatchSource, CachedFeatures, Images
 from attnpool.features.extraction import extract
 from attnpool.models.recognizer import Recognizer
-from attnpool.training.checkpoint import Run
+from attnpool.models.run import Run
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Evaluation:
         unlabelled: how many images could be read and have no label, as in MPII's test part.
         submission: the file for a benchmark's server that was written.
         unit: what was scored, "images" or "clips".
+        run: folder of the run that was scored.
     """
 
     scores: Scores
@@ -47,6 +50,7 @@ class Evaluation:
     unlabelled: int = 0
     submission: Path | None = None
     unit: str = "images"
+    run: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         skipped = [{"file": path, "reason": reason} for path, reason in self.skipped]
@@ -81,20 +85,21 @@ class Evaluation:
             lines.append(f"accuracy  {100 * s.accuracy:6.2f} %  of {s.images} {self.unit}")
         if self.pointing is not None:
             lines.append(f"pointing  {100 * self.pointing:6.2f} %  the map of the true class peaks in the evidence")
-        width = max(len(name) for name in self.classes)
-        lines.append("")
         columns = [("AP", s, "AP")]
         if known is not None:
             columns += [("VOC2007", s, "AP_voc07"), ("Known-Object", known, "AP_voc07")]
-        lines.append("  ".join([f"{'class':{width}}", *(f"{title:>6}" for title, _, _ in columns), "positives"]))
-        for k, row in enumerate(s.per_class):
-            cells = [
-                f"{'-' if (ap := found.per_class[k][key]) is None else format(100 * ap, '.2f'):>{max(len(title), 6)}}"
-                for title, found, key in columns
-            ]
-            lines.append("  ".join([f"{row['class']:{width}}", *cells, f"{row['positives']:9d}"]))
+        header = ["class", *(title for title, _, _ in columns), "positives"]
+        rows = [
+            [row["class"], *(in_percent(found.per_class[k][key]) for _, found, key in columns), str(row["positives"])]
+            for k, row in enumerate(s.per_class)
+        ]
+        lines += ["", *text_table(header, rows)]
         lines += [f"skipped {path}: {reason}" for path, reason in self.skipped]
         return "\n".join(lines)
+
+
+def in_percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.2f}"
 
 
 def summarize(
@@ -108,8 +113,8 @@ def summarize(
 
     Args:
         outputs: from `score_source`.
-        model: whose they are.
-        split: name of the part.
+        model: the recognizer that gave them.
+        split: name of the part of the dataset.
         looked_for: `(n, K)` bool, the negatives that were looked for (HICO's -1): there is a Known-Object setting.
         submission: the file that was written.
 
@@ -155,8 +160,8 @@ def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "t
     """The part of a dataset that a run is evaluated on.
 
     For the data that the run was trained on, "val" and "train" are the run's own saved parts; another dataset is split
-    as `data.read` does. Data is the run's if it has the same name or at least half of the run's files: two datasets
-    may share some names, such as drinking/001.jpg.
+    as `data.read` does it. Data counts as the run's if it has the same name or at least half of the run's files: two
+    datasets may share some names, such as drinking/001.jpg.
 
     Raises:
         ValueError: the dataset's classes are not the run's, files of the saved split are gone, or there is no test
@@ -167,7 +172,7 @@ def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "t
     require_classes(run, splits["train"])
     if split == "test":
         if "test" not in splits:
-            raise ValueError(f"{source}: has no test part; use --split val, train or all")
+            raise ValueError(f"{source}: has no test part; use split val, train or all")
         return splits["test"]
     every = {sample.path: sample for part in ("train", "val") for sample in splits[part]}
     dataset = replace(splits["train"], samples=tuple(every[path] for path in sorted(every)), split="all")
@@ -180,7 +185,7 @@ def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "t
     if missing := sorted(set(gone).intersection(saved[split])):
         raise ValueError(
             f"{source}: {len(missing)} of the {len(saved[split])} {split} images of {run.folder} are not there, "
-            f"the first is {missing[0]}; put them back, or use --split all"
+            f"the first is {missing[0]}; put them back, or use split all"
         )
     return dataset.select(saved[split], split)
 
@@ -219,48 +224,56 @@ def require_unseen(stream: Run, run: Run, dataset: Dataset) -> None:
 
 def evaluate(
     run: Run | str | Path,
-    data: Dataset | str,
+    source: Dataset | str,
     *,
     split: Literal["val", "train", "all", "test"] = "val",
     best: bool = False,
-    cache: Path | None = None,
-    use_cache: bool = True,
-    workers: int = 0,
-    crops: int = 1,
-    flip: bool = False,
+    submission: str | Path | None = None,
     frames: int | None = None,
-    fuse: Sequence[tuple[Run | str | Path, float]] = (),
-    submission: Path | None = None,
+    crops: Literal[1, 10] = 1,
+    flip: bool = False,
+    fuse: Sequence[str | tuple[Run | str | Path, float]] = (),
+    workers: int = 0,
+    use_cache: bool = True,
+    cache: str | Path | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Scores a run on a dataset: mAP in three definitions, accuracy, every class, pointing where boxes are known.
 
+    A `Dataset` is scored as a whole, of a source such as "folder:photos" the part that `split` names, see
+    `choose_split`. The logits of several crops, of an image and its mirror image, and of several runs are averaged.
+
     Args:
-        run: a run or its folder.
-        data: a dataset, all of which is used, or a source such as "folder:photos", of which `split` is.
-        split: see `choose_split`.
-        best: use the weights of the best epoch; they were chosen on the part that the training monitored.
-        cache, use_cache: of features, for a frozen backbone and the single view that it keeps.
-        workers: processes that decode images.
-        crops, flip: average the logits of several views, see `data.eval_views`.
-        frames: of every clip; the run's own number by default.
-        fuse: other runs of the same classes, such as one on optical flow, and their weights; this run's is 1. The
-            logits are added (late fusion).
-        submission: the .mat file for MPII's server to write, see `submission.write_submission`.
-        progress: show a progress bar.
+        run: folder of the run.
+        source: dataset to score, such as folder:DIR.
+        split: part of the dataset.
+        best: use the weights of the epoch with the best mAP, which was chosen on the part that the training monitored.
+        submission: MATLAB file to write the scores to, as MPII's server takes them; for split test, whose labels are
+            not public.
+        frames: frames of each clip (default: as many as the run was trained with).
+        crops: test-time views of each image: 10 are the corners and the middle, and their mirror images.
+        flip: also score the mirror image.
+        fuse: RUN or RUN=W for other runs of the same classes, whose logits are added with weight W (1 if it is not
+            given); for a stream of optical flow 1.5 is usual.
+        workers: processes that decode images and clips.
+        use_cache: use and keep the features of a frozen backbone; they are kept of a single test-time view only.
+        cache: folder of features (default: $ATTNPOOL_CACHE or the user's cache).
+        progress: show progress bars.
 
     Raises:
         ValueError: the run or the data cannot be used, or their classes differ.
     """
     loaded = Run.load(run, best=best) if isinstance(run, str | Path) else run
-    if isinstance(data, Dataset):
-        require_classes(loaded, data)
-        dataset, split_name = data, data.split
+    submission, cache = (None if path is None else Path(path) for path in (submission, cache))
+    if isinstance(source, Dataset):
+        require_classes(loaded, source)
+        dataset, split_name = source, source.split
     else:
-        dataset, split_name = choose_split(loaded, data, split), split
+        dataset, split_name = choose_split(loaded, source, split), split
     numbers = {} if submission is None else image_numbers(submission, dataset)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    streams = [Run.load(other) if isinstance(other, str | Path) else other for other, _ in fuse]
+    others = [weighted_run(item) if isinstance(item, str) else item for item in fuse]
+    streams = [Run.load(other) if isinstance(other, str | Path) else other for other, _ in others]
     for stream in streams:
         require_classes(stream, dataset)
         require_unseen(stream, loaded, dataset)
@@ -268,24 +281,24 @@ def evaluate(
     def outputs(stream: Run) -> Outputs:
         model = stream.model.to(device)
         options = Preprocessing(**model.preprocessing | ({} if frames is None else {"frames": frames}))
-        source: Source = Images(dataset, options, workers, crops=crops, flip=flip)
+        inputs: BatchSource = Images(dataset, options, workers, crops=crops, flip=flip)
         if model.backbone.frozen and use_cache and crops == 1 and not flip and frames is None:
             kept = extract(model, dataset, cache=cache, workers=workers, device=device, progress=progress)
-            source = CachedFeatures(kept)
-        return score_source(model, source, device=device, progress="evaluate" if progress else "")
+            inputs = CachedFeatures(kept)
+        return score_source(model, inputs, device=device, progress="evaluate" if progress else "")
 
     found = outputs(loaded)
     if streams:
-        others = [outputs(stream) for stream in streams]
-        for other in others:  # what one stream cannot read is none of this one's affair: both see the same samples
+        added = [outputs(stream) for stream in streams]
+        for other in added:
             if other.paths != found.paths:
                 raise ValueError(f"{split_name}: the streams could not read the same samples; see attnpool check")
-        weights = [1.0, *(weight for _, weight in fuse)]
-        found = replace(found, logits=fused([stream.logits for stream in (found, *others)], weights))
+        weights = [1.0, *(weight for _, weight in others)]
+        found = replace(found, logits=fused([stream.logits for stream in (found, *added)], weights))
     if submission is not None:
         if found.failed:
             raise ValueError(f"{split_name}: {len(found.failed)} images cannot be read; a submission needs them all")
         probabilities = as_probabilities(torch.from_numpy(found.logits), loaded.model.scores)
         write_submission(submission, [numbers[path] for path in found.paths], dataset.classes, probabilities)
     result = summarize(found, loaded.model, split_name, negatives(dataset, found.paths), submission)
-    return replace(result, unit="clips" if dataset.media == "clips" else "images")
+    return replace(result, unit="clips" if dataset.media == "clips" else "images", run=loaded.folder)

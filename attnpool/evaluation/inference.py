@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attnpool.evaluation.pointing import peak, pointing
-from attnpool.features.batches import CachedFeatures, Images, Source
+from attnpool.features.batches import BatchSource
 from attnpool.models.recognizer import Recognizer
 from attnpool.pooling import Pooled
 from attnpool.progress import bar
@@ -44,7 +44,7 @@ class Outputs:
 @torch.no_grad()
 def score_source(
     model: Recognizer,
-    source: Source,
+    source: BatchSource,
     *,
     maps: bool = True,
     device: torch.device | None = None,
@@ -65,7 +65,7 @@ def score_source(
     model.eval()
     order = list(range(len(source.dataset)) if positions is None else positions)
     logits, targets, label_mask, paths, pointed, failed = [], [], [], [], [], list(source.failed)
-    size = max(1, BATCH // views_of(model, source))
+    size = max(1, BATCH // source.inputs_per_sample)
     unit = "clips" if source.dataset.media == "clips" else "images"
     shown = bar(len(order), progress, unit, hidden=not progress)
     with_evidence = maps and any(sample.evidence for sample in source.dataset)
@@ -80,8 +80,8 @@ def score_source(
         if source.cached:
             out = model.pool(inputs, maps=with_evidence, boxes=batch.boxes)
         else:
-            views = source.views if isinstance(source, Images) else 1
-            out = model.pool(features_of(model, inputs), maps=with_evidence, boxes=batch.boxes, views=views)
+            features = features_of(model, inputs)
+            out = model.pool(features, maps=with_evidence, boxes=batch.boxes, views=source.views)
         logits.append(out.logits.double().cpu().numpy())
         targets.append(batch.targets.numpy() > 0)
         label_mask.append(batch.label_mask.numpy())
@@ -125,15 +125,6 @@ def merge(accelerator: Any, outputs: Outputs) -> Outputs:
         np.concatenate([part.pointed for part in parts]),
         list(dict.fromkeys(failure for part in parts for failure in part.failed)),
     )
-
-
-def views_of(model: Recognizer, source: Source) -> int:
-    """How many of the network's inputs one sample of a source becomes in testing."""
-    if isinstance(source, CachedFeatures):
-        return max(source.features.frames, 1)
-    assert isinstance(source, Images)
-    frames = source.options.frames if source.dataset.media == "clips" else 1
-    return frames * source.views
 
 
 def as_probabilities(logits: Tensor, scores: str) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +22,8 @@ def fuse(scores: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
         float64, of the same shape.
 
     Raises:
-        ValueError: no streams, as many weights as streams are not there, shapes differ, or a weight is not positive.
+        ValueError: there are no streams, the numbers of streams and weights or the shapes differ, or a weight is not
+            positive.
     """
     if not scores or len(scores) != len(weights):
         raise ValueError(f"{len(scores)} streams and {len(weights)} weights: give one weight for each stream")
@@ -32,3 +35,21 @@ def fuse(scores: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
         raise ValueError(f"weights {', '.join(map(str, weights))}: each must be a positive number")
     share = share / share.sum()
     return np.sum([w * np.asarray(array, dtype=np.float64) for w, array in zip(share, scores, strict=True)], axis=0)
+
+
+def weighted_run(word: str) -> tuple[Path, float]:
+    """`runs/flow=1.5` -> the folder and the weight, which is 1 if it is not given.
+
+    Raises:
+        ValueError: the weight is no positive number.
+    """
+    folder, equals, weight = word.rpartition("=")
+    if not equals:
+        return Path(word), 1.0
+    try:
+        value = float(weight)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"fuse {word}: {weight!r} is no weight; write a positive number, such as {folder}=1.5")
+    return Path(folder), value

@@ -21,7 +21,7 @@ def image_numbers(path: Path, dataset: Dataset) -> dict[str, int]:
     if path.suffix != ".mat":
         raise ValueError(f"{path}: a submission is a MATLAB file; let its name end in .mat")
     if not dataset.name.startswith("mpii:"):
-        raise ValueError(f"{dataset.name}: only MPII has a server; leave out --submission, or use mpii:ROOT")
+        raise ValueError(f"{dataset.name}: only MPII has a server; leave out submission, or use mpii:ROOT")
     return annolist_ids(dataset.root)
 
 
@@ -38,8 +38,7 @@ def write_submission(path: Path, sample_ids: Sequence[int], classes: Sequence[st
         scores: `(N, K)`, higher is more certain.
 
     Raises:
-        ValueError: shapes that do not fit, an id that is not positive or stands there twice, or scores
-            that are not finite.
+        ValueError: the shapes do not fit together, an id is not positive or is given twice, or scores are not finite.
         OSError: the file cannot be written.
     """
     from scipy.io import savemat

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from attnpool.data.dataset import Box
+    from attnpool.keypoints.joints import Box
 
 
 def peak(map_: Tensor | np.ndarray, size: tuple[int, int]) -> np.ndarray:

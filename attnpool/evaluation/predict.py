@@ -13,6 +13,7 @@ import torch
 from attnpool.data import Preprocessing, View, eval_view, read_image
 from attnpool.data.clips import Clip, is_clip, read_views
 from attnpool.evaluation.inference import as_probabilities
+from attnpool.evaluation.inputs import open_with_files
 from attnpool.models.recognizer import Recognizer
 from attnpool.pooling import Pooled
 
@@ -26,8 +27,8 @@ class Prediction:
     Attributes:
         file: its name.
         scores: `(label, probability)`, the best first.
-        view: of the image, or of the clip's first frame.
-        pooled: the recognizer's output, of one image or clip.
+        view: the test-time view of the image, or of the clip's first frame.
+        pooled: the recognizer's output for it, a batch of one.
         note: what the reader must know of the scores, "" for nothing.
     """
 
@@ -41,9 +42,23 @@ class Prediction:
         found = {"file": self.file, "predictions": [{"label": label, "score": value} for label, value in self.scores]}
         return found | ({"note": self.note} if self.note else {})
 
+    def __str__(self) -> str:
+        lines = [self.file, *(f"  {100 * value:5.1f} %  {label}" for label, value in self.scores)]
+        return "\n".join([*lines, *([f"  note: {self.note}"] if self.note else [])])
+
+
+class Predictions(list[Prediction]):
+    """What `predict` found, in the order of the files."""
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [prediction.to_json() for prediction in self]
+
+    def __str__(self) -> str:
+        return "\n".join(str(prediction) for prediction in self)
+
 
 def look(model: Recognizer, path: Path) -> Clip:
-    """What a recognizer sees of an image (one frame and one view) or of a clip, as in evaluation.
+    """What a recognizer sees of an image (a single test-time view) or of a clip, as in evaluation.
 
     A folder, or a file with the name of a video, is a clip, whatever the recognizer was trained on.
 
@@ -61,7 +76,7 @@ def look(model: Recognizer, path: Path) -> Clip:
 
 @torch.no_grad()
 def score(model: Recognizer, file: str | Path, seen: Clip, *, top: int = 5, maps: bool = False) -> Prediction:
-    """Scores what `look` gave; arguments are those of `predict`."""
+    """Scores what `look` saw; `top` and `maps` are those of `predict`."""
     model.eval()
     pixels = torch.stack([view.pixels for view in seen.views])
     out = model(model.normalize(pixels[None] if seen.count else pixels), maps=maps)
@@ -71,17 +86,35 @@ def score(model: Recognizer, file: str | Path, seen: Clip, *, top: int = 5, maps
     return Prediction(str(file), [(model.classes[k], float(values[k])) for k in order], seen.views[0], out, note)
 
 
-def predict(model: Recognizer, files: Iterable[str | Path], *, top: int = 5, maps: bool = False) -> list[Prediction]:
-    """Scores images and clips one by one.
+def predict(
+    model: Recognizer | str | Path,
+    files: Iterable[str | Path],
+    *,
+    top: int = 5,
+    weights: str | Path | None = None,
+    classes: str | Path | None = None,
+    image_size: int | None = None,
+    maps: bool = False,
+) -> Predictions:
+    """Names the actions in images and clips, one by one.
+
+    A clip's logits are the mean over the frames that the recognizer's preprocessing chooses. A folder that is given
+    with the name of a model is looked through for images, or for clips if the model was trained on clips; given with a
+    `Recognizer` it is the frames of one clip.
 
     Args:
-        model: a recognizer, in eval mode.
-        files: images of any size and format that Pillow reads; clips, see `look`. A clip's logits are the mean over
-            the frames that the recognizer's view names.
+        model: run folder, or a classifier: timm:NAME, torchvision:NAME or lite0.
+        files: images or clips, or folders of them.
         top: how many classes to list.
+        weights: weights of a classifier, a local file (default: the published ones).
+        classes: class names of a classifier, a file with one a line (default: ImageNet's).
+        image_size: side of the images in pixels, of a classifier (default: its own).
         maps: keep the maps in `Prediction.pooled`.
 
     Raises:
-        ValueError: a file is missing or cannot be read.
+        ValueError: the model cannot be opened, or a file is missing or cannot be read.
     """
-    return [score(model, file, look(model, Path(file)), top=top, maps=maps) for file in files]
+    if top < 1:
+        raise ValueError(f"top is {top}; give at least 1")
+    opened, paths = open_with_files(model, files, weights=weights, classes=classes, image_size=image_size)
+    return Predictions(score(opened, path, look(opened, path), top=top, maps=maps) for path in paths)

@@ -14,15 +14,17 @@ from attnpool.backbones.backbone import Backbone
 from attnpool.data import Dataset, read, read_image
 from attnpool.evaluation.evaluate import Evaluation, evaluate
 from attnpool.evaluation.predict import predict
-from attnpool.experiments.paper.tables import require_seeds
-from attnpool.explain import grid
+from attnpool.evaluation.tables import spread, text_table
+from attnpool.experiments.arguments import command_line, require_seeds
 from attnpool.explain.explain import explain
-from attnpool.explain.report import comparison_plot, png, write_report
+from attnpool.explain.overlay import grid
+from attnpool.explain.plots import comparison_plot
+from attnpool.explain.report import png, write_report
 from attnpool.files import write_bytes, write_json
 from attnpool.models.recognizer import Recognizer
+from attnpool.models.run import Run
 from attnpool.playground import write_folder
 from attnpool.progress import bar
-from attnpool.training.checkpoint import Run
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.train import train
 
@@ -33,6 +35,7 @@ TITLES = {
     "attentional": "Attentional pooling, rank 1",
     "pose": "Pose-regularised attentional pooling",
 }
+SCORES = ("mAP", "accuracy", "pointing")
 WORLD_SEED = 1
 IMAGES = 840
 EPOCHS = 6
@@ -43,34 +46,33 @@ SHOWN = 4  # images in each grid of the report
 
 @dataclass(frozen=True)
 class Quickstart:
-    """What `quickstart` found: `results` is the content of results.json, `table()` the same to read."""
+    """What `quickstart` found: `results` is the content of results.json, `str()` the same to read."""
 
     out: Path
     results: dict[str, Any]
 
-    def table(self) -> str:
+    def to_json(self) -> dict[str, Any]:
+        return self.results
+
+    def __str__(self) -> str:
         seeds = self.results["seeds"]
-        spread = f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
-        lines = [f"{'pooling':<38} {'mAP':>13} {'accuracy':>13} {'pointing':>13}"]
-        for head, values in self.results["heads"].items():
-            cells = [percent(values[key]) for key in ("mAP", "accuracy", "pointing")]
-            lines.append(f"{TITLES.get(head, head):<38} " + " ".join(f"{cell:>13}" for cell in cells))
-        return "\n".join([*lines, f"in percent, {spread}; report: {self.out / 'report.html'}"])
-
-
-def percent(values: Sequence[float]) -> str:
-    numbers = 100 * np.array(values)
-    return f"{numbers.mean():.1f} ± {numbers.std(ddof=1):.1f}" if len(numbers) > 1 else f"{numbers[0]:.1f}"
+        over = f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+        rows = [
+            [TITLES.get(head, head), *(spread([100 * value for value in values[key]]) for key in SCORES)]
+            for head, values in self.results["heads"].items()
+        ]
+        lines = text_table(["pooling", *SCORES], rows)
+        return "\n".join([*lines, f"in percent, {over}; report: {self.out / 'report.html'}"])
 
 
 def quickstart(
-    out: str | Path,
     *,
+    out: str | Path,
     images: int = IMAGES,
     epochs: int = EPOCHS,
     seeds: Sequence[int] = SEEDS,
     image_size: int = IMAGE_SIZE,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     progress: bool = True,
 ) -> Quickstart:
     """Makes a playground world, trains three heads on frozen ImageNet features of it, and writes a report.
@@ -79,12 +81,12 @@ def quickstart(
     docs/study.md on another world. What an earlier, interrupted call has done is not done again.
 
     Args:
-        out: folder of `world/`, `runs/`, `results.json`, `report.html` and its images of maps.
-        images: of the world, a quarter of them for validation.
-        epochs: of every training.
-        seeds: of the trainings.
-        image_size: of images and network.
-        cache: folder of features, see `features.cache_folder`.
+        out: folder of the world, the runs, results.json and report.html.
+        images: images of the world, a quarter of them for validation.
+        epochs: epochs of each of the trainings.
+        seeds: seeds of the trainings.
+        image_size: side of the images and of the network's input, in pixels.
+        cache: folder of features (default: $ATTNPOOL_CACHE or the user's cache).
         progress: show progress bars.
 
     Raises:
@@ -92,7 +94,7 @@ def quickstart(
         OSError: the disk is full.
     """
     started = time.monotonic()
-    out = Path(out)
+    out, cache = Path(out), None if cache is None else Path(cache)
     require_seeds(seeds)
     trainings = {seed: TrainOptions(epochs=epochs, seed=seed) for seed in seeds}  # refused before the long work
     world = out / "world"
@@ -104,7 +106,7 @@ def quickstart(
     train_part, val = read(f"folder:{world}")
     if len(train_part) + len(val) != images:
         raise ValueError(
-            f"{world}: holds {len(train_part) + len(val)} images, not {images}; remove it, or use another --out"
+            f"{world}: holds {len(train_part) + len(val)} images, not {images}; remove it, or use another folder as out"
         )
     backbone = Backbone("lite0", frozen=True)
     runs: dict[str, list[Run]] = {}
@@ -152,6 +154,13 @@ def quickstart(
         drawn = png(sheet(runs[head][0].model, val))
         write_bytes(out / f"maps-{head}.png", drawn)
         panels.append((f"{TITLES[head]}: bottom-up, top-down and combined maps", drawn))
+    arguments = {
+        "out": (out, None),
+        "images": (images, IMAGES),
+        "epochs": (epochs, EPOCHS),
+        "image_size": (image_size, IMAGE_SIZE),
+        "seeds": (seeds, SEEDS),
+    }
     write_report(
         out / "report.html",
         results,
@@ -163,20 +172,10 @@ def quickstart(
         ),
         plots=[("Average precision of each class", comparison_plot(per_class, train_part.classes))],
         panels=panels,
-        command=command_line(out, images, epochs, seeds, image_size),
+        command=command_line("quickstart", arguments),
     )
     write_json(out / "results.json", results)
     return Quickstart(out, results)
-
-
-def command_line(out: Path, images: int, epochs: int, seeds: Sequence[int], image_size: int) -> str:
-    """What to type for the same again; options that have their default are left out."""
-    given = {"--images": (images, IMAGES), "--epochs": (epochs, EPOCHS), "--image-size": (image_size, IMAGE_SIZE)}
-    parts = [f"attnpool quickstart --out {out}"]
-    parts += [f"{flag} {value}" for flag, (value, default) in given.items() if value != default]
-    if tuple(seeds) != SEEDS:
-        parts.append(f"--seeds {' '.join(map(str, seeds))}")
-    return " ".join(parts)
 
 
 def sheet(model: Recognizer, val: Dataset) -> Any:

@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from attnpool.evaluation.pointing import as_array
-from attnpool.explain.columns import leading_term, percent
+from attnpool.explain.image_figure import leading_term, percent
+from attnpool.explain.lettering import draw_lines, font, line_height, number, wrap
 from attnpool.explain.overlay import INK, PAPER, SOFT, colour_bar, fit, overlay
-from attnpool.explain.text import draw_lines, font, line_height, number, wrap
 
 if TYPE_CHECKING:
-    from attnpool.data.dataset import Box
+    from attnpool.keypoints.joints import Box
 
 
 @dataclass(frozen=True)

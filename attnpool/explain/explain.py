@@ -11,9 +11,12 @@ from PIL import Image
 
 from attnpool.data import segment_positions
 from attnpool.data.clips import Clip
+from attnpool.evaluation.inputs import open_with_files
 from attnpool.evaluation.pointing import peak
 from attnpool.evaluation.predict import Prediction, look, score
-from attnpool.explain import figure_columns, figure_rows, panel, storyboard
+from attnpool.explain.clip_figure import figure_rows, storyboard
+from attnpool.explain.image_figure import figure_columns
+from attnpool.explain.overlay import panel
 from attnpool.models.recognizer import Recognizer
 
 SHOWN = 5  # frames of a clip
@@ -81,56 +84,82 @@ def explain_clip(
     return storyboard(frames, rows, title or Path(prediction.file).name, box=prediction.view.area)
 
 
+class Explanations(list[dict[str, Any]]):
+    """What `explain_files` drew, an entry for each file in their order; its entries are described there."""
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return list(self)
+
+    def __str__(self) -> str:
+        lines = []
+        for item in self:
+            beside = f", beside it {item['chosen']}" if item["panel"] else ""
+            note = f" ({item['note']})" if "note" in item else ""
+            lines.append(f"{item['panel'] or item['file']}: {item['best']}{beside}{note}")
+        return "\n".join(lines)
+
+
 def explain_files(
-    model: Recognizer, files: Iterable[str | Path], out: str | Path, *, chosen: str | None = None
-) -> list[dict[str, Any]]:
-    """Writes a panel of maps for every image or clip; no backward pass is needed, the maps are the score.
+    model: Recognizer | str | Path,
+    files: Iterable[str | Path],
+    *,
+    out: str | Path,
+    class_: str | None = None,
+    weights: str | Path | None = None,
+    classes: str | Path | None = None,
+    image_size: int | None = None,
+) -> Explanations:
+    """Draws where the evidence is in images and clips; no backward pass is needed, the maps are the score.
 
     Args:
-        model: a recognizer, in eval mode.
-        files: images of any size, and clips, see `prediction.look`.
-        out: the folder for the panels, `NAME.png` each.
-        chosen: a class to show beside the best one; the second best by default.
+        model: run folder, or a classifier: timm:NAME, torchvision:NAME or lite0.
+        files: images or clips, or folders of them.
+        out: folder for the panels.
+        class_: class to show beside the best one (default: the second best).
+        weights: weights of a classifier, a local file (default: the published ones).
+        classes: class names of a classifier, a file with one a line (default: ImageNet's).
+        image_size: side of the images in pixels, of a classifier (default: its own).
 
     Returns:
         For every file `{"file", "panel", "best", "chosen", "peak", "predictions"}`; `peak` is where the combined
         map of the best class is highest, in pixels of the image. Of a clip also `"frame"`, the number of the frame
         in which that is, counted from 1. Without combined maps `panel` is `None`, and there is no peak. `"note"` says
-        why there are no maps, or what they are of.
+        why there are no maps, or what they are of. What a folder means is said in `predict`.
 
     Raises:
-        ValueError: a file cannot be read, or the class is unknown. Nothing is written before all could be read.
+        ValueError: the model cannot be opened, a file cannot be read, or the class is unknown. Nothing is written
+            before all files could be read.
     """
-    if chosen is not None and chosen not in model.classes:
-        raise ValueError(f"unknown class {chosen!r}: use one of {some_of(model.classes, chosen)}")
-    paths = [Path(file) for file in files]
+    opened, paths = open_with_files(model, files, weights=weights, classes=classes, image_size=image_size)
+    if class_ is not None and class_ not in opened.classes:
+        raise ValueError(f"unknown class {class_!r}: use one of {some_of(opened.classes, class_)}")
     for path in paths:
-        look(model, path)
+        look(opened, path)
     folder = Path(out)
     taken: set[str] = set()
-    explained = []
+    explained = Explanations()
     for path in paths:
-        seen = look(model, path)
-        prediction = score(model, path, seen, top=len(model.classes), maps=True)
+        seen = look(opened, path)
+        prediction = score(opened, path, seen, top=len(opened.classes), maps=True)
         ranked = [label for label, _ in prediction.scores]
-        other = chosen or ranked[1]
+        other = class_ or ranked[1]
         entry: dict[str, Any] = {"file": str(path), "panel": None, "best": ranked[0], "chosen": other}
         note = prediction.note
         if prediction.pooled.combined is None:
-            used = " and ".join(name for name in ("signed_sqrt", "l2") if model.head_options.get(name))
-            of = f"{model.pooling} pooling" + (f" with {used}" if used else "")
+            used = " and ".join(name for name in ("signed_sqrt", "l2") if opened.pooling_options.get(name))
+            of = f"{opened.pooling} pooling" + (f" with {used}" if used else "")
             note = f"no maps: a score of {of} is no sum over positions"
         else:
-            number = model.classes.index(other)
+            number = opened.classes.index(other)
             if seen.count:
-                panel_of = explain_clip(prediction, model, seen, chosen=number)
+                panel_of = explain_clip(prediction, opened, seen, chosen=number)
             else:
-                panel_of = explain(prediction, model, seen.frames[0], chosen=number)
+                panel_of = explain(prediction, opened, seen.frames[0], chosen=number)
             folder.mkdir(parents=True, exist_ok=True)
             target = folder / f"{unused(path.name if path.is_dir() else path.stem, taken)}.png"
             panel_of.save(target)
             entry["panel"] = str(target)
-            entry |= highest(prediction, seen, model.classes.index(ranked[0]))
+            entry |= highest(prediction, seen, opened.classes.index(ranked[0]))
         entry["predictions"] = prediction.to_json()["predictions"][:5]
         explained.append(entry | ({"note": note} if note else {}))
     return explained

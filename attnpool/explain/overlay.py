@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 
 from attnpool.evaluation.pointing import as_array, peak
-from attnpool.explain.text import draw_lines, font, line_height, number, wrap
+from attnpool.explain.lettering import draw_lines, font, line_height, number, wrap
 
 if TYPE_CHECKING:
-    from attnpool.data.dataset import Box
+    from attnpool.keypoints.joints import Box
 
 PAPER, INK, SOFT = (255, 255, 255), (28, 30, 36), (104, 110, 122)
 SIGNED_COLOURS, SEQUENTIAL_COLOURS = "RdBu_r", "inferno"

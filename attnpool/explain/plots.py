@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from attnpool.evaluation.metrics import Scores
-from attnpool.explain.text import font
+from attnpool.explain.lettering import font
 
 INK, SOFT, LINE = "#1c1e24", "#5f6675", "#e4e5e9"
 HEAD_COLOURS = ("#8a8f9c", "#b2182b", "#2166ac", "#e08214", "#1b7837", "#762a83", "#35978f", "#c51b7d")

@@ -6,6 +6,7 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from attnpool.explain.plots import comparison_plot, evaluation_plot
+from attnpool.evaluation.evaluate import Evaluation
+from attnpool.explain.plots import evaluation_plot
 from attnpool.files import write_bytes
-
-__all__ = ["comparison_plot", "evaluation_figure", "png", "write_report"]
 
 COLUMNS = {"mAP": "mAP", "accuracy": "Accuracy", "pointing": "Pointing"}
 
@@ -89,6 +89,36 @@ def evaluation_figure(path: str | Path, scores: Any, confusion: np.ndarray | Non
         classes: K names.
     """
     write_bytes(Path(path), evaluation_plot(scores, confusion, classes))
+
+
+@dataclass(frozen=True)
+class DrawnEvaluation:
+    """An evaluation and the file of its figure; `None` if nothing had a label, so that there is nothing to draw."""
+
+    evaluation: Evaluation
+    plot: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        return self.evaluation.to_json() | {"plot": None if self.plot is None else str(self.plot)}
+
+    def __str__(self) -> str:
+        return str(self.evaluation) if self.plot is None else f"{self.evaluation}\n\nplot: {self.plot}"
+
+
+def draw_evaluation(found: Evaluation, *, plot: str | Path | None = None) -> DrawnEvaluation:
+    """Draws what `evaluate` found, see `evaluation_figure`.
+
+    Args:
+        found: the evaluation.
+        plot: PNG file to draw the per-class AP and the confusion matrix to (default: evaluation-SPLIT.png in the run).
+    """
+    if not found.scores.images:
+        return DrawnEvaluation(found, None)
+    if plot is None:
+        assert found.run is not None, "an evaluation by `evaluate` knows its run"
+        plot = found.run / f"evaluation-{found.split}.png"
+    evaluation_figure(plot, found.scores, found.confusion, found.classes)
+    return DrawnEvaluation(found, Path(plot))
 
 
 def png(image: Image.Image) -> bytes:

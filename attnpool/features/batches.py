@@ -9,24 +9,23 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from attnpool.data import Box, Dataset, Preprocessing, label_tensors, load, segment_positions
+from attnpool.data import Dataset, Preprocessing, label_tensors, load, segment_positions
 from attnpool.data.decoding.image import Unreadable
 from attnpool.features.extraction import Features
+from attnpool.keypoints.joints import Box, Joints
 
 _FRAMES = 3  # apart from the streams of `data.loader`
 
-People = list[list[tuple[tuple[float, float] | None, ...]]]
-
 
 @dataclass
-class Examples:
+class Batch:
     """A batch.
 
     Attributes:
         inputs: pixels uint8 `(B, 3, S, S)`, or features float32 `(B, C, h, w)`; with a T after the B for clips.
-        targets, label_mask: `(B, K)`, as in `data.Batch`.
+        targets, label_mask: `(B, K)`, as in `data.PixelBatch`.
         paths: the names of the B samples.
-        people, boxes, evidence: in pixels of the network's input, as in `data.Batch`.
+        people, boxes, evidence: in pixels of the network's input, as in `data.PixelBatch`.
         failed: `(path, reason)` of images that belonged here and cannot be read, or whose keypoints cannot.
     """
 
@@ -34,20 +33,34 @@ class Examples:
     targets: Tensor
     label_mask: Tensor
     paths: list[str]
-    people: People
+    people: list[list[Joints]]
     boxes: list[list[Box]]
     evidence: list[list[Box]]
     failed: list[tuple[str, str]]
 
 
-class Source(Protocol):
-    """Where batches come from."""
+class BatchSource(Protocol):
+    """Where batches come from.
+
+    Attributes:
+        dataset: the samples.
+        cached: whether inputs are features, not pixels.
+        failed: `(path, reason)` of what is known to be unreadable before any batch.
+        views: test-time views of every image, or of every frame of a clip.
+        inputs_per_sample: how many inputs of the network one sample becomes in testing: its frames times its views.
+    """
 
     dataset: Dataset
-    cached: bool  # inputs are features
-    failed: tuple[tuple[str, str], ...]  # known before any batch
+    cached: bool
+    failed: tuple[tuple[str, str], ...]
 
-    def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Examples]:
+    @property
+    def views(self) -> int: ...
+
+    @property
+    def inputs_per_sample(self) -> int: ...
+
+    def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Batch]:
         """The batches of these positions in `dataset`."""
 
 
@@ -67,10 +80,15 @@ class Images:
 
     @property
     def views(self) -> int:
-        """Of every image or frame in testing."""
+        """Test-time views of every image or frame."""
         return self.crops * (2 if self.flip and self.crops == 1 else 1)
 
-    def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Examples]:
+    @property
+    def inputs_per_sample(self) -> int:
+        """Frames times views."""
+        return self.views * (self.options.frames if self.dataset.media == "clips" else 1)
+
+    def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Batch]:
         loaded = load(
             self.dataset,
             self.options,
@@ -84,7 +102,7 @@ class Images:
         )
         for batch in loaded:
             paths = [self.dataset.samples[i].path for i in batch.indices.tolist()]
-            yield Examples(
+            yield Batch(
                 batch.pixels,
                 batch.targets,
                 batch.label_mask,
@@ -107,6 +125,7 @@ class CachedFeatures:
     """
 
     cached = True
+    views = 1
 
     def __init__(self, features: Features, segments: int = 0) -> None:
         self.features = features
@@ -114,11 +133,16 @@ class CachedFeatures:
         self.dataset = features.dataset
         self.failed = features.failed
 
-    def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Examples]:
+    @property
+    def inputs_per_sample(self) -> int:
+        """The frames that were kept of every clip; 1 for images."""
+        return max(self.features.frames, 1)
+
+    def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Batch]:
         features = self.features
         for positions in order:
             good: list[int] = []
-            people: People = []
+            people: list[list[Joints]] = []
             boxes: list[list[Box]] = []
             failed: list[tuple[str, str]] = []
             for i in positions:
@@ -132,7 +156,7 @@ class CachedFeatures:
                 boxes.append(own)
             samples = [self.dataset.samples[i] for i in good]
             targets, label_mask = label_tensors(samples, len(self.dataset.classes))
-            yield Examples(
+            yield Batch(
                 features.batch(good, [self.draw(seed, epoch, i) if train else None for i in good]),
                 targets,
                 label_mask,

@@ -19,13 +19,15 @@ import torch
 from torch import Tensor
 
 from attnpool.backbones.batchnorm_folding import folded
-from attnpool.data import Box, Dataset, Preprocessing, View, load, segment_positions
+from attnpool.data import Dataset, Preprocessing, View, load, segment_positions
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
-from attnpool.data.people import Joints, people_of, person_boxes
+from attnpool.data.people import people_of, person_boxes
 from attnpool.features.store import FeatureStore
-from attnpool.files import cache_folder, versions
+from attnpool.files import cache_folder
+from attnpool.keypoints.joints import Box, Joints
 from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
+from attnpool.models.run import versions
 from attnpool.progress import bar
 
 FORMAT = 2

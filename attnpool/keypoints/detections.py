@@ -8,9 +8,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from attnpool.keypoints.joints import joint_mapping
-
-Joint = tuple[float, float] | None
+from attnpool.keypoints.joints import Box, Joint, Joints, joint_mapping
 
 
 @dataclass(frozen=True)
@@ -25,10 +23,10 @@ class Estimate:
         box: `(x1, y1, x2, y2)`, or `None` if the estimator gives none.
     """
 
-    joints: tuple[Joint, ...]
+    joints: Joints
     scores: tuple[float, ...]
     score: float
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
 
 
 class Estimator(Protocol):
@@ -47,7 +45,7 @@ def estimate(
     size: tuple[int, int],
     min_score: float,
     score: float | None = None,
-    box: tuple[float, float, float, float] | None = None,
+    box: Box | None = None,
 ) -> Estimate | None:
     """A person of MPII's joints from `(x, y, score)` of joints with these names; `None` if no joint is left.
 

@@ -9,16 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnpool.keypoints.joints import MPII_JOINTS
+from attnpool.keypoints.joints import MPII_JOINTS, Joint
 
 CANVAS_WIDTH = 200  # the authors' canvas; it is drawn on and averaged down to the map
 KINDS = ("disc", "gaussian")
 
-Joints = Sequence[tuple[float, float] | None]
-
 
 def heatmaps(
-    people: Sequence[Sequence[Joints]],
+    people: Sequence[Sequence[Sequence[Joint]]],
     image_size: tuple[int, int],
     map_size: tuple[int, int],
     *,

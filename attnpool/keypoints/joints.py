@@ -1,8 +1,17 @@
-"""Joint sets: MPII's 16, in which everything here is expressed, COCO's 17, and the way from any names to MPII's."""
+"""Joints, persons and boxes as types, and joint sets: MPII's 16, COCO's 17, and the way from any names to MPII's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+Joint = tuple[float, float] | None
+"""`(x, y)` in pixels, continuous: the first pixel reaches from 0 to 1. `None` where there is no label."""
+
+Joints = tuple[Joint, ...]
+"""One person: 16 entries in the order of `MPII_JOINTS`, or none at all."""
+
+Box = tuple[float, float, float, float]
+"""`(x1, y1, x2, y2)` in pixels, continuous as joints are."""
 
 MPII_JOINTS: tuple[str, ...] = (
     "right_ankle",

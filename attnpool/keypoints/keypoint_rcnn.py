@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from attnpool.files import read_tensors
 from attnpool.keypoints.detections import Estimate, check_score, estimate, first_line
 from attnpool.keypoints.joints import COCO_JOINTS
 
@@ -55,7 +55,7 @@ class KeypointRCNN:
                 box_score_thresh=min_score,
             )
         file = _published() if str(weights) == "pretrained" else Path(weights)
-        state = _read_state(file)
+        state = read_tensors(file)
         try:
             self.model.load_state_dict(state)
         except (RuntimeError, TypeError, AttributeError) as error:
@@ -104,25 +104,3 @@ def _published() -> Path:
                 "from torchvision's model hub elsewhere and give it with --weights FILE"
             ) from error
     return file
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    """A state dict from a file; nothing of the file is run."""
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ValueError(
-            f"{path}: {(error.strerror or str(error)).lower()}; give a .pth or .safetensors file"
-        ) from error
-    except Exception as error:  # of any kind, with a file that is something else
-        raise ValueError(f"{path}: cannot be read as weights ({first_line(error)}); give another file") from error
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):  # how torchvision's training saves
-        state = state["model"]
-    if not isinstance(state, dict):
-        raise ValueError(f"{path}: holds no state dict; give a .pth or .safetensors file of one")
-    return state

@@ -1,6 +1,6 @@
 """mediapipe's pose estimator in a process of its own, perhaps in another environment: images in, joints out.
 
-Run as a file, `PYTHON mediapipe_worker.py MIN_SCORE`, by `estimators.MediaPipe`. Its environment needs mediapipe and
+Run as a file, `PYTHON mediapipe_worker.py MIN_SCORE`, by `blazepose.MediaPipe`. Its environment needs mediapipe and
 NumPy and nothing of this package, whose protobuf and OpenCV may be of other versions.
 
 Standard output begins with a line `{"version": ..., "joints": [names]}`. For every image standard input has a line

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from attnpool.keypoints.joints import Box
 from attnpool.pooling import PoolingHead
 
-Box = tuple[float, float, float, float]
 Boxes = Sequence[Sequence[Box]]  # of the persons in each image
 
 GRID = 7  # positions along the side of a region, as in Fast R-CNN's heads

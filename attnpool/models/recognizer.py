@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,41 +10,34 @@ import torch
 from torch import Tensor, nn
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.files import (
-    FORMAT,
-    RUN_FILE,
-    WEIGHTS_FILE,
-    load_tensors,
-    read_run,
-    save_tensors,
-    versions,
-    write_json,
-)
 from attnpool.models.clip_pooling import pool_clips
 from attnpool.models.feature_norm import kind_of, make
 from attnpool.models.instance_pooling import Boxes, Instances, pool_instances
 from attnpool.pooling import POOLINGS, Pooled, PoolingHead
+from attnpool.pooling.options import resolved_options
 
 
 class Recognizer(nn.Module):
     """A backbone whose final average pooling is replaced by one of `attnpool.POOLINGS`.
 
     Args:
-        backbone: "lite0", any timm name, or a `Backbone`.
+        backbone: network that makes the features: lite0 (its weights are installed), another of ours, torchvision:NAME
+            or a timm name. A `Backbone` is taken as it is.
         classes: class names; their order is the order of the scores.
-        pooling: a key of `POOLINGS`.
-        rank, per_class, activation, dropout, dropout_on, init, dim, signed_sqrt, l2, iterations, saliency, queries,
-            positions, clusters: options of the pooling, None for its own default. One that the pooling does not have is
-            an error.
-        instances: "boxes": an image's score is the best of the whole and its persons (`instances.pool_instances`).
-        context: with instances, how many times its size a person's box is enlarged to.
+        pooling: how features become scores, a key of `attnpool.POOLINGS` such as average or pose.
+        pooling_options: options of the pooling, the keyword arguments of its class, such as `{"rank": 2}`. One that the
+            pooling does not have is an error.
+        instances: what a score is the best of, the whole image alone (none) or also its persons' boxes. See
+            `instance_pooling.pool_instances`.
+        context: times its size that a person's box is enlarged to, with instances boxes.
         task: "single" (exactly one class an image) or "multi" (any number).
         scores: how logits become scores, "softmax" over the classes or a "sigmoid" of each; by default as the task
             suggests. A model of several labels that is trained by a softmax loss has its scores from a softmax, too.
-        weights: see `Backbone`.
-        freeze_backbone: train the head alone, see `Backbone`. (A `Backbone` that is passed in keeps its own setting.)
-        standardize: standardise the features with fixed statistics before pooling (see `Standardize`), by default if
-            the backbone is frozen; "pooled": image by image (`PooledNorm`).
+        weights: weights of the backbone: pretrained, random or a .safetensors, .pth or .pt file.
+        freeze_backbone: train the head alone, on features that are computed once. (A `Backbone` that is passed in keeps
+            its own setting.)
+        standardize: standardise the features with fixed statistics before pooling (default: if the backbone is frozen).
+            See `Standardize`; "pooled" does it image by image (`PooledNorm`).
         preprocessing: how images are brought to the network's input, in the terms of `data.Preprocessing` (image_size,
             short_side, max_width); kept here because it belongs to the trained model.
         seed: of the head's initial weights, and the backbone's if they are random.
@@ -65,20 +57,7 @@ class Recognizer(nn.Module):
         *,
         classes: Sequence[str],
         pooling: str = "attentional",
-        rank: int | None = None,
-        per_class: bool | None = None,
-        activation: Literal["relu", "sigmoid", "softmax"] | None = None,
-        dropout: float | None = None,
-        dropout_on: Literal["pooled", "positions"] | None = None,
-        init: Literal["average", "official"] | None = None,
-        dim: int | None = None,
-        signed_sqrt: bool | None = None,
-        l2: bool | None = None,
-        iterations: int | None = None,
-        saliency: Literal["norm", "centre"] | None = None,
-        queries: int | None = None,
-        positions: bool | None = None,
-        clusters: int | None = None,
+        pooling_options: Mapping[str, Any] | None = None,
         instances: Literal["none", "boxes"] = "none",
         context: float = 1.5,
         task: Literal["single", "multi"] = "single",
@@ -103,15 +82,10 @@ class Recognizer(nn.Module):
         self.scores = scores or ("softmax" if task == "single" else "sigmoid")
         self.instances, self.context = instances, context
         self.pooling = pooling
-        given: dict[str, Any] = {"rank": rank, "per_class": per_class, "activation": activation, "dropout": dropout}
-        given |= {"dropout_on": dropout_on, "init": init, "dim": dim, "signed_sqrt": signed_sqrt, "l2": l2}
-        given |= {"iterations": iterations, "saliency": saliency, "queries": queries, "positions": positions}
-        given |= {"clusters": clusters}
-        self.head_options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        self.pooling_options = resolved_options(POOLINGS, pooling, pooling_options or {})  # before the slow part
         self.preprocessing: dict[str, Any] = dict(
             preprocessing or {"image_size": 448, "short_side": None, "max_width": None}
         )
-        head_class = check_pooling(pooling, self.head_options)  # before the slow part
         self.backbone = (
             backbone
             if isinstance(backbone, Backbone)
@@ -120,7 +94,7 @@ class Recognizer(nn.Module):
         channels = self.backbone.out_channels
         fixed = self.backbone.frozen if standardize is None else standardize
         self.standardize: nn.Module = make(fixed, channels)
-        self.head: PoolingHead = head_class(channels, len(self.classes), **self.head_options)
+        self.head: PoolingHead = POOLINGS[pooling](channels, len(self.classes), **self.pooling_options)
         self.head.reset_parameters(torch.Generator().manual_seed(seed))
 
     def normalize(self, pixels: Tensor) -> Tensor:
@@ -190,13 +164,43 @@ class Recognizer(nn.Module):
             "backbone": self.backbone.required_name(),
             "freeze_backbone": self.backbone.frozen,
             "pooling": self.pooling,
-            "head_options": self.head_options,
+            "pooling_options": self.pooling_options,
             "standardize": kind_of(self.standardize),
             "preprocessing": self.preprocessing,
             "pixels": {"mean": list(self.backbone.mean), "std": list(self.backbone.std)},
             **({} if self.backbone.in_channels == 3 else {"in_channels": self.backbone.in_channels}),
             **({} if self.instances == "none" else {"instances": self.instances, "context": self.context}),
         }
+
+    @classmethod
+    def from_description(cls, about: Mapping[str, Any]) -> Recognizer:
+        """The recognizer that `describe` described, with random weights.
+
+        Raises:
+            KeyError, TypeError, ValueError: a part of the description is missing, or is not known here.
+        """
+        # The random start is to be replaced: no need to draw the caller's numbers.
+        with torch.random.fork_rng(devices=[]):
+            backbone = Backbone(
+                about["backbone"],
+                "random",
+                frozen=about["freeze_backbone"],
+                in_channels=about.get("in_channels", 3),
+            )
+            recognizer = cls(
+                backbone,
+                classes=about["classes"],
+                pooling=about["pooling"],
+                task=about["task"],
+                scores=about["scores"],
+                standardize=about["standardize"],
+                instances=about.get("instances", "none"),
+                context=about.get("context", 1.5),
+                preprocessing=about["preprocessing"],
+                **about["head_options"],
+            )
+        backbone.mean, backbone.std = tuple(about["pixels"]["mean"]), tuple(about["pixels"]["std"])
+        return recognizer
 
     def save(
         self,
@@ -206,7 +210,7 @@ class Recognizer(nn.Module):
         split: Mapping[str, Any] | None = None,
         results: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Writes a run folder: `model.safetensors` and, last, `run.json` (a folder without it is not a run).
+        """Writes a run folder, see `models.run`; `run.json` comes last (a folder without it is not a run).
 
         Args:
             run: the folder, made if it is not there.
@@ -214,75 +218,18 @@ class Recognizer(nn.Module):
             split: which files were trained on and which held out.
             results: what the training wrote down.
         """
-        folder = Path(run)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_tensors(folder / WEIGHTS_FILE, self.state_dict())
-        about = {
-            "format": FORMAT,
-            "versions": versions(),
-            "model": self.describe(),
-            "recipe": dict(recipe or {}),
-            "split": dict(split or {}),
-            "results": dict(results or {}),
-        }
-        write_json(folder / RUN_FILE, about)
-        return folder
+        from attnpool.models.run import save_run  # which imports this module, for it makes recognizers
+
+        save_run(self, Path(run), recipe=recipe, split=split, results=results)
+        return Path(run)
 
     @classmethod
-    def load(cls, run: str | Path, *, weights_file: str = WEIGHTS_FILE) -> Recognizer:
+    def load(cls, run: str | Path) -> Recognizer:
         """Reads a run folder, in eval mode.
 
         Raises:
             ValueError: it is not a run folder, is damaged, or was written by another version.
         """
-        about = read_run(run)
-        tensors = load_tensors(Path(run) / weights_file)
-        try:
-            model = about["model"]
-            with torch.random.fork_rng(
-                devices=[]
-            ):  # the random start is replaced: no need to draw the caller's numbers
-                backbone = Backbone(
-                    model["backbone"],
-                    "random",
-                    frozen=model["freeze_backbone"],
-                    in_channels=model.get("in_channels", 3),
-                )
-                recognizer = cls(
-                    backbone,
-                    classes=model["classes"],
-                    pooling=model["pooling"],
-                    task=model["task"],
-                    scores=model["scores"],
-                    standardize=model["standardize"],
-                    instances=model.get("instances", "none"),
-                    context=model.get("context", 1.5),
-                    preprocessing=model["preprocessing"],
-                    **model["head_options"],
-                )
-                backbone.mean, backbone.std = tuple(model["pixels"]["mean"]), tuple(model["pixels"]["std"])
-            recognizer.load_state_dict(tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0][:160]
-            raise ValueError(
-                f"{run}: its {RUN_FILE} and {weights_file} do not fit together ({reason}); train it again"
-            ) from error
-        return recognizer.eval()
+        from attnpool.models.run import load_model
 
-
-def check_pooling(pooling: str, options: Mapping[str, Any]) -> type[PoolingHead]:
-    """The head class of a name, after checking that it has these options.
-
-    Raises:
-        ValueError: the name is unknown, or the pooling has no such option.
-    """
-    if pooling not in POOLINGS:
-        raise ValueError(f"unknown pooling {pooling!r}: use one of {', '.join(POOLINGS)}")
-    accepted = inspect.signature(POOLINGS[pooling]).parameters
-    for name in options:
-        if name not in accepted:
-            having = [key for key, head in POOLINGS.items() if name in inspect.signature(head).parameters]
-            raise ValueError(
-                f"{pooling} pooling has no option {name}: leave it out, or use pooling {' or '.join(having)}"
-            )
-    return POOLINGS[pooling]
+        return load_model(run)

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from attnpool.keypoints.joints import MPII_JOINTS
+from attnpool.keypoints.joints import MPII_JOINTS, Box
 from attnpool.playground.objects import KINDS
-from attnpool.playground.scene import Box, Scene
+from attnpool.playground.scene import Scene
 from attnpool.playground.staging import RECORD
 
 DESCRIPTION = "attnpool playground: a generated world of people doing things with objects"

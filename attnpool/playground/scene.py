@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from attnpool.keypoints.joints import Box
 from attnpool.playground import backdrop
 from attnpool.playground.body import face_points
 from attnpool.playground.compose import compose
@@ -14,8 +15,6 @@ from attnpool.playground.draw import Canvas, Panel
 from attnpool.playground.figure import JOINT_PARTS
 from attnpool.playground.plan import PersonPlan, Plan
 from attnpool.playground.raster import Array
-
-Box = tuple[float, float, float, float]
 
 # A thing with fewer pixels to see than this, at 448 px, is not annotated.
 FEWEST_PIXELS = 12

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from attnpool.keypoints.joints import MPII_JOINTS
+from attnpool.keypoints.joints import MPII_JOINTS, Box
 from attnpool.playground.annotation import DESCRIPTION, VERSION
 from attnpool.playground.clip import HEIGHT, RATE, WIDTH, Clip, Frame, compose_clip, render_clip
 from attnpool.playground.compose import CLASSES
 from attnpool.playground.openpose import detections, write_bodies
-from attnpool.playground.scene import Box
 from attnpool.playground.staging import RECORD, Progress, make_world
 from attnpool.playground.writer import check_numbers
 

@@ -2,13 +2,14 @@
 
 from attnpool.pooling.attentional import AttentionalPooling
 from attnpool.pooling.base import Pooled, PoolingHead
+from attnpool.pooling.bilinear import BilinearPooling
+from attnpool.pooling.compact_bilinear import CompactBilinearPooling
 from attnpool.pooling.covariance import CovariancePooling
 from attnpool.pooling.first_order import AveragePooling, MaxPooling
 from attnpool.pooling.multi_query import MultiQueryPooling
 from attnpool.pooling.netvlad import NetVLADPooling
 from attnpool.pooling.pose_regularized import PoseRegularizedPooling
 from attnpool.pooling.saliency import SaliencyPooling
-from attnpool.pooling.second_order import BilinearPooling, CompactBilinearPooling
 
 POOLINGS: dict[str, type[PoolingHead]] = {
     "average": AveragePooling,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,17 +39,18 @@ class AttentionalPooling(PoolingHead):
     Args:
         in_channels: C.
         num_classes: K.
-        rank: P, the number of terms; each has its own bottom-up and top-down maps.
-        per_class: every class has its own bottom-up map `h_pk`; then maps with K channels are needed.
-        activation: of the bottom-up map. None is the paper's. "relu" is `max(s, 0)`; "sigmoid" is `2 sigmoid(s)`, so
-            that 1 is its middle; "softmax" runs over the positions and is scaled by N, so that the map has mean 1.
-        dropout: probability of dropping in training, see `dropout_on`.
-        dropout_on: "pooled" drops channels of the pooled features; "positions" drops single entries of the features
-            that enter `t` (the released code, there with 0.8).
-        bias: whether there are `alpha` and `beta`. (A softmax does not change with `beta`, so it has none.)
-        init: "average" starts as average pooling: the first term has `b = 0`, `h = 1`; terms 2..P start with
-            `a = 0` and small random `b`, which are different so that they do not stay equal. "official" is the
-            released code's start: weights from N(0, 0.001), biases 0.
+        dropout: probability of dropping an entry of the pooled features in training. See `dropout_on`.
+        rank: number P of terms, each with its own bottom-up and top-down maps.
+        per_class: whether every class has its own bottom-up map `h_pk`. Then maps with K channels are needed.
+        activation: function of the bottom-up map (default: none, as in the paper). "relu" is `max(s, 0)`; "sigmoid" is
+            `2 sigmoid(s)`, so that 1 is its middle; "softmax" runs over the positions and is scaled by N, so that the
+            map has mean 1.
+        bias: whether the maps have biases `alpha` and `beta`. (A softmax does not change with `beta`, so it has none.)
+        init: start as average pooling, or as the released code. "average": the first term has `b = 0`, `h = 1`; terms
+            2..P start with `a = 0` and small random `b`, which are different so that they do not stay equal.
+            "official": weights from N(0, 0.001), biases 0.
+        dropout_on: what is dropped, channels of the pooled features or single entries of the features at each position.
+            "positions" is the released code, there with 0.8, and drops what enters `t`.
 
     Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output.
 
@@ -64,6 +65,8 @@ class AttentionalPooling(PoolingHead):
     >>> torch.allclose(out.combined.sum((-2, -1)), out.logits, atol=1e-5)
     True
     """
+
+    learning_rates: ClassVar = {"adamw": 3e-3, "sgd": 1e-2}  # docs/study.md
 
     def __init__(
         self,

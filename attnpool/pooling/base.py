@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -42,16 +43,25 @@ _pytree._register_namedtuple(Pooled, serialized_type_name="attnpool.Pooled")
 class PoolingHead(nn.Module):
     """Base of the heads: features `(B, C, H, W)` or `(B, N, C)` in, `Pooled` out.
 
-    A head with `over_time` also takes clips `(B, T, C, H, W)`, all positions of which are pooled together. The others
-    score frames.
+    A head's options are the keyword arguments of its constructor: `Recognizer(pooling_options=...)`, flags, recipes
+    and the table of the docs are made from them, and from the first sentence of each under `Args`.
 
     Args:
         in_channels: C, channels of the features.
         num_classes: K.
-        dropout: probability of dropping a channel of the pooled features in training.
+        dropout: probability of dropping an entry of the pooled features in training.
+
+    Attributes:
+        learning_rates: optimizer ("adamw", "sgd") -> the head's default peak rate on frozen, standardised features.
+        over_time: whether the head also takes clips `(B, T, C, H, W)`, all positions of which are pooled together. The
+            others score frames.
+        linear: whether the logits are linear in the mean of the features, so that training on frozen features is
+            logistic regression.
     """
 
+    learning_rates: ClassVar[Mapping[str, float]]
     over_time: bool = False
+    linear: bool = False
 
     def __init__(self, in_channels: int, num_classes: int, *, dropout: float = 0.0) -> None:
         super().__init__()
@@ -69,6 +79,10 @@ class PoolingHead(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draws the initial weights, from `generator` if one is given."""
         raise AssertionError(f"{type(self).__name__} lacks reset_parameters")
+
+    def learning_rate(self, optimizer: str) -> float:
+        """The default peak learning rate on frozen, standardised features, for "adamw" or "sgd"."""
+        return self.learning_rates[optimizer]
 
     def channels_first(self, features: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Views features as `(B, C, N)`, without a copy for NCHW, NHWC (channels_last) and tokens.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,8 @@ TRACE_EPS = 1e-12
 class CovariancePooling(PoolingHead):
     """Covariance pooling: a linear classifier on the square root of the covariance matrix of the channels (iSQRT-COV).
 
-    `y_i = R x_i` with `dim` channels, `S = 1/N * sum_i (y_i - m) (y_i - m)^T` with the mean m over the positions, and
-    `score_k = w_k . triu(S^(1/2)) + alpha_k`, where triu takes the upper triangle, `dim (dim + 1) / 2` numbers. The
+    `y_i = R x_i` with d channels, `S = 1/N * sum_i (y_i - m) (y_i - m)^T` with the mean m over the positions, and
+    `score_k = w_k . triu(S^(1/2)) + alpha_k`, where triu takes the upper triangle, `d (d + 1) / 2` numbers. The
     root is that of Newton-Schulz iterations (Eq. 3-5): `A = S / tr S`, `Y = A`, `Z = I`, then `iterations` times
     `T = (3 I - Z Y) / 2`, `Y <- Y T`, `Z <- T Z`, and `S^(1/2) ~ sqrt(tr S) Y`. They are matrix products alone, and
     they are done in single precision or better, also under autocast. Large eigenvalues converge first; with the usual
@@ -30,16 +31,16 @@ class CovariancePooling(PoolingHead):
     Args:
         in_channels: C.
         num_classes: K.
-        dropout: probability of dropping an entry of the triangle in training.
-        dim: at most so many channels; if C is larger, a linear map R, which is learned, comes first. (The paper's
-            has batch norm and relu after it. Here features come standardised.)
-        iterations: of Newton-Schulz, 5 in the paper.
+        dropout: probability of dropping an entry of the pooled features in training. These are the triangle.
+        channels: number d of channels to which the features are reduced by a learned linear map R, if they have more.
+            (The paper's has batch norm and relu after it. Here features come standardised.)
+        iterations: Newton-Schulz iterations for the matrix square root, 5 in the paper.
 
     Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output, of which there are the logits alone.
     Constant features, and a single position, have covariance 0 and score `alpha`.
 
     Raises:
-        ValueError: at a wrong number of axes or channels, or if `dim` or `iterations` is less than 1.
+        ValueError: at a wrong number of axes or channels, or if `channels` or `iterations` is less than 1.
 
     Source: Li et al., "Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix Square Root
     Normalization", CVPR 2018.
@@ -50,23 +51,25 @@ class CovariancePooling(PoolingHead):
 
     triangle: Tensor
 
+    learning_rates: ClassVar = {"adamw": 1e-3, "sgd": 1e-1}  # docs/second-order.md
+
     def __init__(
-        self, in_channels: int, num_classes: int, *, dropout: float = 0.0, dim: int = 256, iterations: int = 5
+        self, in_channels: int, num_classes: int, *, dropout: float = 0.0, channels: int = 256, iterations: int = 5
     ) -> None:
         super().__init__(in_channels, num_classes, dropout=dropout)
-        if dim < 1 or iterations < 1:
-            raise ValueError(f"dim and iterations must be at least 1, not {dim} and {iterations}")
-        self.dim = min(dim, in_channels)
+        if channels < 1 or iterations < 1:
+            raise ValueError(f"channels and iterations must be at least 1, not {channels} and {iterations}")
+        self.channels = min(channels, in_channels)
         self.iterations = iterations
-        self.reduce = nn.Parameter(torch.empty(dim, in_channels)) if in_channels > dim else None
-        row, column = torch.triu_indices(self.dim, self.dim)
-        self.register_buffer("triangle", row * self.dim + column, persistent=False)
+        self.reduce = nn.Parameter(torch.empty(channels, in_channels)) if in_channels > channels else None
+        row, column = torch.triu_indices(self.channels, self.channels)
+        self.register_buffer("triangle", row * self.channels + column, persistent=False)
         self.weight = nn.Parameter(torch.empty(num_classes, len(row)))
         self.alpha = nn.Parameter(torch.empty(num_classes))
         self.reset_parameters()
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, dim={self.dim}, iterations={self.iterations}"
+        return f"{super().extra_repr()}, channels={self.channels}, iterations={self.iterations}"
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         if self.reduce is not None:  # keeps the variance of a channel
@@ -75,7 +78,7 @@ class CovariancePooling(PoolingHead):
         nn.init.zeros_(self.alpha)
 
     def pooled(self, x: Tensor) -> Tensor:
-        """The upper triangle of the root, `(B, C, N)` -> `(B, dim (dim + 1) / 2)`, in single precision or better."""
+        """The upper triangle of the root, `(B, C, N)` -> `(B, d (d + 1) / 2)`, in single precision or better."""
         y = x if self.reduce is None else project(x, self.reduce)
         with torch.autocast(x.device.type, enabled=False):
             y = y.float() if y.dtype in (torch.float16, torch.bfloat16) else y

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +12,14 @@ from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, first_ord
 
 
 class LinearHead(PoolingHead):
-    """A head whose only parameters are a linear classifier `a (K, C)`, `alpha (K,)`."""
+    """A head whose only parameters are a linear classifier `a (K, C)`, `alpha (K,)`.
+
+    Args:
+        in_channels: C.
+        num_classes: K.
+        dropout: probability of dropping an entry of the pooled features in training.
+        bias: whether the classifier has a bias `alpha`.
+    """
 
     def __init__(self, in_channels: int, num_classes: int, *, dropout: float = 0.0, bias: bool = True) -> None:
         super().__init__(in_channels, num_classes, dropout=dropout)
@@ -37,7 +46,7 @@ class AveragePooling(LinearHead):
     Args:
         in_channels: C.
         num_classes: K.
-        dropout: probability of dropping a channel of the pooled features in training.
+        dropout: probability of dropping an entry of the pooled features in training.
         bias: whether the classifier has a bias `alpha`.
 
     Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output, with P = 1.
@@ -52,6 +61,9 @@ class AveragePooling(LinearHead):
     >>> out.combined.shape
     torch.Size([2, 3, 7, 7])
     """
+
+    learning_rates: ClassVar = {"adamw": 3e-2, "sgd": 1e-2}  # docs/study.md
+    linear = True
 
     def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
         x, grid = self.channels_first(features)
@@ -70,6 +82,8 @@ class MaxPooling(LinearHead):
 
     Args, shapes and errors: as in `AveragePooling`. Source: the alternative named before Eq. 1 of the paper.
     """
+
+    learning_rates: ClassVar = {"adamw": 1e-2, "sgd": 1e-2}  # docs/study.md
 
     def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
         x, grid = self.channels_first(features)

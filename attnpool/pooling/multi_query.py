@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,8 @@ from attnpool.pooling.fused_attention import attend
 
 # Queries start small and different: maps are nearly uniform, and equal queries would stay equal.
 QUERY_STD = 0.02
-# Of an axis, in the terms of a query's preference for places: from one end against the other to thirds and quarters.
+# Cosines along each axis from which a query's preference for places is made: the first sets one end against the other,
+# the last tells quarters apart.
 WAVES = 4
 
 
@@ -35,12 +37,12 @@ class MultiQueryPooling(PoolingHead):
     Args:
         in_channels: C.
         num_classes: K.
-        dropout: probability of dropping an entry of the pooled values u in training.
-        queries: M, 32 in the public code.
-        dim: D, length of the values of all queries together, a multiple of `queries`; None for C, rounded up to one.
-        positions: whether queries look at where and when.
+        dropout: probability of dropping an entry of the pooled features in training. These are the values u.
+        queries: number M of queries, each of which has a softmax map and values of its own; 32 in the public code.
+        dim: length D of the values of all queries together, a multiple of queries (default: as many as channels).
+        positions: whether queries also look at where and when, over a clip as a whole.
 
-    Shapes: features `(B, C, H, W)` or `(B, N, C)`, with `positions` `(B, C, H, W)` or `(B, T, C, H, W)` of any size; a
+    Shapes: features `(B, C, H, W)` or `(B, N, C)`, with `positions` `(B, C, H, W)` or `(B, T, C, H, W)` of any size; an
     image is a clip of one frame. See `Pooled` for the output, with P = M.
 
     Raises:
@@ -54,6 +56,8 @@ class MultiQueryPooling(PoolingHead):
     >>> torch.allclose(out.combined.sum((-2, -1)), out.logits, atol=1e-5)
     True
     """
+
+    learning_rates: ClassVar = {"adamw": 3e-3, "sgd": 1e-1}  # docs/multi-query.md
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,15 +20,15 @@ class NetVLADPooling(PoolingHead):
     `1/N * sum_i s_mi x_i - c_m mean_i(s_mi)`: no deviation is ever written out.
 
     With the norms there are no maps: what a position adds to a score depends on what the others have added to the
-    norm, so no share of the score belongs to it. With `l2=False` the score is a sum over positions with P = M terms:
+    norm, so no share of the score belongs to it. With `norms=False` the score is a sum over positions with P = M terms:
     bottom-up maps `s_mi`, top-down maps `A_km . (x_i - c_m) + alpha_k` (the s of a position add up to 1).
 
     Args:
         in_channels: C.
         num_classes: K.
-        dropout: probability of dropping an entry of the deviations in training.
-        clusters: M, 64 in the paper.
-        l2: whether there are the two norms.
+        dropout: probability of dropping an entry of the pooled features in training. These are the deviations.
+        clusters: number M of learned centres, 64 in the paper.
+        norms: whether the sums of each centre, and then all of them, are divided by their norms.
 
     Shapes: features `(B, C, H, W)`, `(B, N, C)` or `(B, T, C, H, W)`; see `Pooled` for the output.
 
@@ -42,15 +43,16 @@ class NetVLADPooling(PoolingHead):
     """
 
     over_time = True
+    learning_rates: ClassVar = {"adamw": 1e-2, "sgd": 3.0}  # docs/multi-query.md
 
     def __init__(
-        self, in_channels: int, num_classes: int, *, dropout: float = 0.0, clusters: int = 64, l2: bool = True
+        self, in_channels: int, num_classes: int, *, dropout: float = 0.0, clusters: int = 64, norms: bool = True
     ) -> None:
         super().__init__(in_channels, num_classes, dropout=dropout)
         if clusters < 1:
             raise ValueError(f"clusters must be at least 1, not {clusters}")
         self.clusters = clusters
-        self.l2 = l2
+        self.norms = norms
         self.assign = nn.Parameter(torch.empty(clusters, in_channels))
         self.assign_bias = nn.Parameter(torch.empty(clusters))
         self.centres = nn.Parameter(torch.empty(clusters, in_channels))
@@ -59,7 +61,7 @@ class NetVLADPooling(PoolingHead):
         self.reset_parameters()
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, clusters={self.clusters}, l2={self.l2}"
+        return f"{super().extra_repr()}, clusters={self.clusters}, norms={self.norms}"
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         nn.init.normal_(self.assign, std=1 / math.sqrt(self.in_channels), generator=generator)
@@ -72,9 +74,9 @@ class NetVLADPooling(PoolingHead):
         x, grid = self.channels_first(features)
         s = project(x, self.assign, self.assign_bias).softmax(1)
         v = weighted_mean(x, s) - s.mean(2).unsqueeze(2) * self.centres
-        v = F.normalize(F.normalize(v, dim=2).flatten(1)) if self.l2 else v.flatten(1)
+        v = F.normalize(F.normalize(v, dim=2).flatten(1)) if self.norms else v.flatten(1)
         logits = F.linear(F.dropout(v, self.dropout, self.training), self.a, self.alpha)
-        if not maps or self.l2:
+        if not maps or self.norms:
             return Pooled(logits)
         a = self.a.unflatten(1, (self.clusters, -1)).transpose(0, 1)
         shift = self.alpha - (a * self.centres[:, None]).sum(2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +22,12 @@ class PoseRegularizedPooling(PoolingHead):
     Args:
         in_channels: C.
         num_classes: K.
-        dropout: probability of dropping in training, see `AttentionalPooling`.
-        hidden: channels of the hidden layer; 768 in the released code.
-        joints: J, the number of joint heatmaps.
-        init: "average" starts the free map at 1, as average pooling; "official" draws all weights from N(0, 0.001).
-        dropout_on: "pooled" or "positions", see `AttentionalPooling`.
+        dropout: probability of dropping an entry of the pooled features in training. See `dropout_on`.
+        hidden: channels of the hidden layer, 768 in the released code.
+        joints: number J of joint heatmaps. The pose loss has labels of 16, MPII's.
+        init: start as average pooling, or as the released code. "average" starts the free map at 1; "official" draws
+            all weights from N(0, 0.001).
+        dropout_on: what is dropped, channels of the pooled features or single entries of the features at each position.
 
     Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output; `pose` is `(B, J, H, W)` and is
     returned also without `maps`.
@@ -36,6 +37,8 @@ class PoseRegularizedPooling(PoolingHead):
 
     Source: Girdhar & Ramanan, "Attentional Pooling for Action Recognition", NIPS 2017, Sec. 3.2 and its released code.
     """
+
+    learning_rates: ClassVar = {"adamw": 3e-3, "sgd": 1e-2}  # docs/study.md
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,11 +33,12 @@ class SaliencyPooling(LinearHead):
     Args:
         in_channels: C.
         num_classes: K.
-        dropout: probability of dropping a channel of the pooled features in training.
+        dropout: probability of dropping an entry of the pooled features in training.
         bias: whether the classifier has a bias `alpha`.
-        saliency: the map where none is given. "norm" is the Euclidean norm `|x_i|` of the features at a position (on
-            standardised features, how unusual they are); "centre" is a Gaussian in the middle of the image with a
-            standard deviation of a quarter of each side, the same for every image.
+        saliency: map that weighs the positions, the features' norm or the image's centre. "norm" is the Euclidean norm
+            `|x_i|` of the features at a position (on standardised features, how unusual they are); "centre" is a
+            Gaussian in the middle of the image with a standard deviation of a quarter of each side, the same for every
+            image. `forward` takes a map of an image's own in its place.
 
     Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output, with P = 1.
 
@@ -52,6 +53,8 @@ class SaliencyPooling(LinearHead):
     >>> out.bottom_up.shape
     torch.Size([2, 1, 1, 7, 7])
     """
+
+    learning_rates: ClassVar = {"adamw": 1e-2, "sgd": 1e-1}  # docs/second-order.md
 
     def __init__(
         self,

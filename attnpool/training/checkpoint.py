@@ -1,78 +1,17 @@
-"""The state of a training on disk, so that the same call goes on where it was stopped; and finished runs.
-
-A run folder holds `model.safetensors` and `run.json` (written last: a finished run), `best.safetensors`, `log.jsonl`,
-`tensorboard/`, and while training `state.json` with the tensors file that it names. State is replaced whole: new
-tensors are written beside the old ones and count once `state.json` names them.
-"""
+"""The state of a training: what is saved so that the same call goes on where it was stopped."""
 
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from attnpool.data.decoding.image import IMAGE_SUFFIXES
-from attnpool.files import RUN_FILE, load_tensors, read_run, save_tensors, write_json
-from attnpool.models.recognizer import Recognizer
-
-STATE_FILE = "state.json"
-BEST_FILE = "best.safetensors"
-LOG_FILE = "log.jsonl"
-
-
-class Interrupted(Exception):
-    """A signal stopped the training after its state was saved; `signum` is the signal."""
-
-    def __init__(self, signum: int, folder: Path) -> None:
-        super().__init__(f"stopped; the same command goes on from {folder / STATE_FILE}")
-        self.signum = signum
-
-
-class TrainingFailed(Exception):
-    """The training cannot go on, such as at a loss that is not finite."""
-
-
-@dataclass
-class Run:
-    """A finished run: its folder, its model in eval mode, and what `run.json` says about it."""
-
-    folder: Path
-    model: Recognizer
-    about: dict[str, Any] = field(repr=False)
-
-    @classmethod
-    def load(cls, folder: str | Path, *, best: bool = False) -> Run:
-        """Reads a run folder.
-
-        Args:
-            folder: of the run.
-            best: the weights of the epoch with the best monitored mAP in place of the last ones.
-
-        Raises:
-            ValueError: it is no run, is not finished, or of another version.
-        """
-        path = Path(folder)
-        if not (path / RUN_FILE).exists() and (path / STATE_FILE).exists():
-            raise ValueError(f"{path}: its training is not finished; run the same train command again to go on")
-        about = read_run(path)
-        model = Recognizer.load(path)
-        if best:
-            load_trained(model, path / BEST_FILE)
-        return cls(path, model, about)
-
-    @property
-    def media(self) -> Literal["images", "clips"]:
-        """What the run was trained on, told from the names of its training part: a clip has no image's name."""
-        names = self.about["split"].get("train", ())
-        return "clips" if names and Path(names[0]).suffix.lower() not in IMAGE_SUFFIXES else "images"
+from attnpool.models import run
 
 
 @dataclass
@@ -91,34 +30,10 @@ class Progress:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def trained(model: Recognizer) -> dict[str, Tensor]:
-    """The tensors that a training changes: the model's state, without a frozen backbone."""
-    frozen = model.backbone.frozen
-    return {name: t for name, t in model.state_dict().items() if not (frozen and name.startswith("backbone."))}
-
-
-def load_trained(model: Recognizer, path: Path) -> None:
-    """Puts tensors of `trained` from a file into a model.
-
-    Raises:
-        ValueError: the file is missing or damaged, or is of another model.
-    """
-    tensors, own = load_tensors(path), trained(model)
-    if tensors.keys() != own.keys() or any(tensors[name].shape != own[name].shape for name in own):
-        raise ValueError(f"{path}: its tensors are not those of the model; train again into a new folder")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
-
-
 def save_state(folder: Path, progress: Progress, options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Writes the state of a training, whole or not at all."""
-    name = f"state-{progress.epoch}-{progress.step}.safetensors"
-    save_tensors(folder / name, tensors)
-    write_json(folder / STATE_FILE, {"options": dict(options), "tensors": name, "progress": vars(progress)})
-    for old in folder.glob("state-*.safetensors"):
-        if old.name != name:
-            old.unlink()
+    content = {"options": dict(options), "progress": vars(progress)}
+    run.save_state(folder, content, tensors, at=(progress.epoch, progress.step))
 
 
 def load_state(folder: Path, options: Mapping[str, Any]) -> tuple[Progress, dict[str, Tensor]] | None:
@@ -127,16 +42,15 @@ def load_state(folder: Path, options: Mapping[str, Any]) -> tuple[Progress, dict
     Raises:
         ValueError: it was started with other options, or is damaged.
     """
-    path = folder / STATE_FILE
-    if not path.exists():
+    content = run.read_state(folder)
+    if content is None:
         return None
     try:
-        saved = json.loads(path.read_text())
-        progress, name, before = Progress(**saved["progress"]), saved["tensors"], saved["options"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: damaged; train into a new folder (--out)") from error
+        progress, before = Progress(**content["progress"]), content["options"]
+    except (KeyError, TypeError) as error:
+        raise run.damaged_state(folder) from error
     require_same(folder, before, options)
-    return progress, load_tensors(folder / name)
+    return progress, run.read_state_tensors(folder, content)
 
 
 def require_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -150,13 +64,6 @@ def require_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]
             for key in different[:4]
         )
         raise ValueError(f"{folder}: holds a run with other options ({named}); use the same options or another --out")
-
-
-def remove_state(folder: Path) -> None:
-    """Removes what only an unfinished training needs."""
-    (folder / STATE_FILE).unlink(missing_ok=True)
-    for path in folder.glob("state-*.safetensors"):
-        path.unlink()
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -178,33 +85,3 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
             _, i, name = key.split(".", 2)
             state.setdefault(int(i), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-class StopSignals:
-    """Turns SIGTERM and SIGINT into a flag while a training runs, so that it stops between two steps.
-
-    A second signal ends the process as usual. Outside of the main thread, where Python allows no handlers, nothing
-    changes.
-    """
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                self._previous[signum] = signal.signal(signum, self._receive)
-        return self
-
-    def _receive(self, signum: int, frame: FrameType | None) -> None:
-        self.received = signum
-        self._restore()
-
-    def _restore(self) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
-        self._previous.clear()
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()

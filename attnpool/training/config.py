@@ -1,36 +1,38 @@
-"""What a user can set about a model and its training; the command line and recipes are made from these fields."""
+"""What a user can set about a training. Flags and recipes are made from the fields and from their `Args` entries."""
 
 from __future__ import annotations
 
+import inspect
 import math
 import types
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
-def plain_type(hint: Any) -> Any:
-    """`int | None` -> `int`."""
+def without_none(hint: Any) -> Any:
+    """The type that a value has where there is one: `int | None` -> `int`; of other unions the first part."""
     if get_origin(hint) in (types.UnionType, Union):  # of a Literal and None, Python makes the older kind
-        (hint,) = (argument for argument in get_args(hint) if argument is not types.NoneType)
+        return next(part for part in get_args(hint) if part is not types.NoneType)
     return hint
 
 
-def converted(name: str, value: Any, kind: Any, usual: Any) -> Any:
-    """A value from a file as the flag of that name would have given it.
+def converted(name: str, value: Any, hint: Any, default: Any) -> Any:
+    """A value from a YAML file in the type of the option that it is meant for.
 
     Args:
-        name: of the option.
-        value: what YAML made of it; of `1e-3`, that is a string.
-        kind: `bool`, a `Literal` of strings, or a function of a string, such as `int`.
-        usual: its default; only where that is `None`, no value is one.
+        name: of the option, for messages.
+        value: what YAML made of it. Of `1e-3` that is a string.
+        hint: the option's annotation: bool, a Literal of strings, or a type that is made from a string, such as int.
+        default: the option's default. Only an option whose default is `None` may be left without a value.
 
     Raises:
-        ValueError: the value is of another kind.
+        ValueError: the value is of another type.
     """
+    kind = without_none(hint)
     if value is None:
-        if usual is not None:
-            raise ValueError(f"{name} has no value; write one, such as {usual}, or leave it out")
+        if default is not None:
+            raise ValueError(f"{name} has no value; write one, such as {default}, or leave it out")
         return None
     if kind is bool:
         if not isinstance(value, bool):
@@ -46,121 +48,58 @@ def converted(name: str, value: Any, kind: Any, usual: Any) -> Any:
         raise ValueError(f"{name} is {value!r}; it takes {getattr(kind, '__name__', 'another value')}") from error
 
 
-def typed(options: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the values that are fields of a dataclass of options, each `converted` to the field's type."""
-    hints = get_type_hints(options)
+def converted_arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that are arguments of a class or function, each `converted` to its annotation."""
+    hints = get_type_hints(getattr(function, "__init__") if isinstance(function, type) else function)  # noqa: B009
+    parameters = inspect.signature(function).parameters
     return {
-        item.name: converted(item.name, values[item.name], plain_type(hints[item.name]), item.default)
-        for item in fields(options)
-        if item.name in values
+        name: converted(name, values[name], hints[name], parameter.default)
+        for name, parameter in parameters.items()
+        if name in values
     }
 
 
 @dataclass(frozen=True)
-class ModelOptions:
-    """Which network, which pooling; the fields are arguments of `Recognizer`, which checks them."""
-
-    backbone: str = field(
-        default="lite0", metadata={"help": "lite0 (needs no network), another of ours, torchvision:NAME or a timm name"}
-    )
-    weights: str = field(
-        default="pretrained", metadata={"help": "pretrained, random or a .safetensors, .pth or .pt file"}
-    )
-    pooling: str = field(
-        default="attentional", metadata={"help": "a key of attnpool.POOLINGS, such as average or pose"}
-    )
-    rank: int | None = field(default=None, metadata={"help": "terms of attentional pooling (default: 1)"})
-    per_class: bool | None = field(default=None, metadata={"help": "a bottom-up map for every class"})
-    activation: Literal["relu", "sigmoid", "softmax"] | None = field(
-        default=None, metadata={"help": "of the bottom-up map (default: none)"}
-    )
-    dropout: float | None = field(default=None, metadata={"help": "rate of dropout in the head (default: 0)"})
-    dropout_on: Literal["pooled", "positions"] | None = field(
-        default=None, metadata={"help": "what is dropped (default: pooled)"}
-    )
-    init: Literal["average", "official"] | None = field(
-        default=None, metadata={"help": "start as average pooling, or as the released code (default: average)"}
-    )
-    dim: int | None = field(
-        default=None,
-        metadata={
-            "help": "length of compact_bilinear's sketch (default: 2048), channels of covariance (default: 256), "
-            "values of multi_query (default: as many as channels)"
-        },
-    )
-    signed_sqrt: bool | None = field(default=None, metadata={"help": "signed square root of the sketch"})
-    l2: bool | None = field(default=None, metadata={"help": "sketch, or netvlad's sums, divided by the norm"})
-    iterations: int | None = field(default=None, metadata={"help": "of the root of covariance (default: 5)"})
-    saliency: Literal["norm", "centre"] | None = field(
-        default=None, metadata={"help": "map of saliency pooling: the features' norm, or the centre (default: norm)"}
-    )
-    queries: int | None = field(default=None, metadata={"help": "of multi-query pooling (default: 32)"})
-    positions: bool | None = field(
-        default=None,
-        metadata={
-            "help": "queries of multi-query pooling look at where and when, over a clip as a whole (default: no)"
-        },
-    )
-    clusters: int | None = field(default=None, metadata={"help": "of netvlad pooling (default: 64)"})
-    instances: Literal["none", "boxes"] = field(
-        default="none", metadata={"help": "boxes: the best of the image and of its persons' boxes counts"}
-    )
-    context: float = field(default=1.5, metadata={"help": "with instances: times its size a box is enlarged to"})
-    standardize: bool | None = field(
-        default=None,
-        metadata={"help": "standardise features with fixed statistics (default: if the backbone is frozen)"},
-    )
-    freeze_backbone: bool = field(
-        default=True, metadata={"help": "train the head alone, on features that are computed once (default: yes)"}
-    )
-
-
-@dataclass(frozen=True)
 class TrainOptions:
-    """How long and on what a recognizer is trained."""
+    """How long and on what a recognizer is trained.
 
-    epochs: int | None = field(
-        default=None,
-        metadata={"help": "passes over the training part (default: 30, and more with few images, for 400 updates)"},
-    )
-    batch_size: int = field(default=32, metadata={"help": "images a step and process"})
-    accumulate: int = field(default=1, metadata={"help": "steps whose gradients make one update"})
-    precision: Literal["fp32", "bf16", "fp16"] = field(
-        default="fp32", metadata={"help": "mixed precision (fp16 needs a GPU)"}
-    )
-    loss: Literal["auto", "cross_entropy", "random_positive", "bce", "focal", "asymmetric"] = field(
-        default="auto",
-        metadata={
-            "help": "auto: cross-entropy for one label an image, BCE for several; random_positive: cross-entropy of "
-            "one positive an image, drawn anew every time; formulas in docs/scores.md"
-        },
-    )
-    class_weights: Literal["none", "balanced", "sqrt"] = field(
-        default="none", metadata={"help": "weigh rare classes more"}
-    )
-    positive_weight: float = field(
-        default=1.0, metadata={"help": "of the positive terms of bce, focal and asymmetric, such as 10"}
-    )
-    label_smoothing: float = field(default=0.0, metadata={"help": "part of the target that is spread over all classes"})
-    pose_weight: float = field(default=1.0, metadata={"help": "of the pose loss, for heads that predict pose"})
-    pose_target: Literal["disc", "gaussian"] = field(
-        default="disc", metadata={"help": "heatmap of a joint: the official filled disc, or a Gaussian as wide"}
-    )
-    patience: int = field(
-        default=0,
-        metadata={
-            "help": "stop after so many epochs without a better mAP on a part held out of train, "
-            "and keep the best weights; 0: never"
-        },
-    )
-    tune_fraction: float = field(default=0.15, metadata={"help": "with patience: the part of train held out"})
-    trainval: bool = field(
-        default=False,
-        metadata={"help": "train on val too, as for a benchmark's test server; scores on val then say nothing"},
-    )
-    seed: int = field(default=0, metadata={"help": "of the head's start, the order, augmentation and dropout"})
-    workers: int = field(default=0, metadata={"help": "processes that decode images"})
-    use_cache: bool = field(default=True, metadata={"help": "keep the features of a frozen backbone on disk"})
+    Args:
+        epochs: passes over the training part (default: 30, and more with few images, for 400 updates).
+        batch_size: images in a step, in each process.
+        accumulate: batches whose gradients are added up for one update.
+        precision: number format of the computation, fp32 or mixed precision (fp16 needs a GPU).
+        loss: what is minimised, see docs/scores.md (auto: cross-entropy for one label an image, BCE for several;
+            random_positive: cross-entropy of one positive an image, drawn anew every time).
+        class_weights: how much more rare classes count.
+        positive_weight: weight of the positive terms of bce, focal and asymmetric, such as 10.
+        label_smoothing: part of the target that is spread over all classes, from 0 to below 1.
+        pose_weight: weight of the pose loss, for heads that predict pose.
+        pose_target: heatmap of a joint, the official filled disc or a Gaussian as wide.
+        patience: stop after so many epochs without a better mAP on a part held out of train, and keep the best weights
+            (0: never).
+        tune_fraction: part of train that is held out, with patience.
+        trainval: train on val too, as for a benchmark's test server; scores on val then say nothing.
+        seed: seed of the head's start, of the order of images, augmentation and dropout.
+        workers: number of processes that decode images (0: none besides the main one).
+        use_cache: keep the features of a frozen backbone on disk.
+    """
+
+    epochs: int | None = None
+    batch_size: int = 32
+    accumulate: int = 1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    loss: Literal["auto", "cross_entropy", "random_positive", "bce", "focal", "asymmetric"] = "auto"
+    class_weights: Literal["none", "balanced", "sqrt"] = "none"
+    positive_weight: float = 1.0
+    label_smoothing: float = 0.0
+    pose_weight: float = 1.0
+    pose_target: Literal["disc", "gaussian"] = "disc"
+    patience: int = 0
+    tune_fraction: float = 0.15
+    trainval: bool = False
+    seed: int = 0
+    workers: int = 0
+    use_cache: bool = True
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
@@ -182,39 +121,33 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """How weights are updated. The defaults suit a head on a frozen, standardised backbone (docs/study.md)."""
+    """How weights are updated. The defaults suit a head on a frozen, standardised backbone (docs/study.md).
 
-    optimizer: Literal["auto", "adamw", "sgd"] = field(
-        default="auto",
-        metadata={
-            "help": "adamw, or sgd with momentum 0.9; auto: sgd for average pooling on a frozen backbone, which is "
-            "logistic regression, else adamw"
-        },
-    )
-    lr: float | None = field(
-        default=None, metadata={"help": "peak learning rate of the head (default: by optimizer and pooling)"}
-    )
-    backbone_lr: float | None = field(
-        default=None, metadata={"help": "of a backbone that is trained (default: lr with sgd, lr / 10 with adamw)"}
-    )
-    weight_decay: float | None = field(
-        default=None,
-        metadata={
-            "help": "on weights, not on biases and batch norm (default: 5e-4; for average pooling on a frozen backbone "
-            "10 / images, which is C = 0.1 of a logistic regression)"
-        },
-    )
-    schedule: Literal["cosine", "step", "constant"] = field(default="cosine", metadata={"help": "of the learning rate"})
-    warmup: float = field(default=0.05, metadata={"help": "part of all updates in which the rate rises linearly"})
-    step_updates: int = field(default=5000, metadata={"help": "schedule step: updates between two reductions"})
-    step_factor: float = field(default=0.33, metadata={"help": "schedule step: factor of a reduction"})
-    clip: float | None = field(default=None, metadata={"help": "largest norm of the gradient"})
-    ema: float = field(
-        default=0.0,
-        metadata={
-            "help": "decay, such as 0.999, of a moving average of the weights that is then what is kept; 0: none"
-        },
-    )
+    Args:
+        optimizer: adamw, or sgd with momentum 0.9 (auto: sgd for average pooling on a frozen backbone, which is
+            logistic regression, else adamw).
+        lr: peak learning rate of the head (default: by optimizer and pooling).
+        backbone_lr: peak learning rate of a backbone that is trained (default: lr with sgd, lr / 10 with adamw).
+        weight_decay: decay of weights, not of biases, norms and position embeddings (default: 5e-4; for average pooling
+            on a frozen backbone 10 / images, which is C = 0.1 of a logistic regression).
+        schedule: course of the learning rate after the warm-up.
+        warmup: part of all updates in which the learning rate rises linearly.
+        step_updates: updates between two reductions of the learning rate, with schedule step.
+        step_factor: factor of each reduction of the learning rate, with schedule step.
+        clip: largest norm of the gradient (default: no limit).
+        ema: decay of a moving average of the weights that is then what is kept, such as 0.999 (0: none).
+    """
+
+    optimizer: Literal["auto", "adamw", "sgd"] = "auto"
+    lr: float | None = None
+    backbone_lr: float | None = None
+    weight_decay: float | None = None
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    warmup: float = 0.05
+    step_updates: int = 5000
+    step_factor: float = 0.33
+    clip: float | None = None
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("auto", "adamw", "sgd"):

@@ -4,43 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
+from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
 from attnpool.data import Dataset
 from attnpool.models.recognizer import Recognizer
 from attnpool.training.config import OptimizerOptions
 
-# Peak rates of heads on a frozen, standardised backbone, from docs/study.md, second-order.md and multi-query.md.
-HEAD_LR = {
-    "adamw": {
-        "average": 3e-2,
-        "max": 1e-2,
-        "attentional": 3e-3,
-        "pose": 3e-3,
-        "bilinear": 3e-5,
-        "compact_bilinear": 3e-4,
-        "covariance": 1e-3,
-        "saliency": 1e-2,
-        "multi_query": 3e-3,
-        "netvlad": 1e-2,
-    },
-    "sgd": {
-        "average": 1e-2,
-        "max": 1e-2,
-        "attentional": 1e-2,
-        "pose": 1e-2,
-        "bilinear": 1e-4,
-        "compact_bilinear": 1e-4,
-        "covariance": 1e-1,
-        "saliency": 1e-1,
-        "multi_query": 1e-1,
-        "netvlad": 3.0,
-    },
-}
-# Of a sketch that is divided by its norm: what a classifier sees is smaller by that norm, which is some hundred.
-NORMALIZED_LR = {"adamw": 0.3, "sgd": 10.0}
 # With a backbone that is trained too; 1e-3 is the paper's rate for SGD.
 FINE_TUNING_LR = {"adamw": 3e-4, "sgd": 1e-3}
 
@@ -50,7 +23,7 @@ def is_logistic_regression(model: Recognizer) -> bool:
 
     With instances it is the best of several linear scores, and what is said here of weights near 0 still holds.
     """
-    return model.backbone.frozen and model.pooling == "average"
+    return model.backbone.frozen and model.head.linear
 
 
 def resolve(model: Recognizer, options: OptimizerOptions, images: int) -> OptimizerOptions:
@@ -69,18 +42,11 @@ def resolve(model: Recognizer, options: OptimizerOptions, images: int) -> Optimi
     name = options.optimizer
     if name == "auto":
         name = "sgd" if convex else "adamw"
-    rate = options.lr or (head_rate(model, name) if model.backbone.frozen else FINE_TUNING_LR[name])
+    rate = options.lr or (model.head.learning_rate(name) if model.backbone.frozen else FINE_TUNING_LR[name])
     decay = options.weight_decay
     if decay is None:
         decay = 10 / max(images, 1) if convex and name == "sgd" else 5e-4
     return replace(options, optimizer=name, lr=rate, weight_decay=decay)
-
-
-def head_rate(model: Recognizer, optimizer: str) -> float:
-    """The peak rate for a head on a frozen, standardised backbone."""
-    if model.pooling == "compact_bilinear" and getattr(model.head, "l2", False):
-        return NORMALIZED_LR[optimizer]
-    return HEAD_LR[optimizer][model.pooling]
 
 
 @torch.no_grad()
@@ -99,7 +65,10 @@ def start_at_priors(model: Recognizer, dataset: Dataset) -> None:
 
 
 def build_optimizer(model: Recognizer, options: OptimizerOptions) -> torch.optim.Optimizer:
-    """The optimizer over everything trainable, from resolved options; groups keep their peak rate in `peak`."""
+    """The optimizer over everything trainable, from resolved options; groups keep their peak rate in `peak`.
+
+    Biases, norms and what a network names in `no_weight_decay()` do not decay.
+    """
     assert options.optimizer != "auto"
     assert options.lr is not None
     assert options.weight_decay is not None
@@ -107,14 +76,11 @@ def build_optimizer(model: Recognizer, options: OptimizerOptions) -> torch.optim
     # In the paper's recipe (SGD) one rate serves the whole network.
     backbone_rate = options.backbone_lr or (rate if options.optimizer == "sgd" else rate / 10)
     groups = []
-    for parts, peak in (((model.backbone,), backbone_rate), ((model.standardize, model.head), rate)):
-        parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
-        for decay, chosen in (
-            (options.weight_decay, [p for p in parameters if p.ndim > 1]),
-            (0.0, [p for p in parameters if p.ndim <= 1]),
-        ):
-            if chosen:
-                groups.append({"params": chosen, "lr": peak, "peak": peak, "weight_decay": decay})
+    for part, peak in ((model.backbone.net, backbone_rate), (model.standardize, rate), (model.head, rate)):
+        # A vision transformer names its position embeddings and class tokens, which are no weights.
+        named: Any = getattr(part, "no_weight_decay", tuple)
+        found = param_groups_weight_decay(part, options.weight_decay, no_weight_decay_list=named())
+        groups += [{**group, "lr": peak, "peak": peak} for group in found]
     if options.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=0.9)
     return torch.optim.AdamW(groups, lr=rate)

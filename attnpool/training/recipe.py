@@ -9,63 +9,98 @@ rank: 2
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.data import Dataset, Preprocessing
+from attnpool.data import Dataset, Preprocessing, read
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.models.recognizer import Recognizer
-from attnpool.training.checkpoint import Run
-from attnpool.training.config import ModelOptions, OptimizerOptions, TrainOptions, typed
+from attnpool.models.run import Run
+from attnpool.pooling import POOLINGS
+from attnpool.pooling.options import options_of, resolved_options
+from attnpool.training.config import OptimizerOptions, TrainOptions, converted_arguments
 from attnpool.training.train import train
 
 RECIPES = Path(__file__).parents[1] / "experiments" / "paper" / "recipes"
 RESERVED = ("about", "base", "small")
 
 
+MODEL = ("backbone", "weights", "pooling", "instances", "context", "standardize", "freeze_backbone")
+"""The arguments of `Recognizer` that are options; the others follow from the data and from other options."""
+
+
 @dataclass(frozen=True)
 class Options:
-    """All that a training depends on besides the data."""
+    """All that a training depends on besides the data.
 
-    model: ModelOptions = field(default_factory=ModelOptions)
-    train: TrainOptions = field(default_factory=TrainOptions)
-    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    Attributes:
+        model: arguments of `Recognizer`: those of `MODEL`, complete, and the `pooling_options` that were given.
+        train, optimizer, preprocessing: see the classes.
+    """
+
+    model: Mapping[str, Any]
+    train: TrainOptions
+    optimizer: OptimizerOptions
+    preprocessing: Preprocessing
 
     @classmethod
     def of(cls, values: Mapping[str, Any], where: str = "options") -> Options:
-        """From a flat mapping of names to values.
+        """From a flat mapping of names to values, as a recipe and the command line give it.
 
         Raises:
-            ValueError: an unknown name, a value of another type than the field's, or one that its class refuses;
+            ValueError: an unknown name, a value of another type than the option's, or one that its class refuses;
                 `where` is named.
         """
-        known = {item.name for kind in KINDS.values() for item in fields(kind)}
-        if unknown := [name for name in values if name not in known]:
-            raise ValueError(f"{where}: unknown option {unknown[0]!r}; see attnpool train --help")
+        typed = typed_options(values, where)
         try:
-            return cls(**{part: kind(**typed(kind, values)) for part, kind in KINDS.items()})
+            model = {name: typed.get(name, inspect.signature(Recognizer).parameters[name].default) for name in MODEL}
+            given = {name: value for name, value in typed.items() if name in head_options()}
+            resolved_options(POOLINGS, model["pooling"], given)
+            parts = {
+                name: part(**{item.name: typed[item.name] for item in fields(part) if item.name in typed})
+                for name, part in PARTS.items()
+            }
+            return cls(model | {"pooling_options": given}, **parts)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
 
     def flat(self) -> dict[str, Any]:
         """The mapping that `of` takes."""
-        return {name: value for part in KINDS for name, value in asdict(getattr(self, part)).items()}
+        model = {name: value for name, value in self.model.items() if name != "pooling_options"}
+        parts = (value for name in PARTS for value in asdict(getattr(self, name)).items())
+        return model | self.model["pooling_options"] | dict(parts)
 
     def change(self, values: Mapping[str, Any], where: str = "options") -> Options:
         """These options with some of them changed; errors are those of `of`."""
         return Options.of(self.flat() | dict(values), where)
 
 
-KINDS: dict[str, Any] = {
-    "model": ModelOptions,
-    "train": TrainOptions,
-    "optimizer": OptimizerOptions,
-    "preprocessing": Preprocessing,
-}
+def head_options() -> set[str]:
+    """The names of the options of all poolings."""
+    return {name for head in POOLINGS.values() for name in options_of(head)}
+
+
+def typed_options(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A flat mapping of options whose values have the types of the options.
+
+    Raises:
+        ValueError: an unknown name, or a value of another type; `where` is named.
+    """
+    makers: tuple[Any, ...] = (Recognizer, *PARTS.values(), *POOLINGS.values())
+    known = {*MODEL, *head_options(), *(item.name for part in PARTS.values() for item in fields(part))}
+    if unknown := [name for name in values if name not in known]:
+        raise ValueError(f"{where}: unknown option {unknown[0]!r}; see attnpool train --help")
+    try:
+        return {name: value for made in makers for name, value in converted_arguments(made, values).items()}
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+PARTS: dict[str, Any] = {"train": TrainOptions, "optimizer": OptimizerOptions, "preprocessing": Preprocessing}
 
 
 @dataclass(frozen=True)
@@ -141,6 +176,87 @@ def _plain(options: Mapping[Any, Any], path: Path) -> dict[str, Any]:
     return plain
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What `train_recipe` returns: the run, and what came out of it."""
+
+    run: Run
+    source: str
+    options: Options
+
+    def to_json(self) -> dict[str, Any]:
+        results = self.run.about["results"]
+        last = results["history"][-1]
+        return {
+            "run": str(self.run.folder),
+            "weights": results["weights"],
+            "epochs": last["epoch"],
+            "loss": last["loss"],
+            "mAP": last["mAP"],
+            "accuracy": last["accuracy"],
+            "skipped": results["skipped"],
+        }
+
+    def __str__(self) -> str:
+        value, folder = self.to_json(), self.run.folder
+        part = "a part of train" if self.options.train.patience else "val"
+        if self.options.train.trainval:
+            part += ", which was trained on"
+        scores = f"loss {value['loss']:.4f}, mAP on {part} {100 * value['mAP']:.1f} %"
+        return "\n".join(
+            [
+                f"weights: {value['weights']}",
+                *(f"skipped {item['file']}: {item['reason']}" for item in value["skipped"]),
+                f"{folder}: {value['epochs']} epochs, {scores}",
+                f"next: attnpool evaluate {folder} {self.source}",
+            ]
+        )
+
+
+def train_recipe(
+    source: str,
+    *,
+    out: Path,
+    recipe: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    split_seed: int | None = None,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> Trained:
+    """Reads a dataset, builds the model of a recipe and of options beside it, and trains it into a run folder.
+
+    Args:
+        source: dataset, such as folder:DIR.
+        out: run folder.
+        recipe: YAML file of options; those given beside it win.
+        options: flat mapping of options, as `Options.of` takes it. They win over the recipe's.
+        split_seed: seed of the split into train and val, where the dataset has none of its own (default: 0).
+        cache: folder of features (default: $ATTNPOOL_CACHE or the user's cache).
+        progress: show progress bars.
+
+    Raises:
+        ValueError: the recipe, an option or the dataset cannot be used.
+        TrainingFailed, Interrupted: see `train`.
+    """
+    values: dict[str, Any] = {}
+    if recipe is not None:
+        values = read_recipe(recipe).options
+        try:
+            beside = converted_arguments(train_recipe, {name: values.pop(name) for name in BESIDE if name in values})
+        except ValueError as error:
+            raise ValueError(f"{recipe}: {error}") from error
+        split_seed, cache = split_seed or beside.get("split_seed"), cache or beside.get("cache")
+        values = typed_options(values, str(recipe))
+    chosen = Options.of(values | dict(options or {}))
+    parts = read(source, split_seed=split_seed)
+    run = fit(chosen, parts, out, cache=cache, split_seed=split_seed, progress=progress)
+    return Trained(run, source, chosen)
+
+
+BESIDE = ("split_seed", "cache")
+"""What a recipe may say that is no option of the model or its training."""
+
+
 def fit(
     options: Options,
     data: tuple[Dataset, Dataset],
@@ -163,8 +279,8 @@ def fit(
         progress: show progress bars.
     """
     train_part, val = data
-    model_options = asdict(options.model)
-    name, frozen = model_options.pop("backbone"), options.model.freeze_backbone
+    model_options = dict(options.model)
+    name, frozen = model_options.pop("backbone"), options.model["freeze_backbone"]
     assert backbone is None or (backbone.name, backbone.frozen) == (name, frozen)
     if backbone is None and options.preprocessing.modality == "flow":
         channels, seed = 2 * FLOW_LENGTH, options.train.seed

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 from attnpool.data import Dataset, Preprocessing, hold_out
-from attnpool.features.batches import CachedFeatures, Images, Source
+from attnpool.features.batches import BatchSource, CachedFeatures, Images
 from attnpool.features.extraction import extract, standardize
-from attnpool.files import RUN_FILE
 from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
-from attnpool.training.checkpoint import Run, load_state, remove_state, require_same
+from attnpool.models.run import Run, is_finished, remove_state
+from attnpool.training.checkpoint import load_state, require_same
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.losses import resolve_loss
 from attnpool.training.optimizer import resolve, start_at_priors
@@ -75,7 +75,7 @@ def train(
         "val": [sample.path for sample in val],
     }
     identity = {**recipe, "model": model.describe(), "split": split}
-    if (folder / RUN_FILE).exists():
+    if is_finished(folder):
         finished = Run.load(folder)
         about = finished.about
         require_same(folder, {**about["recipe"], "model": about["model"], "split": about["split"]}, identity)
@@ -135,7 +135,7 @@ def prepare(
     preprocessing: Preprocessing,
     cache: Path | None,
     progress: bool,
-) -> tuple[Source, Source]:
+) -> tuple[BatchSource, BatchSource]:
     """Where the batches of `parts` (to fit and to monitor) come from; standardises the model's features."""
     fitted, monitored = parts
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

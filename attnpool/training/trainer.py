@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import time
@@ -17,27 +16,14 @@ import torch
 from attnpool.data import batches
 from attnpool.evaluation.evaluate import summarize
 from attnpool.evaluation.inference import merge, score_source
-from attnpool.features.batches import Examples, Source
-from attnpool.files import save_tensors, write_text
+from attnpool.features.batches import Batch, BatchSource
 from attnpool.models.recognizer import Recognizer
+from attnpool.models.run import STATE_FILE, load_best, open_board, save_best, trained_tensors, write_log
 from attnpool.progress import bar
-from attnpool.training.checkpoint import (
-    BEST_FILE,
-    LOG_FILE,
-    Interrupted,
-    Progress,
-    StopSignals,
-    TrainingFailed,
-    load_state,
-    load_trained,
-    pack_optimizer,
-    save_state,
-    trained,
-    unpack_optimizer,
-)
+from attnpool.training.checkpoint import Progress, load_state, pack_optimizer, save_state, unpack_optimizer
 from attnpool.training.config import OptimizerOptions, TrainOptions
-from attnpool.training.losses import class_weights
-from attnpool.training.objective import Step
+from attnpool.training.interruption import Interrupted, StopSignals, TrainingFailed
+from attnpool.training.losses import Step, class_weights
 from attnpool.training.optimizer import MovingAverage, build_optimizer, rate_factor
 
 SAVE_SECONDS = 60  # the most that a killed process loses
@@ -58,8 +44,8 @@ class Trainer:
     def __init__(
         self,
         model: Recognizer,
-        train: Source,
-        monitor: Source,
+        train: BatchSource,
+        monitor: BatchSource,
         folder: Path,
         options: TrainOptions,
         schedule: OptimizerOptions,
@@ -67,7 +53,7 @@ class Trainer:
     ) -> None:
         self.accelerator = build_accelerator(options.precision)
         self.main = self.accelerator.is_main_process
-        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.process_index, self.num_processes = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device
         self.model, self.train_source, self.monitor, self.folder = model.to(self.device), train, monitor, folder
         self.options, self.schedule, self.identity = options, schedule, identity
@@ -80,7 +66,7 @@ class Trainer:
         step = Step(model, options, None if weights is None else weights.to(self.device))
         self.step, self.optimizer = self.accelerator.prepare(step, build_optimizer(model, schedule))
         self.average = MovingAverage(model, schedule.ema) if schedule.ema else None
-        self.steps = math.ceil(len(train.dataset) / (options.batch_size * self.world))  # an epoch
+        self.steps = math.ceil(len(train.dataset) / (options.batch_size * self.num_processes))  # an epoch
         self.updates = self.epochs * math.ceil(self.steps / options.accumulate)  # in all
         self.board: Any = None
         self.at = Progress(failed=dict((*train.failed, *monitor.failed)))
@@ -93,7 +79,7 @@ class Trainer:
             return
         self.at, tensors = found
         with torch.no_grad():
-            for name, tensor in trained(self.model).items():
+            for name, tensor in trained_tensors(self.model).items():
                 tensor.copy_(tensors[f"model.{name}"])
         unpack_optimizer(self.optimizer, tensors)
         if self.average:
@@ -102,8 +88,7 @@ class Trainer:
     def save(self) -> None:
         """Writes the state from which the same call goes on."""
         if self.main:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            tensors = {f"model.{name}": tensor for name, tensor in trained(self.model).items()}
+            tensors = {f"model.{name}": tensor for name, tensor in trained_tensors(self.model).items()}
             tensors |= pack_optimizer(self.optimizer) | (self.average.state() if self.average else {})
             save_state(self.folder, self.at, self.identity, tensors)
         self.saved = time.monotonic()
@@ -129,7 +114,7 @@ class Trainer:
                     if updated and (stop.received or time.monotonic() - self.saved > SAVE_SECONDS):
                         self.save()
                     if updated and stop.received:
-                        raise Interrupted(stop.received, self.folder)
+                        raise Interrupted(stop.received, self.folder / STATE_FILE)
                 self.end_epoch(stack)
                 last = at.history[-1]
                 shown.set_postfix_str(
@@ -137,11 +122,11 @@ class Trainer:
                 )
             if stop.received:  # while the last epoch was scored
                 self.save()
-                raise Interrupted(stop.received, self.folder)
+                raise Interrupted(stop.received, self.folder / STATE_FILE)
         if self.average:
             self.average.swap(self.model)
         if self.options.patience:
-            load_trained(self.model, self.folder / BEST_FILE)
+            load_best(self.model, self.folder)
         self.model.eval()
 
     def out_of_patience(self) -> bool:
@@ -156,8 +141,8 @@ class Trainer:
             options.batch_size,
             seed=options.seed,
             epoch=at.epoch,
-            rank=self.rank,
-            world=self.world,
+            process_index=self.process_index,
+            num_processes=self.num_processes,
         )
         self.model.train()
         self.started, self.seen = time.monotonic(), 0
@@ -175,12 +160,12 @@ class Trainer:
             shown.update(1)
             yield update
 
-    def backward(self, batch: Examples, together: int) -> None:
+    def backward(self, batch: Batch, together: int) -> None:
         """Adds the gradients of a batch, one of `together` that make an update."""
         at = self.at
         # Dropout and drop-path read torch's generator: seeded by the step, a resumed run drops the same.
         step = at.epoch * self.steps + at.step
-        seed = np.random.SeedSequence([self.options.seed, step, self.rank]).generate_state(1, np.uint64)[0]
+        seed = np.random.SeedSequence([self.options.seed, step, self.process_index]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(seed >> 1))
         loss = self.step(batch, self.train_source.cached, self.device)
         value = float(loss.detach())
@@ -210,7 +195,7 @@ class Trainer:
 
     def describe(self) -> str:
         at = self.at
-        speed = self.seen * self.world / max(time.monotonic() - self.started, 1e-9)
+        speed = self.seen * self.num_processes / max(time.monotonic() - self.started, 1e-9)
         score = f", mAP {100 * at.history[-1]['mAP']:.1f}" if at.history else ""
         loss = at.loss_sum / max(at.images, 1)
         return f"epoch {at.epoch + 1}/{self.epochs}, loss {loss:.3f}{score}, {speed:.0f} images/s"
@@ -218,10 +203,10 @@ class Trainer:
     def end_epoch(self, stack: contextlib.ExitStack) -> None:
         """Scores the monitored part, writes the logs, keeps the best weights; `stack` closes what it opens."""
         at = self.at
-        speed = self.seen * self.world / max(time.monotonic() - self.started, 1e-9)
+        speed = self.seen * self.num_processes / max(time.monotonic() - self.started, 1e-9)
         if self.average:
             self.average.swap(self.model)
-        positions = range(self.rank, len(self.monitor.dataset), self.world)
+        positions = range(self.process_index, len(self.monitor.dataset), self.num_processes)
         outputs = merge(
             self.accelerator,
             score_source(self.model, self.monitor, maps=False, device=self.device, positions=positions),
@@ -240,25 +225,17 @@ class Trainer:
         if scores.mAP > at.best:
             at.best, at.best_epoch = scores.mAP, at.epoch
             if self.main:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                save_tensors(self.folder / BEST_FILE, trained(self.model))
+                save_best(self.model, self.folder)
         if self.average:
             self.average.swap(self.model)
         at.epoch, at.step, at.loss_sum, at.images = at.epoch + 1, 0, 0.0, 0
         if self.main:
             if self.board is None:  # not before there is something to write: a training that cannot run leaves nothing
-                self.board = stack.enter_context(open_board(self.folder / "tensorboard", at.epoch))
+                self.board = stack.enter_context(open_board(self.folder, at.epoch))
             for name, value in entry.items():
                 if name != "epoch" and value is not None:
                     self.board.add_scalar(name, value, at.epoch)
-            write_text(self.folder / LOG_FILE, "".join(json.dumps(line) + "\n" for line in at.history))
-
-
-def open_board(folder: Path, step: int) -> Any:
-    """TensorBoard's writer; what an earlier call wrote from this step on is superseded."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=step)
+            write_log(self.folder, at.history)
 
 
 def build_accelerator(precision: str) -> Any:
@@ -266,7 +243,8 @@ def build_accelerator(precision: str) -> Any:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    # The library keeps the first precision asked for in a process for good; a second training may want another.
+    # The library keeps the first precision that was asked for in a process, and refuses another; a second training may
+    # want one. It has no public way to forget it: `free_memory` and `end_training` leave this state as it is.
     AcceleratorState._reset_state()
     # Without being told so, the library takes processes that have no GPU for separate ones.
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from attnpool.cli.parser import build_parser
 from command_line import Outcome, attnpool, refused
 
 from attnpool.cli.flags import Parser, add_fields, add_recipe, collect, expand, read_recipe
-from attnpool.cli.parser import build_parser
 from attnpool.data import Preprocessing
 from attnpool.training.config import OptimizerOptions, TrainOptions
 

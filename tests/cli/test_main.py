@@ -259,7 +259,7 @@ def test_images_that_cannot_be_used(run: Path, world: Path, tmp_path: Path) -> N
     ):
         refused(attnpool("predict", run, an_image(world), path), path, words)
         refused(attnpool("explain", run, an_image(world), path, "--out", out), path, words)
-    refused(attnpool("predict", run, an_image(world), "--top", 0), "--top is 0", "at least 1")
+    refused(attnpool("predict", run, an_image(world), "--top", 0), "top is 0", "at least 1")
     refused(attnpool("explain", run, an_image(world), "--class", "flying", "--out", out), "'flying'", "calling with")
     assert not out.exists()
 

@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-
 from attnpool.cli.parser import build_parser
+
 from attnpool.experiments.paper.tables import TABLES, plan
 from attnpool.pooling import POOLINGS
 from attnpool.training.config import OptimizerOptions

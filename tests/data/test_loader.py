@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from attnpool.data import (
-    Batch,
     Dataset,
     Person,
+    PixelBatch,
     Preprocessing,
     Sample,
     batches,
@@ -32,7 +32,7 @@ from attnpool.keypoints import MPII_FLIP
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Nine noisy images of different sizes, with a person, evidence and an object each; number 4 is truncated."""
     root = tmp_path_factory.mktemp("images")
     samples = []
@@ -49,12 +49,12 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 OPTIONS = Preprocessing(image_size=32, short_side=40, color_jitter=0.3)
 
 
-def run(dataset: Dataset, *, seed: int = 0, epoch: int = 0, workers: int = 0, batch_size: int = 4) -> list[Batch]:
+def run(dataset: Dataset, *, seed: int = 0, epoch: int = 0, workers: int = 0, batch_size: int = 4) -> list[PixelBatch]:
     order = batches(len(dataset), batch_size, seed=seed, epoch=epoch)
     return list(load(dataset, OPTIONS, order, seed=seed, epoch=epoch, train=True, workers=workers))
 
 
-def by_index(found: list[Batch]) -> dict[int, torch.Tensor]:
+def by_index(found: list[PixelBatch]) -> dict[int, torch.Tensor]:
     return {int(i): pixels for batch in found for i, pixels in zip(batch.indices, batch.pixels, strict=True)}
 
 
@@ -155,18 +155,21 @@ def test_what_a_spawned_worker_is_sent_is_small(dataset: Dataset) -> None:
 @given(
     n=st.integers(0, 60),
     batch_size=st.integers(1, 9),
-    world=st.integers(1, 4),
+    processes=st.integers(1, 4),
     seed=st.integers(0, 2**40),
     epoch=st.integers(0, 5),
 )
-def test_every_epoch_visits_everything_once(n: int, batch_size: int, world: int, seed: int, epoch: int) -> None:
-    ranks = [batches(n, batch_size, seed=seed, epoch=epoch, rank=rank, world=world) for rank in range(world)]
-    assert len({len(steps) for steps in ranks}) == 1
-    assert sorted(itertools.chain(*itertools.chain(*ranks))) == list(range(n))
-    assert all(len(step) <= batch_size for steps in ranks for step in steps)
+def test_every_epoch_visits_everything_once(n: int, batch_size: int, processes: int, seed: int, epoch: int) -> None:
+    dealt = [
+        batches(n, batch_size, seed=seed, epoch=epoch, process_index=index, num_processes=processes)
+        for index in range(processes)
+    ]
+    assert len({len(steps) for steps in dealt}) == 1
+    assert sorted(itertools.chain(*itertools.chain(*dealt))) == list(range(n))
+    assert all(len(step) <= batch_size for steps in dealt for step in steps)
     # Together the processes take what a single one with larger batches takes.
-    whole = batches(n, batch_size * world, seed=seed, epoch=epoch)
-    assert [sorted(itertools.chain(*steps)) for steps in zip(*ranks, strict=True)] == [sorted(step) for step in whole]
+    whole = batches(n, batch_size * processes, seed=seed, epoch=epoch)
+    assert [sorted(itertools.chain(*steps)) for steps in zip(*dealt, strict=True)] == [sorted(step) for step in whole]
 
 
 def test_the_order_follows_from_seed_and_epoch() -> None:

@@ -14,10 +14,9 @@ from estimating import PYTHON, photo, save_checkpoint
 
 from attnpool.data import read_all
 from attnpool.data.formats.coco import read_annotations
-from attnpool.keypoints import MPII_FLIP
+from attnpool.keypoints import MPII_FLIP, Joints
 
 MEDIAPIPE = ("--estimator", "mediapipe", "--python", PYTHON)
-Joints = tuple[tuple[float, float] | None, ...]
 JOURNAL = ".annotations.json.partial.jsonl"
 
 

@@ -20,11 +20,11 @@ from attnpool.data import Dataset, Preprocessing, read, read_all
 from attnpool.evaluation.evaluate import choose_split, evaluate, negatives, summarize
 from attnpool.evaluation.inference import Outputs, as_probabilities, points, score_source
 from attnpool.evaluation.predict import predict
-from attnpool.features.batches import CachedFeatures, Images, Source
+from attnpool.features.batches import BatchSource, CachedFeatures, Images
 from attnpool.features.extraction import extract
 from attnpool.models.recognizer import Recognizer
+from attnpool.models.run import Run
 from attnpool.pooling import Pooled
-from attnpool.training.checkpoint import Run
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def done(run: Path) -> Run:
     return Run.load(run)
 
 
-def source_of(model: Recognizer, dataset: Dataset, *, cached: bool) -> Source:
+def source_of(model: Recognizer, dataset: Dataset, *, cached: bool) -> BatchSource:
     if cached:
         return CachedFeatures(extract(model, dataset, progress=False))
     return Images(dataset, Preprocessing(**model.preprocessing))
@@ -65,7 +65,7 @@ def test_the_split_of_the_run_counts(photos: Path) -> None:
     assert names(choose_split(run, source, "all")) == names(read_all(source))
     run.about["split"]["split_seed"] = 0  # the files count, not the number
     assert names(choose_split(run, source)) == names(val)
-    with pytest.raises(ValueError, match="has no test part; use --split val, train or all"):
+    with pytest.raises(ValueError, match="has no test part; use split val, train or all"):
         choose_split(run, source, "test")
 
 

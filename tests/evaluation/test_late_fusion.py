@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpool.evaluation.late_fusion import fuse
+from attnpool.evaluation.late_fusion import fuse, weighted_run
 
 
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 5), st.integers(0, 10**6))
@@ -47,3 +49,12 @@ def test_a_single_stream_is_left_alone() -> None:
 def test_errors(shapes: list[tuple[int, int]], weights: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fuse([np.zeros(shape) for shape in shapes], weights)
+
+
+def test_a_run_and_its_weight() -> None:
+    assert weighted_run("runs/flow=1.5") == (Path("runs/flow"), 1.5)
+    assert weighted_run("runs/flow") == (Path("runs/flow"), 1.0)
+    assert weighted_run("runs/a=b=2") == (Path("runs/a=b"), 2.0)
+    for weight in ("", "0", "-1", "nan", "inf", "much"):
+        with pytest.raises(ValueError, match=r"is no weight; write a positive number, such as runs/flow=1\.5"):
+            weighted_run(f"runs/flow={weight}")

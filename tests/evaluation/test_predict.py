@@ -13,12 +13,11 @@ from clips import numbered, write_clip
 from command_line import attnpool, refused
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.cli.flags import expand
 from attnpool.data import Preprocessing, eval_view
 from attnpool.data.decoding.video import read_frames
 from attnpool.evaluation.predict import WHOLE, look, predict
 from attnpool.models.recognizer import Recognizer
-from attnpool.training.checkpoint import Run
+from attnpool.models.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -89,20 +88,6 @@ def test_a_run_says_what_it_was_trained_on(run: Path) -> None:
     assert replace(images, about={"split": {}}).media == "images"  # a checkpoint of others
 
 
-def test_what_folders_mean(files: Path, tmp_path: Path) -> None:
-    frames = files / "clip.frames"
-    assert expand([str(frames)], "clips") == [frames]
-    assert expand([str(files)], "clips") == [files]  # it holds an image
-    assert expand([str(files)]) == [files / "clip.avi", files / "photo.png"]
-    assert len(expand([str(frames)])) == 12
-    for name in ("b.mp4", ".hidden.avi", "notes.txt", "empty/notes.txt", "a/image_00001.jpg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert expand([str(tmp_path)], "clips") == [tmp_path / "a", tmp_path / "b.mp4"]
-    with pytest.raises(ValueError, match=r"empty: no clips in this folder; name videos, or folders of frames"):
-        expand([str(tmp_path / "empty")], "clips")
-
-
 def test_the_command(run: Path, files: Path, tmp_path: Path) -> None:
     """A run that was trained on images takes clips, too."""
     photo, clip = files / "photo.png", files / "clip.avi"
@@ -114,6 +99,25 @@ def test_the_command(run: Path, files: Path, tmp_path: Path) -> None:
     refused(attnpool("predict", run, tmp_path / "broken.avi"), "broken.avi: cannot be read as a clip")
     refused(attnpool("explain", run, clip, tmp_path / "broken.avi", "--out", tmp_path / "o"), "broken.avi")
     assert not (tmp_path / "o").exists()
+
+
+def test_what_is_given_beside_a_recognizer(lite0: Backbone, files: Path, run: Path) -> None:
+    model = recognizer(lite0)
+    with pytest.raises(ValueError, match="weights is for classifiers by name, such as timm:resnet50"):
+        predict(model, [files / "photo.png"], weights="x.pth")
+    with pytest.raises(ValueError, match="top is 0; give at least 1"):
+        predict(model, [files / "photo.png"], top=0)
+
+
+def test_a_run_by_its_name(files: Path, run: Path) -> None:
+    """A folder is looked through, which for a recognizer is one clip; the result is what the command prints."""
+    named = predict(run, [files], top=2)
+    assert [item.file for item in named] == [str(files / "clip.avi"), str(files / "photo.png")]
+    assert named.to_json() == attnpool("predict", run, files, "--top", 2, "--json").value()
+    assert str(named).splitlines()[0] == str(files / "clip.avi")
+    assert len(str(named).splitlines()) == 6
+    (one,) = predict(Run.load(run).model, [files / "clip.frames"])
+    assert one.file == str(files / "clip.frames")
 
 
 def test_a_run_with_instances_says_what_was_scored(lite0: Backbone, files: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from command_line import Outcome, attnpool, refused
 from PIL import Image
 
-from attnpool.experiments.quickstart import EPOCHS, IMAGE_SIZE, IMAGES, Quickstart, command_line, quickstart
-from attnpool.training.checkpoint import Run
+from attnpool.experiments.quickstart import Quickstart, quickstart
+from attnpool.models.run import Run
 
 HEADS = ["average", "attentional", "pose"]
 
@@ -80,7 +80,7 @@ def test_the_second_call_does_nothing_again(first: tuple[Path, Outcome]) -> None
 
 def test_other_options_in_the_same_folder(first: tuple[Path, Outcome]) -> None:
     out, _ = first
-    refused(start(out, images=56), out / "world", "42 images, not 56", "another --out")
+    refused(start(out, images=56), out / "world", "42 images, not 56", "another folder as out")
     refused(start(out, epochs=3), out / "runs", "epochs was 2, is 3", "another --out")
 
 
@@ -104,28 +104,23 @@ def test_options_that_cannot_be_used(tmp_path: Path, more: list[Any], words: str
 def test_a_folder_that_holds_something_else(tmp_path: Path, photos: Path) -> None:
     (tmp_path / "q").mkdir()
     photos.rename(tmp_path / "q" / "world")
-    refused(start(tmp_path / "q"), tmp_path / "q" / "world", "12 images, not 42", "another --out")
+    refused(start(tmp_path / "q"), tmp_path / "q" / "world", "12 images, not 42", "another folder as out")
     (tmp_path / "file").write_text("x")
     refused(start(tmp_path / "file"), tmp_path / "file")
 
 
 def test_no_seeds(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="one or more different numbers"):
-        quickstart(tmp_path / "q", seeds=[], progress=False)
+        quickstart(out=tmp_path / "q", seeds=[], progress=False)
 
 
 def test_the_table() -> None:
     def table(seeds: list[int]) -> str:
         values = {key: [0.5, 0.7][: len(seeds)] for key in ("mAP", "accuracy", "pointing")}
-        return Quickstart(Path("q"), {"seeds": seeds, "heads": {"average": values}}).table()
+        return str(Quickstart(Path("q"), {"seeds": seeds, "heads": {"average": values}}))
 
     assert "60.0 ± 14.1" in table([0, 1])
     assert "over 2 seeds" in table([0, 1])
     assert "50.0" in table([4])
     assert "±" not in table([4]).splitlines()[1]
     assert "one seed" in table([4])
-
-
-def test_the_command_leaves_out_defaults() -> None:
-    assert command_line(Path("q"), IMAGES, EPOCHS, [0, 1, 2], IMAGE_SIZE) == "attnpool quickstart --out q"
-    assert command_line(Path("q"), IMAGES, 5, [7], IMAGE_SIZE) == "attnpool quickstart --out q --epochs 5 --seeds 7"

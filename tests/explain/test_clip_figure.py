@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attnpool.explain import Row, figure_rows, storyboard
+from attnpool.explain.clip_figure import Row, figure_rows, storyboard
 
 
 def number(text: str) -> float:

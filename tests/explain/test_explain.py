@@ -15,7 +15,7 @@ from attnpool.data import segment_positions
 from attnpool.evaluation.predict import predict
 from attnpool.explain.explain import explain_files, unused
 from attnpool.models.recognizer import Recognizer
-from attnpool.training.checkpoint import Run
+from attnpool.models.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +53,10 @@ def test_a_photo(run: Path, photo: Image.Image, tmp_path: Path) -> None:
 def test_the_chosen_class(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
     photo.resize((90, 60)).save(tmp_path / "p.png")
     for name in (model.classes[3], model.classes[-1]):
-        (found,) = explain_files(model, [tmp_path / "p.png"], tmp_path / "out", chosen=name)
+        (found,) = explain_files(model, [tmp_path / "p.png"], out=tmp_path / "out", class_=name)
         assert found["chosen"] == name
     with pytest.raises(ValueError, match=r"unknown class 'flying': use one of .*calling"):
-        explain_files(model, [tmp_path / "p.png"], tmp_path / "other", chosen="flying")
+        explain_files(model, [tmp_path / "p.png"], out=tmp_path / "other", class_="flying")
     assert not (tmp_path / "other").exists()
 
 
@@ -65,7 +65,7 @@ def test_photos_of_the_same_name(model: Recognizer, photo: Image.Image, tmp_path
     for angle, name in enumerate(names):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         photo.resize((60, 60)).rotate(90 * angle).save(tmp_path / name)
-    found = explain_files(model, [tmp_path / name for name in names], tmp_path / "out")
+    found = explain_files(model, [tmp_path / name for name in names], out=tmp_path / "out")
     panels = [Path(item["panel"]) for item in found]
     assert [item["file"] for item in found] == [str(tmp_path / name) for name in names]
     assert len(set(panels)) == len({path.read_bytes() for path in panels}) == 4
@@ -91,7 +91,7 @@ def test_the_peak_lies_in_the_part_that_was_seen(
     upright = ImageOps.exif_transpose(Image.open(tmp_path / "p.png"))
     upright.info = {}
     upright.save(tmp_path / "upright.png", exif=Image.Exif())
-    found, same = explain_files(model, [tmp_path / "p.png", tmp_path / "upright.png"], tmp_path / "out")
+    found, same = explain_files(model, [tmp_path / "p.png", tmp_path / "upright.png"], out=tmp_path / "out")
     width, height = upright.size
     x, y = found["peak"]
     short = min(width, height)
@@ -103,7 +103,7 @@ def test_the_peak_lies_in_the_part_that_was_seen(
 def test_the_peak_is_where_the_map_is_highest(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
     """A 3 x 3 map of a square photo: the peak is the centre of one of nine cells."""
     photo.crop((0, 0, 420, 420)).save(tmp_path / "p.png")
-    (found,) = explain_files(model, [tmp_path / "p.png"], tmp_path / "out")
+    (found,) = explain_files(model, [tmp_path / "p.png"], out=tmp_path / "out")
     assert {round((v / 420) * 6, 3) % 2 for v in found["peak"]} == {1.0}
 
 
@@ -111,7 +111,7 @@ def test_the_peak_is_where_the_map_is_highest(model: Recognizer, photo: Image.Im
 def test_other_heads(model: Recognizer, photo: Image.Image, tmp_path: Path, options: dict[str, Any]) -> None:
     photo.resize((64, 48)).save(tmp_path / "p.png")
     other = Recognizer(model.backbone, classes=["b", "a"], preprocessing=model.preprocessing, **options).eval()
-    (found,) = explain_files(other, [tmp_path / "p.png"], tmp_path / "out")
+    (found,) = explain_files(other, [tmp_path / "p.png"], out=tmp_path / "out")
     assert {found["best"], found["chosen"]} == {"a", "b"}
     with Image.open(found["panel"]) as panel:
         panel.load()
@@ -121,7 +121,7 @@ def test_a_clip(run: Path, tmp_path: Path) -> None:
     write_clip(tmp_path / "a.b.avi", 12)
     model = Run.load(run).model
     model.preprocessing |= {"frames": 7}
-    found, same = explain_files(model, [tmp_path / "a.b.avi", tmp_path / "a.b.avi"], tmp_path / "out")
+    found, same = explain_files(model, [tmp_path / "a.b.avi", tmp_path / "a.b.avi"], out=tmp_path / "out")
     assert set(found) == {"file", "panel", "best", "chosen", "peak", "frame", "predictions"}
     assert [Path(item["panel"]).name for item in (found, same)] == ["a.b.png", "a.b-2.png"]
     (prediction,) = predict(model, [tmp_path / "a.b.avi"], top=1, maps=True)
@@ -172,7 +172,7 @@ def test_a_score_that_is_no_sum_has_no_maps(
 def test_instances_are_named(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
     photo.resize((64, 48)).save(tmp_path / "p.png")
     other = Recognizer(model.backbone, classes=["b", "a"], preprocessing=model.preprocessing, instances="boxes").eval()
-    (found,) = explain_files(other, [tmp_path / "p.png"], tmp_path / "out")
+    (found,) = explain_files(other, [tmp_path / "p.png"], out=tmp_path / "out")
     assert "scored as a whole" in found["note"]
     assert Path(found["panel"]).exists()
 
@@ -181,5 +181,5 @@ def test_nothing_is_written_before_all_can_be_read(model: Recognizer, photo: Ima
     photo.resize((64, 48)).save(tmp_path / "p.png")
     (tmp_path / "q.png").write_bytes((tmp_path / "p.png").read_bytes()[:500])
     with pytest.raises(ValueError, match=r"q\.png: cannot be read as an image"):
-        explain_files(model, [tmp_path / "p.png", tmp_path / "q.png"], tmp_path / "out")
+        explain_files(model, [tmp_path / "p.png", tmp_path / "q.png"], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

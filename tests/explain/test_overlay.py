@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from sklearn.datasets import load_sample_image
 
-from attnpool.explain import Column, figure_columns, grid, overlay, panel
-from attnpool.explain.overlay import PAPER, colour_range
-from attnpool.explain.text import font, number, wrap
+from attnpool.explain.image_figure import figure_columns
+from attnpool.explain.lettering import font, number, wrap
+from attnpool.explain.overlay import PAPER, Column, colour_range, grid, overlay, panel
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from attnpool.evaluation.evaluate import Evaluation
 from attnpool.evaluation.metrics import confusion, score
-from attnpool.explain.report import comparison_plot, evaluation_figure, png, write_report
+from attnpool.explain.plots import comparison_plot
+from attnpool.explain.report import draw_evaluation, evaluation_figure, png, write_report
 
 NASTY = '<script>alert("1")</script> & $x^2$'
 RESULTS = {
@@ -134,6 +136,21 @@ def test_evaluation_figure(tmp_path: Path, k: int, task: str) -> None:
     assert pixels.shape[1] > 900
     for edge in (pixels[:4], pixels[-4:], pixels[:, :4], pixels[:, -4:]):
         assert edge.min() == 255, "nothing is cut off at the edge"
+
+
+def test_an_evaluation_is_drawn_into_its_run(tmp_path: Path) -> None:
+    scores = score(np.eye(2), np.eye(2, dtype=bool), ["a", "b"])
+    found = Evaluation(scores, np.eye(2, dtype=int), ("a", "b"), "val", None, run=tmp_path)
+    drawn = draw_evaluation(found)
+    assert drawn.plot == tmp_path / "evaluation-val.png"
+    assert drawn.plot.read_bytes().startswith(b"\x89PNG")
+    assert drawn.to_json() == found.to_json() | {"plot": str(drawn.plot)}
+    assert str(drawn) == f"{found}\n\nplot: {drawn.plot}"
+    assert draw_evaluation(found, plot=tmp_path / "made" / "here.png").plot == tmp_path / "made" / "here.png"
+    nothing = score(np.zeros((0, 2)), np.zeros((0, 2), bool), ["a", "b"])
+    drawn = draw_evaluation(Evaluation(nothing, None, ("a", "b"), "test", None, run=tmp_path))
+    assert drawn.plot is None  # nothing has a label
+    assert not (tmp_path / "evaluation-test.png").exists()
 
 
 def test_evaluation_figure_of_an_unscored_set(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_wrong_scores(score: float) -> None:
 
 def test_a_process_that_died_is_said(tmp_path: Path) -> None:
     estimator = MediaPipe(PYTHON)
-    estimator.process.kill()
+    estimator.child.process.kill()
     with pytest.raises(OSError, match="died"):
         estimator(photo())
     estimator.close()

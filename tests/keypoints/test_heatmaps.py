@@ -12,10 +12,9 @@ from PIL import Image
 from scipy.special import erf
 
 from attnpool.data import Dataset, Person, Preprocessing, Sample, load
-from attnpool.keypoints import MPII_FLIP, heatmaps
+from attnpool.keypoints import MPII_FLIP, Joint
+from attnpool.keypoints.heatmaps import heatmaps
 from attnpool.training.losses import pose_loss
-
-Joint = tuple[float, float] | None
 
 
 def person(**joints: tuple[float, float]) -> list[Joint]:

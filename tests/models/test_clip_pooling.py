@@ -24,11 +24,12 @@ from attnpool.data.formats.openpose import write_openpose
 from attnpool.evaluation.evaluate import evaluate
 from attnpool.evaluation.inference import score_source
 from attnpool.evaluation.predict import predict
-from attnpool.features.batches import CachedFeatures, Examples, Images
+from attnpool.features.batches import Batch, CachedFeatures, Images
 from attnpool.features.extraction import extract
 from attnpool.models.recognizer import Recognizer
-from attnpool.training.checkpoint import Interrupted, Run
+from attnpool.models.run import Run
 from attnpool.training.config import TrainOptions
+from attnpool.training.interruption import Interrupted
 from attnpool.training.train import train
 
 CLASSES = ("fall", "pass", "stay")
@@ -144,7 +145,7 @@ def test_training_draws_frames_by_seed_epoch_and_position(source: str, pose: Run
     source_of = CachedFeatures(kept, segments=2)
 
     def drawn(epoch: int, order: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-        batches: Iterator[Examples] = source_of.batches(order, seed=3, epoch=epoch, train=True)
+        batches: Iterator[Batch] = source_of.batches(order, seed=3, epoch=epoch, train=True)
         return {path: x for batch in batches for path, x in zip(batch.paths, batch.inputs, strict=True)}
 
     one, two = drawn(1, [[0, 1], [2]]), drawn(1, [[2, 0, 1]])
@@ -293,7 +294,7 @@ def test_malformed_keypoints_leave_their_clip_out(tmp_path: Path, pose: Run) -> 
 class Stop(Images):
     """Sends this process a real SIGTERM while a batch is fetched."""
 
-    def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Examples]:
+    def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Batch]:
         for number, batch in enumerate(super().batches(order, seed=seed, epoch=epoch, train=train)):
             if train and (epoch, number) == (1, 1):
                 os.kill(os.getpid(), signal.SIGTERM)

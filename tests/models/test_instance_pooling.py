@@ -17,12 +17,13 @@ from attnpool.evaluation.evaluate import evaluate
 from attnpool.evaluation.inference import score_source
 from attnpool.features.batches import CachedFeatures, Images
 from attnpool.features.extraction import extract
-from attnpool.models.instance_pooling import Box, pool_instances, regions
+from attnpool.keypoints import Box
+from attnpool.models.instance_pooling import pool_instances, regions
 from attnpool.models.recognizer import Recognizer
+from attnpool.models.run import Run
 from attnpool.pooling import AttentionalPooling, AveragePooling, PoseRegularizedPooling
-from attnpool.training.checkpoint import Run
 from attnpool.training.config import TrainOptions
-from attnpool.training.objective import Step
+from attnpool.training.losses import Step
 from attnpool.training.train import train
 
 SIZE = 32  # of the network's input; the maps are 8 x 8

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from attnpool.backbones.backbone import Backbone
 from attnpool.models.feature_norm import Standardize
-from attnpool.models.recognizer import FORMAT, RUN_FILE, WEIGHTS_FILE, Recognizer, check_pooling
+from attnpool.models.recognizer import Recognizer, check_pooling
+from attnpool.models.run import FORMAT, RUN_FILE, WEIGHTS_FILE
 from attnpool.pooling import POOLINGS, Pooled
 
 CLASSES = ["drinking", "calling", "riding a bike"]
@@ -214,7 +215,7 @@ def equal(ours: Pooled, theirs: Pooled) -> bool:
         {"pooling": "average", "dropout": 0.5},
         {"pooling": "max"},
         {"rank": 2, "activation": "softmax", "init": "official", "dropout_on": "positions", "task": "multi"},
-        {"per_class": True, "view": {"image_size": 64, "short_side": 70, "max_width": 512}},
+        {"per_class": True, "preprocessing": {"image_size": 64, "short_side": 70, "max_width": 512}},
         {"pooling": "pose", "standardize": True},
         {"pooling": "bilinear"},
         {"pooling": "compact_bilinear", "dim": 64, "signed_sqrt": True, "l2": True},
@@ -297,7 +298,7 @@ def test_missing_weights(saved: dict[str, bytes], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"{}", b"3", b"\xff\xfe", b'{"format": 1}', b'{"format": 1, "model": []}']
+    "content", [b"", b"{", b"[]", b"{}", b"3", b"\xff\xfe", b'{"format": 2}', b'{"format": 2, "model": []}']
 )
 def test_damaged_run_file(content: bytes, saved: dict[str, bytes], tmp_path: Path) -> None:
     refused(saved | {RUN_FILE: content}, tmp_path)

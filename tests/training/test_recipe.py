@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attnpool.cli.parser import build_parser
 from command_line import attnpool, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
 from attnpool.cli.flags import read_recipe as recipe_of_arguments
-from attnpool.cli.parser import build_parser
 from attnpool.data import Preprocessing
 from attnpool.training.config import ModelOptions, OptimizerOptions, TrainOptions
 from attnpool.training.recipe import RECIPES, Options, read_recipe
@@ -192,7 +192,7 @@ def test_a_packaged_recipe_gives_a_training_its_options() -> None:
 
 
 def test_packaged_recipes_train_and_flags_win(tmp_path: Path, photos: Path) -> None:
-    from attnpool.training.checkpoint import Run
+    from attnpool.models.run import Run
 
     small = ["--backbone", "lite0", "--freeze-backbone", "--image-size", 64, "--short-side", 64]
     words = ["train", f"folder:{photos}", "--recipe", RECIPES / "table1" / "rank2.yaml", *small, "--epochs", 1]

@@ -18,9 +18,10 @@ from torch import Tensor
 import attnpool as ap
 from attnpool.backbones.backbone import Backbone
 from attnpool.data import Dataset, hold_out
-from attnpool.features.batches import CachedFeatures, Examples, Images
-from attnpool.training.checkpoint import Interrupted, Run, TrainingFailed
+from attnpool.features.batches import Batch, CachedFeatures, Images
+from attnpool.models.run import Run
 from attnpool.training.config import OptimizerOptions, TrainOptions
+from attnpool.training.interruption import Interrupted, TrainingFailed
 
 VIEW = {"image_size": 96, "short_side": None, "max_width": None}
 
@@ -80,7 +81,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         for source in (CachedFeatures, Images):
             original = source.batches
 
-            def batches(self: Any, *args: Any, original: Any = original, **more: Any) -> Iterator[Examples]:
+            def batches(self: Any, *args: Any, original: Any = original, **more: Any) -> Iterator[Batch]:
                 for batch in original(self, *args, **more):
                     if more["train"] and next(count) == n:
                         os.kill(os.getpid(), signal.SIGTERM)
@@ -139,7 +140,7 @@ def test_a_signal_while_the_last_epoch_is_scored_is_not_lost(
     scored: list[int] = []
     original = CachedFeatures.batches
 
-    def batches(self: CachedFeatures, order: Any, *, seed: int, epoch: int, train: bool) -> Iterator[Examples]:
+    def batches(self: CachedFeatures, order: Any, *, seed: int, epoch: int, train: bool) -> Iterator[Batch]:
         if not train:
             scored.append(1)
             if len(scored) == 2:

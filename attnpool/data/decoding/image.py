@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Names that count as images, in any case. The format itself is told from the content, not from the name."""
@@ -18,16 +18,6 @@ MAX_PIXELS = 89_478_485
 
 # Pillow knows many more formats, some of which start other programs (EPS).
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
-
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class Unreadable(ValueError):
@@ -93,18 +83,13 @@ def decode(path: str | Path) -> Image.Image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
                 image.load()
-                method = _UPRIGHT.get(_orientation(image))
-                upright = image.transpose(method) if method is not None else image
-                return _rgb(upright)
+                # In place, the pixels are turned before the EXIF block is written anew; a damaged one is no reason to
+                # lose the image.
+                with suppress(Exception):
+                    ImageOps.exif_transpose(image, in_place=True)
+                return _rgb(image)
     except Exception as error:
         raise UnreadableImage(path, _reason(error)) from error
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a damaged EXIF block is no reason to lose the image
-        return 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -7,17 +7,12 @@ found by the content of the file, so that it is done once.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import queue
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from attnpool.files import cache_folder
+from attnpool.files import Child, cache_folder
 
 FORMAT = 1  # raised when what is kept of a file changes
 SECONDS = 300.0  # for one file; MPII's takes 20 on a slow machine
 _START_SECONDS = 120.0  # for scipy to be imported, on a busy machine
 _FOLDER = "mat"
+_WORKER = Path(__file__).with_name("matlab_worker.py")
 
 
 @dataclass(frozen=True)
@@ -68,11 +64,16 @@ def read_mat(path: Path, variables: Sequence[str], *, seconds: float = SECONDS) 
 
 
 class MatReader:
-    """Reads several .mat files with one child process, which is started when needed and again after it ended."""
+    """Reads several .mat files with one child process, which is started when needed and again after it ended.
+
+    Attributes:
+        seconds: the longest that reading a file may take.
+        child: the process, None before there is one.
+    """
 
     def __init__(self, *, seconds: float = SECONDS) -> None:
         self.seconds = seconds
-        self._worker: _Worker | None = None
+        self.child: Child | None = None
 
     def __enter__(self) -> MatReader:
         return self
@@ -101,117 +102,49 @@ class MatReader:
 
     def _convert(self, path: Path, variables: Sequence[str], out: Path) -> str:
         """Lets the child write a file's content to `out`; says what went wrong."""
-        if self._worker is not None and not self._worker.lives:
+        if self.child is not None and not self.child.running:
             self._stop()
-        if self._worker is None:
-            self._worker = _Worker()
+        if self.child is None:
+            self.child = _start()
+        child = self.child
         request = {"file": str(path.absolute()), "out": str(out), "variables": list(variables), "seconds": self.seconds}
         try:
-            answer = self._worker.ask(request, self.seconds)
+            answer = child.ask(request, seconds=self.seconds)
         except BaseException as error:  # on Ctrl-C the child must not live on
-            status = self._stop()
+            self._stop()
             if isinstance(error, TimeoutError):
                 return f"reading it takes more than {self.seconds:g} seconds"
             if isinstance(error, EOFError):
-                return f"malformed: reading it ended the reader ({_status(status)})"
+                return f"malformed: reading it ended the reader ({child.status})"
             raise
         return str(answer.get("problem", ""))
 
-    def _stop(self) -> int:
-        worker, self._worker = self._worker, None
-        return worker.stop() if worker is not None else 0
+    def _stop(self) -> None:
+        child, self.child = self.child, None
+        if child is not None:
+            child.stop()
 
 
-class _Worker:
-    """The child process."""
+def _start() -> Child:
+    """The child process, once it is ready.
 
-    def __init__(self) -> None:
-        # By its path: `-m` would import the package, and with it torch, which alone would exceed the limits.
-        command = [sys.executable, "-P", "-B", str(Path(__file__).with_name("matlab_worker.py"))]
-        # Every thread of a linear algebra library reserves address space, and none is needed.
-        threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env={**os.environ, **threads},
-            text=True,
-            encoding="utf-8",
-        )
-        try:
-            self._receive(_START_SECONDS)
-        except (EOFError, TimeoutError) as error:
-            self.stop()
-            raise RuntimeError(f"the reader of .mat files does not start: {self._last_words}") from error
-        except BaseException:
-            self.stop()
-            raise
-
-    @property
-    def lives(self) -> bool:
-        return self._process.poll() is None
-
-    def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """One request and its answer.
-
-        Raises:
-            EOFError: the process ended.
-            TimeoutError: it did not answer in time.
-        """
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-        except OSError as error:
-            raise EOFError from error
-        return self._receive(seconds)
-
-    def _receive(self, seconds: float) -> dict[str, Any]:
-        # Pipes cannot be waited for with a limit of time on all systems; a queue can.
-        answers: queue.Queue[str] = queue.Queue()
-        stream = self._process.stdout
-        assert stream is not None
-        threading.Thread(target=lambda: answers.put(_line(stream)), daemon=True).start()
-        try:
-            line = answers.get(timeout=seconds)
-        except queue.Empty:
-            raise TimeoutError from None
-        if not line.endswith("\n"):
-            raise EOFError
-        return dict(json.loads(line))
-
-    def stop(self) -> int:
-        """Ends the process; gives the status of one that had ended by itself."""
-        if self._process.poll() is None:
-            self._process.kill()
-        status = self._process.wait()
-        self._errors.seek(0)
-        words = self._errors.read().decode(errors="replace").split("\n")
-        self._last_words = next((line.strip() for line in reversed(words) if line.strip()), _status(status))
-        self._errors.close()
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            with contextlib.suppress(OSError):  # what was still to be written has no reader any more
-                stream.close()
-        return status
-
-
-def _line(stream: Any) -> str:
+    Raises:
+        RuntimeError: it does not start.
+    """
+    # By its path: `-m` would import the package, and with it torch, which alone would exceed the limits.
+    command = [sys.executable, "-P", "-B", str(_WORKER)]
+    # Every thread of a linear algebra library reserves address space, and none is needed.
+    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    child = Child(command, {**os.environ, **threads})
     try:
-        return str(stream.readline())
-    except ValueError:  # closed meanwhile
-        return ""
-
-
-def _status(status: int) -> str:
-    if status >= 0:
-        return f"exit code {status}"
-    try:
-        return signal.Signals(-status).name
-    except ValueError:
-        return f"signal {-status}"
+        child.ask(seconds=_START_SECONDS)
+    except BaseException as error:
+        child.stop()
+        if isinstance(error, EOFError | TimeoutError):
+            reason = str(error) or f"it is not ready after {_START_SECONDS:g} seconds"
+            raise RuntimeError(f"the reader of .mat files does not start: {reason}") from error
+        raise
+    return child
 
 
 def _digest(path: Path, variables: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The child process of `matfile.py`: MATLAB files in, JSON and matrices out. Run by its path; imports none of ours.
+"""The child process of `matlab.py`: MATLAB files in, JSON and matrices out. Run by its path; imports none of ours.
 
 One request a line on standard input, `{"file", "out", "variables", "seconds"}`; one answer a line on standard output,
 `{"ok": true}` or `{"problem": "..."}`. scipy's reader is trusted with nothing: malformed files make it loop, ask for

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from attnpool.data.crops import eval_crops, train_crops
-from attnpool.data.preprocessing import Preprocessing, View, cut
+from attnpool.data.preprocessing import Preprocessing
+from attnpool.data.views import View, cut
 
 FLOW_LENGTH = 5
 """Steps of a stack, L: from 6 consecutive frames."""
@@ -77,7 +78,7 @@ def flow_stack(frames: Sequence[Image.Image], bound: float = FLOW_BOUND) -> np.n
 
 
 def flow_stacks(frames: Sequence[Image.Image], length: int = FLOW_LENGTH) -> list[np.ndarray]:
-    """One `flow_stack` for every `length + 1` frames, as `sampling.segment_frames(..., length=length + 1)` gives them.
+    """One `flow_stack` for every `length + 1` frames, as `segment_frames(..., length=length + 1)` gives them.
 
     Args:
         frames: T * (length + 1) frames.

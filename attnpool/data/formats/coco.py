@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from attnpool.data.dataset import Box, Dataset, Person
-from attnpool.keypoints.joints import joint_mapping
+from attnpool.data.dataset import Dataset, Person
+from attnpool.keypoints.joints import Box, Joints, joint_mapping
 
 FILE_NAME = "annotations.json"
 
@@ -157,7 +157,7 @@ def _box(value: Any, where: str) -> Box | None:
     return (x, y, x + width, y + height) if width > 0 and height > 0 else None
 
 
-def _joints(value: Any, category: dict[str, Any], where: str) -> tuple[tuple[float, float] | None, ...]:
+def _joints(value: Any, category: dict[str, Any], where: str) -> Joints:
     if value is None:
         return ()
     names = category.get("keypoints")

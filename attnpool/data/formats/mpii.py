@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from attnpool.data.dataset import Box, Dataset, Person, Sample
+from attnpool.data.dataset import Dataset, Person, Sample
 from attnpool.data.decoding.matlab import MatFile, read_mat
 from attnpool.data.formats.published import (
     Malformed,
@@ -22,7 +22,7 @@ from attnpool.data.formats.published import (
     records,
     text,
 )
-from attnpool.keypoints.joints import MPII_JOINTS
+from attnpool.keypoints.joints import MPII_JOINTS, Box, Joint
 
 MAT = "mpii_human_pose_v1_u12_1.mat"
 MAT_FOLDERS = ("", "mpii_human_pose_v1_u12_2", "mpii_human_pose_v1_u12_1", "annotations")
@@ -32,8 +32,6 @@ KEYPOINTS = "keypoints"
 HEIGHT = 200.0  # pixels of a person of scale 1
 # MATLAB counts pixels from 1, and 1 is the middle of the first; here that is at 0.5.
 SHIFT = -0.5
-
-Joint = tuple[float, float] | None
 
 
 def read_mpii(

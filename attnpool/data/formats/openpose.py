@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attnpool.keypoints.joints import COCO_JOINTS, MPII_JOINTS, joint_mapping
-
-Joint = tuple[float, float] | None
-Joints = tuple[Joint, ...]
+from attnpool.files import write_text
+from attnpool.keypoints.joints import COCO_JOINTS, MPII_JOINTS, Joint, Joints, joint_mapping
 
 OPENPOSE_JOINTS: tuple[str, ...] = (
     "nose",
@@ -110,15 +107,7 @@ def write_openpose(path: Path, people: Sequence[Sequence[Joint]], scores: Sequen
             if x > 0 and y > 0 and score > 0:
                 joints[3 * position : 3 * position + 3] = [x, y, max(round(score, 4), 1e-4)]
         bodies.append({"joints": joints})
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(json.dumps({"bodies": bodies}), encoding="utf-8")
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    write_text(Path(path), json.dumps({"bodies": bodies}))
 
 
 def _bodies(content: Any) -> list[Joints]:

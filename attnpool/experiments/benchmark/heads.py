@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -26,7 +26,8 @@ USUAL_SKETCH = "compact bilinear, D=8192, an inverse FFT a position"
 USUAL_COVARIANCE = "covariance, 256 channels, steps of the public code"
 USUAL_PROBE = "multi_query, all positions projected first"
 SKETCH, COVARIANCE, PROBE = "compact bilinear, D=8192", "covariance, 256 channels", "multi_query"
-LAYOUTS = ("NCHW", "NHWC", "tokens")
+Layout = Literal["NCHW", "NHWC", "tokens"]
+LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC", "tokens")
 PASSES = ("forward", "forward + backward")
 # Weights of a head that take more than this are not made.
 LARGEST = 2**30
@@ -94,7 +95,7 @@ def catalogue(sizes: Sizes, chosen: tuple[str, ...]) -> tuple[list[Entry], dict[
     """
     for name in chosen:
         if name not in families():
-            raise ValueError(f"--heads {name}: there is no such pooling; use some of {', '.join(families())}")
+            raise ValueError(f"heads {name}: there is no such pooling; use some of {', '.join(families())}")
     c, k, side = sizes.channels, sizes.classes, sizes.side
     entries = [Entry(REFERENCE, "average", False, lambda: AverageAndLinear(c, k))]
     left_out = {}

@@ -86,14 +86,14 @@ def quiet_profiler() -> Iterator[None]:
 
 
 @contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """So many threads of PyTorch's, or as many as there are; the caller's number is put back.
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Runs a block with so many threads of PyTorch, None for as many as it uses; then the former number is put back.
 
     Raises:
         ValueError: the count is less than 1.
     """
     if count is not None and count < 1:
-        raise ValueError(f"--threads is {count}; give at least 1")
+        raise ValueError(f"threads is {count}; give at least 1")
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -109,7 +109,7 @@ def choose_device(name: str) -> torch.device:
         ValueError: there is no such device here.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: PyTorch finds no CUDA device here; leave it out, or give --device cpu")
+        raise ValueError("device cuda: PyTorch finds no CUDA device here; use device cpu")
     return torch.device(name)
 
 

@@ -3,114 +3,31 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
-from attnpool.experiments.benchmark.heads import LAYOUTS, LIMITS, PASSES, REFERENCE, Entry, Sizes, catalogue
+from attnpool.evaluation.tables import markdown_table
+from attnpool.experiments.arguments import command_line, require_positive
+from attnpool.experiments.benchmark.heads import LAYOUTS, LIMITS, PASSES, REFERENCE, Entry, Sizes, catalogue, families
 from attnpool.experiments.benchmark.measure import (
     choose_device,
     interleaved,
     machine,
-    machine_line,
     peak_memory,
     ratio,
-    threads,
+    torch_threads,
 )
 from attnpool.experiments.benchmark.passes import COMPILED, make_features, passes
-from attnpool.experiments.paper.table_text import piped
-from attnpool.explain.plots import ratio_plot
-from attnpool.files import write_bytes, write_json, write_text
+from attnpool.experiments.benchmark.report import Benchmark
 from attnpool.progress import bar
 
 QUICK = Sizes(2, 32, 4, 5)
-
-
-@dataclass(frozen=True)
-class PoolingBenchmark:
-    """The figures; `results` is what is written to pooling.json."""
-
-    results: dict[str, Any]
-
-    def find(self, head: str, layout: str, which: str) -> dict[str, Any] | None:
-        """The figures of a head in one layout and pass."""
-        for row in self.results["rows"]:
-            if (row["head"], row["layout"], row["pass"]) == (head, layout, which):
-                return row
-        return None
-
-    def table(self, value: str) -> str:
-        """Markdown of a value, "ms" or "peak_mib", and in brackets how many times average pooling + linear it is."""
-        columns = [(layout, which) for layout in self.results["layouts"] for which in PASSES]
-        rows = []
-        for name in dict.fromkeys(row["head"] for row in self.results["rows"]):
-            cells = [name]
-            for at in columns:
-                row, base = self.find(name, *at), self.find(REFERENCE, *at)
-                assert base is not None
-                if row is None:  # a layout that it does not take
-                    cells.append("–")
-                    continue
-                times = row["ratio"] if value == "ms" else row[value] / base[value]
-                cells.append(f"{row[value]:.1f} ({times:.{1 if times < 100 else 0}f}x)")
-            rows.append(cells)
-        return "\n".join(piped(["head", *(f"{layout} {which}" for layout, which in columns)], rows))
-
-    def limits(self) -> str:
-        """Markdown of what was promised and what was measured; "" if nothing that was promised was measured."""
-        lines = [
-            f"| {item['head']} | {item['against']} | {item['layout']} {item['pass']} | {item['most']:.2f} | "
-            f"{item['measured']:.2f} | {'yes' if item['holds'] else 'no'} |"
-            for item in self.results["limits"]
-        ]
-        head = ["| head | against | | times, at most | measured | holds |", "|---|---|---|---:|---:|---|"]
-        return "\n".join(head + lines) if lines else ""
-
-    def text(self) -> str:
-        """What the command prints."""
-        left_out = [f"{name}: left out, {reason}" for name, reason in self.results["left_out"].items()]
-        about = self.results
-        head = f"{about['title']}; milliseconds (times {REFERENCE}), medians of {about['rounds']} rounds"
-        memory = f"Most memory at one time, MiB (times {REFERENCE})\n\n{self.table('peak_mib')}"
-        return "\n\n".join(
-            part for part in (head, self.table("ms"), memory, "\n".join(left_out), self.limits()) if part
-        )
-
-    def page(self, command: str) -> str:
-        """The page of the documentation."""
-        left_out = "".join(f"\n`{name}` is left out: {reason}.\n" for name, reason in self.results["left_out"].items())
-        promised = f"\n## What was promised\n\n{self.limits()}\n" if self.limits() else ""
-        return PAGE.format(
-            command=command,
-            title=self.results["title"],
-            rounds=self.results["rounds"],
-            machine=machine_line(self.results["machine"]),
-            times=self.table("ms"),
-            memory=self.table("peak_mib"),
-            left_out=left_out,
-            promised=promised,
-        )
-
-    def save(self, out: Path, command: str) -> None:
-        """Writes pooling.json, pooling.png and pooling.md."""
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "pooling.json", self.results)
-        write_text(out / "pooling.md", self.page(command))
-        write_bytes(out / "pooling.png", self.plot())
-
-    def plot(self) -> bytes:
-        """A PNG: forward + backward of every head, as times of average pooling + linear."""
-        rows = [row for row in self.results["rows"] if row["pass"] == PASSES[1]]
-        heads = {row["head"]: row["ours"] for row in rows}
-        values = {
-            layout: {row["head"]: row["ratio"] for row in rows if row["layout"] == layout}
-            for layout in self.results["layouts"]
-        }
-        return ratio_plot(values, heads, f"forward + backward, times {REFERENCE}")
+ROUNDS, QUICK_ROUNDS = 7, 2
 
 
 PAGE = """# Speed and memory of the heads
@@ -139,49 +56,120 @@ the paper), and writes the gradient of the features once, as a product of low ra
 """
 
 
+@dataclass(frozen=True)
+class PoolingBenchmark(Benchmark):
+    """Time and memory of heads."""
+
+    name: ClassVar[str] = "pooling"
+    template: ClassVar[str] = PAGE
+    promises: ClassVar[tuple[Sequence[str], str]] = (
+        ("head", "against", "", "times, at most", "measured", "holds"),
+        "lllrrl",
+    )
+
+    def find(self, head: str, layout: str, which: str) -> dict[str, Any] | None:
+        """The figures of a head in one layout and pass."""
+        for row in self.results["rows"]:
+            if (row["head"], row["layout"], row["pass"]) == (head, layout, which):
+                return row
+        return None
+
+    def table(self, value: Literal["ms", "peak_mib"]) -> str:
+        """Markdown of a value, and in brackets how many times that of average pooling + linear it is."""
+        columns = [(layout, which) for layout in self.results["layouts"] for which in PASSES]
+        rows = []
+        for name in dict.fromkeys(row["head"] for row in self.results["rows"]):
+            cells = [name]
+            for at in columns:
+                row, base = self.find(name, *at), self.find(REFERENCE, *at)
+                assert base is not None
+                if row is None:  # a layout that it does not take
+                    cells.append("–")
+                    continue
+                times = row["ratio"] if value == "ms" else row[value] / base[value]
+                cells.append(f"{row[value]:.1f} ({times:.{1 if times < 100 else 0}f}x)")
+            rows.append(cells)
+        return "\n".join(markdown_table(["head", *(f"{layout} {which}" for layout, which in columns)], rows))
+
+    def promise(self, limit: Mapping[str, Any]) -> list[str]:
+        where = f"{limit['layout']} {limit['pass']}"
+        return [limit["head"], limit["against"], where, f"{limit['most']:.2f}", f"{limit['measured']:.2f}"]
+
+    def parts(self) -> list[str]:
+        about = self.results
+        return [
+            f"{about['title']}; milliseconds (times {REFERENCE}), medians of {about['rounds']} rounds",
+            self.table("ms"),
+            f"Most memory at one time, MiB (times {REFERENCE})\n\n{self.table('peak_mib')}",
+            "\n".join(f"{name}: left out, {reason}" for name, reason in about["left_out"].items()),
+        ]
+
+    def page_parts(self) -> Mapping[str, Any]:
+        left_out = self.results["left_out"].items()
+        return {
+            "times": self.table("ms"),
+            "memory": self.table("peak_mib"),
+            "left_out": "".join(f"\n`{name}` is left out: {reason}.\n" for name, reason in left_out),
+        }
+
+    def plotted(self) -> tuple[dict[str, dict[str, float]], dict[str, bool], str]:
+        rows = [row for row in self.results["rows"] if row["pass"] == PASSES[1]]
+        values = {
+            layout: {row["head"]: row["ratio"] for row in rows if row["layout"] == layout}
+            for layout in self.results["layouts"]
+        }
+        return values, {row["head"]: row["ours"] for row in rows}, f"forward + backward, times {REFERENCE}"
+
+
 def benchmark_pooling(
     *,
-    sizes: Sizes | None = None,
-    rounds: int = 7,
-    thread_count: int | None = None,
     heads: Sequence[str] = (),
-    layouts: Sequence[str] = LAYOUTS,
-    device: str = "cpu",
-    compiled: Sequence[str] = (),
+    layouts: Sequence[Literal["NCHW", "NHWC", "tokens"]] = LAYOUTS,
+    device: Literal["cpu", "cuda"] = "cpu",
+    compile: Sequence[str] | None = None,
+    quick: bool = False,
+    rounds: int | None = None,
+    threads: int | None = None,
+    out: str | Path | None = None,
     progress: bool = True,
 ) -> PoolingBenchmark:
     """Times every head, and measures the memory that it holds at one time.
 
+    Average pooling + linear is always among the heads: the others are compared with it.
+
     Args:
-        sizes: of the features; those of the issue by default.
-        rounds: in which all heads take turns.
-        thread_count: of PyTorch; as many as it uses by default.
-        heads: keys of POOLINGS, or "timm"; all by default. Average pooling + linear is always there.
-        layouts: of the features, some of "NCHW", "NHWC" and "tokens".
-        device: "cpu" or "cuda".
-        compiled: those of the heads that are also timed compiled by inductor.
+        heads: heads to time: names of poolings, or timm for its attention poolings (default: all).
+        layouts: memory layouts of the features.
+        device: where the heads run.
+        compile: heads that are also timed compiled by inductor; without a name all heads that are timed
+            (default: none).
+        quick: small sizes, only to see that it works.
+        rounds: rounds in which all heads take turns (default: 7; with quick 2).
+        threads: threads of PyTorch (default: as many as it uses by itself).
+        out: folder for the figures, pooling.json, pooling.md and pooling.png (default: they are not written).
         progress: show a progress bar.
 
     Raises:
         ValueError: an unknown head or layout, no such device, or a number that is less than 1.
     """
-    sizes = sizes or Sizes()
-    if rounds < 1:
-        raise ValueError(f"--rounds is {rounds}; give at least 1")
+    sizes = QUICK if quick else Sizes()
+    turns = rounds if rounds is not None else QUICK_ROUNDS if quick else ROUNDS
+    require_positive(rounds=turns)
     for layout in layouts:
         if layout not in LAYOUTS:
-            raise ValueError(f"--layouts {layout}: there is no such layout; use some of {', '.join(LAYOUTS)}")
+            raise ValueError(f"layouts {layout}: there is no such layout; use some of {', '.join(LAYOUTS)}")
     entries, left_out = catalogue(sizes, tuple(heads))
-    faster = {entry.name for entry in catalogue(sizes, tuple(compiled))[0] if compiled}
+    compiled = () if compile is None else tuple(compile or heads or families())
+    faster = {entry.name for entry in catalogue(sizes, compiled)[0] if compiled}
     place = choose_device(device)
     rows: list[dict[str, Any]] = []
     limits: list[dict[str, Any]] = []
-    with threads(thread_count), torch.random.fork_rng([place] if device == "cuda" else []):
+    with torch_threads(threads), torch.random.fork_rng([place] if device == "cuda" else []):
         torch.manual_seed(0)
         made = {entry.name: entry.build().to(place) for entry in entries}
         steps = sum(1 + (e.name in faster) for e in entries for layout in layouts if layout in e.layouts) * len(PASSES)
         with (
-            bar(steps * (rounds + 2), "benchmark", "passes", hidden=not progress) as shown,
+            bar(steps * (turns + 2), "benchmark", "passes", hidden=not progress) as shown,
             torch._dynamo.config.patch(recompile_limit=1000),  # variants and layouts of a head share its code
         ):
             for layout in layouts:
@@ -190,7 +178,7 @@ def benchmark_pooling(
                 timed = passes(there, made, features, faster)
                 times = interleaved(
                     {f"{name}\n{which}": step for (name, which), step in timed.items()},
-                    rounds,
+                    turns,
                     place,
                     progress=lambda: shown.update(1),
                 )
@@ -201,18 +189,31 @@ def benchmark_pooling(
                 if sizes == Sizes():
                     limits += held(layout, found)
         about = machine(place)
-    return PoolingBenchmark(
+    arguments = {
+        "quick": (quick, False),
+        "rounds": (rounds, None),
+        "threads": (threads, None),
+        "heads": (heads, ()),
+        "layouts": (layouts, LAYOUTS),
+        "device": (device, "cpu"),
+        "compile": (compile, None),
+    }
+    benchmark = PoolingBenchmark(
         {
             "title": str(sizes),
             "sizes": asdict(sizes),
-            "rounds": rounds,
+            "rounds": turns,
             "layouts": list(layouts),
             "machine": about,
             "rows": rows,
             "left_out": left_out,
             "limits": limits,
-        }
+        },
+        command_line("benchmark pooling", arguments),
     )
+    if out is not None:
+        benchmark.save(Path(out))
+    return benchmark
 
 
 def figures(

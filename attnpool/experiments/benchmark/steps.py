@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attnpool.data import Dataset, Sample, label_tensors
 from attnpool.experiments.benchmark.measure import Step
-from attnpool.features.batches import CachedFeatures, Examples, Source
+from attnpool.features.batches import Batch, BatchSource, CachedFeatures
 from attnpool.features.extraction import Features
 from attnpool.features.store import FeatureStore
 from attnpool.models.recognizer import Recognizer
@@ -59,7 +59,7 @@ def dataset_of(sizes: TrainingSizes, rounds: int) -> Dataset:
     return Dataset("benchmark", Path(), tuple(f"class {k}" for k in range(sizes.classes)), samples)
 
 
-def images(sizes: TrainingSizes) -> Examples:
+def images(sizes: TrainingSizes) -> Batch:
     """A batch of random pixels, and labels."""
     generator = torch.Generator().manual_seed(0)
     shape = (sizes.batch, 3, sizes.image_size, sizes.image_size)
@@ -67,7 +67,7 @@ def images(sizes: TrainingSizes) -> Examples:
     samples = [Sample(f"{n}.jpg", (n % sizes.classes,)) for n in range(sizes.batch)]
     targets, label_mask = label_tensors(samples, sizes.classes)
     nothing: list[Any] = [[] for _ in samples]
-    return Examples(pixels, targets, label_mask, [sample.path for sample in samples], nothing, nothing, nothing, [])
+    return Batch(pixels, targets, label_mask, [sample.path for sample in samples], nothing, nothing, nothing, [])
 
 
 class Repeated:
@@ -75,11 +75,12 @@ class Repeated:
 
     cached = False
     failed: tuple[tuple[str, str], ...] = ()
+    views = inputs_per_sample = 1
 
-    def __init__(self, dataset: Dataset, batch: Examples) -> None:
+    def __init__(self, dataset: Dataset, batch: Batch) -> None:
         self.dataset, self.batch = dataset, batch
 
-    def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Examples]:
+    def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Batch]:
         return (self.batch for _ in order)
 
 
@@ -98,7 +99,7 @@ def stored(dataset: Dataset, shape: Sequence[int], folder: Path) -> CachedFeatur
     return CachedFeatures(Features(dataset, store.array(), of_samples, matrices, np.zeros(count, dtype=int), 0))
 
 
-def trainer(model: Recognizer, source: Source, folder: Path, sizes: TrainingSizes) -> Trainer:
+def trainer(model: Recognizer, source: BatchSource, folder: Path, sizes: TrainingSizes) -> Trainer:
     """A training as `train` makes it."""
     schedule = resolve(model, OptimizerOptions(optimizer="adamw"), len(source.dataset))
     return Trainer(model, source, source, folder, TrainOptions(epochs=1, batch_size=sizes.batch), schedule, {})
@@ -143,7 +144,7 @@ def head_step(model: Recognizer, shape: Sequence[int], batch: int, device: torch
     return step
 
 
-def plain_step(sizes: TrainingSizes, batch: Examples, model: Recognizer, device: torch.device) -> Step:
+def plain_step(sizes: TrainingSizes, batch: Batch, model: Recognizer, device: torch.device) -> Step:
     """What one writes with timm and PyTorch alone."""
     import timm
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from attnpool.experiments.benchmark.measure import interleaved, machine, machine_line, ratio, threads
+from attnpool.evaluation.tables import markdown_table
+from attnpool.experiments.arguments import command_line, require_positive
+from attnpool.experiments.benchmark.measure import interleaved, machine, ratio, torch_threads
+from attnpool.experiments.benchmark.report import Benchmark
 from attnpool.experiments.benchmark.steps import (
     CACHED_STEPS,
     Repeated,
@@ -25,8 +29,6 @@ from attnpool.experiments.benchmark.steps import (
     stored,
     trainer,
 )
-from attnpool.explain.plots import ratio_plot
-from attnpool.files import write_bytes, write_json, write_text
 from attnpool.progress import bar
 
 PLAIN = "plain timm + PyTorch loop"
@@ -39,65 +41,7 @@ MOST_OF_STEP, LEAST_OF_PLAIN, LEAST_OF_BACKBONE = 0.02, 0.97, 50.0
 
 
 QUICK = TrainingSizes("resnet18", 32, 4, 5)
-
-
-@dataclass(frozen=True)
-class TrainingBenchmark:
-    """The figures; `results` is what is written to training.json."""
-
-    results: dict[str, Any]
-
-    def table(self) -> str:
-        """Markdown, a line for each way of training."""
-        lines = ["| | milliseconds a step | images/s | times the plain loop |", "|---|---:|---:|---:|"]
-        for row in self.results["rows"]:
-            lines.append(f"| {row['name']} | {row['ms']:.1f} | {row['images_per_s']:.1f} | {row['ratio']:.2f} |")
-        return "\n".join(lines)
-
-    def limits(self) -> str:
-        """Markdown of what was promised and what was measured; "" for sizes of which nothing was promised."""
-        lines = ["| | promised | measured | holds |", "|---|---:|---:|---|"]
-        for item in self.results["limits"]:
-            sign = "at most" if item["most"] else "at least"
-            holds = "yes" if item["holds"] else "no"
-            lines.append(f"| {item['what']} | {sign} {item['limit']:g} | {item['measured']:.4g} | {holds} |")
-        return "\n".join(lines) if len(lines) > 2 else ""
-
-    def text(self) -> str:
-        """What the command prints."""
-        about = self.results
-        head = f"{about['title']}; medians of {about['rounds']} rounds"
-        return "\n\n".join(part for part in (head, self.table(), self.limits()) if part)
-
-    def page(self, command: str) -> str:
-        """The page of the documentation."""
-        about = self.results
-        return PAGE.format(
-            command=command,
-            title=about["title"],
-            rounds=about["rounds"],
-            machine=machine_line(about["machine"]),
-            feature_shape=" x ".join(str(length) for length in about["feature_shape"]),
-            table=self.table(),
-            promised=f"\n## What was promised\n\n{self.limits()}\n" if self.limits() else "",
-            cached_steps=CACHED_STEPS,
-            pooling=about["pooling"],
-        )
-
-    def save(self, out: Path, command: str) -> None:
-        """Writes training.json, training.png and training.md."""
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "training.json", self.results)
-        write_text(out / "training.md", self.page(command))
-        write_bytes(out / "training.png", self.plot())
-
-    def plot(self) -> bytes:
-        """A PNG: images a second of each way, as times of the plain loop."""
-        rows = [row for row in self.results["rows"] if row["name"] != HEAD]
-        ours = {row["name"]: row["name"] != PLAIN for row in rows}
-        values = {"images/s": {row["name"]: row["ratio"] for row in rows}}
-        return ratio_plot(values, ours, f"images a second, times {PLAIN}")
-
+ROUNDS, QUICK_ROUNDS = 5, 2
 
 PAGE = """# Speed of training
 
@@ -113,43 +57,93 @@ Machine: {machine}.
 - *Whole network*: the steps of `attnpool train --no-freeze-backbone --pooling {pooling}`, everything that its loop does
   included, but for reading images: both loops have them in memory.
 - *Frozen backbone, no cache*: the same with a backbone that is only run forward.
-- *Cached features*: the steps of `attnpool train` on features of the store ({feature_shape} half-precision numbers a
+- *Cached features*: the steps of `attnpool train` on features of the store ({feature_shape} half-precision numbers an
   image, memory-mapped), reading included; the mean of {cached_steps} steps a round.
 - *The head alone*: forward and backward of the head, gradients of the features included.
 {promised}"""
 
 
+@dataclass(frozen=True)
+class TrainingBenchmark(Benchmark):
+    """Speed of ways to train."""
+
+    name: ClassVar[str] = "training"
+    template: ClassVar[str] = PAGE
+    promises: ClassVar[tuple[Sequence[str], str]] = (("", "promised", "measured", "holds"), "lrrl")
+
+    def table(self) -> str:
+        """Markdown, a line for each way of training."""
+        header = ["", "milliseconds a step", "images/s", "times the plain loop"]
+        rows = [
+            [row["name"], f"{row['ms']:.1f}", f"{row['images_per_s']:.1f}", f"{row['ratio']:.2f}"]
+            for row in self.results["rows"]
+        ]
+        return "\n".join(markdown_table(header, rows))
+
+    def promise(self, limit: Mapping[str, Any]) -> list[str]:
+        sign = "at most" if limit["most"] else "at least"
+        return [limit["what"], f"{sign} {limit['limit']:g}", f"{limit['measured']:.4g}"]
+
+    def parts(self) -> list[str]:
+        about = self.results
+        return [f"{about['title']}; medians of {about['rounds']} rounds", self.table()]
+
+    def page_parts(self) -> Mapping[str, Any]:
+        return {
+            "feature_shape": " x ".join(str(length) for length in self.results["feature_shape"]),
+            "table": self.table(),
+            "cached_steps": CACHED_STEPS,
+            "pooling": self.results["pooling"],
+        }
+
+    def plotted(self) -> tuple[dict[str, dict[str, float]], dict[str, bool], str]:
+        rows = [row for row in self.results["rows"] if row["name"] != HEAD]
+        values = {"images/s": {row["name"]: row["ratio"] for row in rows}}
+        return values, {row["name"]: row["name"] != PLAIN for row in rows}, f"images a second, times {PLAIN}"
+
+
 def benchmark_training(
     *,
-    sizes: TrainingSizes | None = None,
+    backbone: str | None = None,
+    image_size: int | None = None,
+    batch_size: int | None = None,
     pooling: str = "attentional",
-    rounds: int = 5,
-    thread_count: int | None = None,
+    quick: bool = False,
+    rounds: int | None = None,
+    threads: int | None = None,
+    out: str | Path | None = None,
     progress: bool = True,
 ) -> TrainingBenchmark:
-    """Times steps of training through a backbone and on cached features, beside a plain loop.
+    """Times steps of training through a backbone and on cached features, beside a plain timm + PyTorch loop.
 
     Args:
-        sizes: what is trained; ResNet-50 at 224 px and batch 32 by default.
-        pooling: a key of POOLINGS.
-        rounds: in which all ways take turns.
-        thread_count: of PyTorch; as many as it uses by default.
+        backbone: network of timm that is trained, with random weights (default: resnet50; with quick resnet18).
+        image_size: side of the images in pixels (default: 224; with quick 32).
+        batch_size: images a step (default: 32; with quick 4).
+        pooling: name of the pooling at the end of the network.
+        quick: small sizes, only to see that it works.
+        rounds: rounds in which all ways of training take turns (default: 5; with quick 2).
+        threads: threads of PyTorch (default: as many as it uses by itself).
+        out: folder for the figures, training.json, training.md and training.png (default: they are not written).
         progress: show a progress bar.
 
     Raises:
         ValueError: an unknown backbone or pooling, or a number that is less than 1.
     """
-    sizes = sizes or TrainingSizes()
-    for name, value in (("--rounds", rounds), ("--batch-size", sizes.batch), ("--image-size", sizes.image_size)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; give at least 1")
-    if sizes.classes < 2:
-        raise ValueError(f"--classes is {sizes.classes}; give at least 2")
+    usual = QUICK if quick else TrainingSizes()
+    sizes = TrainingSizes(
+        usual.backbone if backbone is None else backbone,
+        usual.image_size if image_size is None else image_size,
+        usual.batch if batch_size is None else batch_size,
+        usual.classes,
+    )
+    turns = rounds if rounds is not None else QUICK_ROUNDS if quick else ROUNDS
+    require_positive(rounds=turns, batch_size=sizes.batch, image_size=sizes.image_size)
     cuda = [torch.device("cuda")] if torch.cuda.is_available() else []
-    with threads(thread_count), torch.random.fork_rng(cuda), tempfile.TemporaryDirectory() as folder:
+    with torch_threads(threads), torch.random.fork_rng(cuda), tempfile.TemporaryDirectory() as folder:
         trained, frozen = (recognizer(sizes, pooling, fixed) for fixed in (False, True))
         batch = images(sizes)
-        dataset = dataset_of(sizes, rounds)
+        dataset = dataset_of(sizes, turns)
         kept = Repeated(dataset, batch)
         ours = trainer(trained, kept, Path(folder) / "ours", sizes)
         through = trainer(frozen, kept, Path(folder) / "through", sizes)
@@ -166,19 +160,28 @@ def benchmark_training(
             CACHED: repeated(stepper(cached), CACHED_STEPS),
             HEAD: repeated(head_step(trained, shape, sizes.batch, ours.device), CACHED_STEPS),
         }
-        with bar(len(steps) * (rounds + 1), "benchmark", "steps", hidden=not progress) as shown:
-            times = interleaved(steps, rounds, ours.device, progress=lambda: shown.update(1))
+        with bar(len(steps) * (turns + 1), "benchmark", "steps", hidden=not progress) as shown:
+            times = interleaved(steps, turns, ours.device, progress=lambda: shown.update(1))
         about = machine(ours.device)
         for name in (CACHED, HEAD):
             times[name] = [value / CACHED_STEPS for value in times[name]]
         del cached, steps  # the store's memory map, before its folder goes
-    return TrainingBenchmark(
+    arguments = {
+        "quick": (quick, False),
+        "rounds": (rounds, None),
+        "threads": (threads, None),
+        "backbone": (backbone, None),
+        "image_size": (image_size, None),
+        "batch_size": (batch_size, None),
+        "pooling": (pooling, "attentional"),
+    }
+    found = TrainingBenchmark(
         {
             "title": str(sizes),
             "sizes": asdict(sizes),
             "pooling": pooling,
             "feature_shape": list(shape),
-            "rounds": rounds,
+            "rounds": turns,
             "machine": about,
             "rows": [
                 {
@@ -190,8 +193,12 @@ def benchmark_training(
                 for name, values in times.items()
             ],
             "limits": limits(times) if sizes == TrainingSizes() else [],
-        }
+        },
+        command_line("benchmark training", arguments),
     )
+    if out is not None:
+        found.save(Path(out))
+    return found
 
 
 def limits(times: dict[str, list[float]]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +12,14 @@ from attnpool.backbones.backbone import Backbone
 from attnpool.data import Dataset, read_splits
 from attnpool.evaluation.evaluate import Evaluation, evaluate
 from attnpool.evaluation.similarity import feature_similarity
-from attnpool.experiments.paper.table_text import markdown, summary
-from attnpool.experiments.paper.tables import TABLES, Job, jobs_of, plan, require_seeds
-from attnpool.files import RUN_FILE, write_json, write_text
+from attnpool.experiments.arguments import require_seeds, weight_files
+from attnpool.experiments.paper.tables import TABLES, Job, plan, result_page
+from attnpool.files import write_json, write_text
+from attnpool.models.run import Run, is_finished
 from attnpool.playground import write_style
 from attnpool.progress import bar
-from attnpool.training.checkpoint import Run, require_same
-from attnpool.training.recipe import RECIPES, Recipe, fit, read_recipe
+from attnpool.training.checkpoint import require_same
+from attnpool.training.recipe import RECIPES, Options, Recipe, fit, read_recipe
 
 SEEDS = (0, 1, 2)
 SCORES_FILE = "scores.json"
@@ -27,46 +28,73 @@ SIMILAR = 100  # images whose positions are compared
 
 @dataclass(frozen=True)
 class Reproduced:
-    """What `reproduce` found: `results` is the content of the JSON file, `text()` the table to read."""
+    """What `reproduce` found: `results` is the content of the JSON file, `str()` the table to read."""
 
     out: Path
     results: dict[str, Any]
 
-    def text(self) -> str:
-        return summary(self.results) + f"\n\n{self.out / (self.results['table'] + '.md')}"
+    def to_json(self) -> dict[str, Any]:
+        return self.results
+
+    def __str__(self) -> str:
+        return f"{result_page(self.results).text()}\n\n{self.out / (self.results['table'] + '.md')}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: a row of a table, on one split, with one seed."""
+
+    row: str
+    split: str
+    source: str
+    seed: int
+    options: Options
+
+    @property
+    def name(self) -> str:
+        return "-".join(part for part in (self.row, self.split, str(self.seed)) if part)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that its scores depend on."""
+        return {"data": self.source, **self.options.flat()}
 
 
 def reproduce(
-    table: str,
+    table: Literal["table1", "table2", "table3"],
     *,
-    out: str | Path,
-    root: str | Path | None = None,
+    out: str | Path | None = None,
+    mpii: str | Path | None = None,
+    hico: str | Path | None = None,
+    hmdb51: str | Path | None = None,
     rows: Sequence[str] = (),
     seeds: Sequence[int] = SEEDS,
     scale: Literal["full", "small"] = "full",
-    weights: Mapping[str, str | Path] | None = None,
+    weights: Sequence[str] = (),
     workers: int = 0,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     progress: bool = True,
 ) -> Reproduced:
     """Trains and scores the rows of a table that the paper's authors trained themselves, and sets both side by side.
 
     What an earlier, interrupted call has done is not done again. Writes `TABLE.json`, `TABLE.md` and `runs/` in `out`.
-    The table has what earlier calls with other `rows` left there, too.
+    The table has what earlier calls with other `rows` left there, too. The rows for MPII's test server are trained with
+    the first seed only.
 
     Args:
-        table: a key of `TABLES`.
-        out: the folder.
-        root: of the benchmark's files; at scale small a playground in the benchmark's own format is made if there is
-            none.
-        rows: names of recipes in `recipes/TABLE`; by default all.
-        seeds: of the trainings. (The rows for MPII's test server are trained with the first.)
-        scale: "full" trains as the recipes say; "small" with the changes under their `small`: frozen EfficientNet-Lite0
-            features and few epochs.
-        weights: backbone -> file of its weights, where they are neither installed nor to be had from timm's hub, such
-            as bn_inception's.
-        workers: processes that decode images; changes nothing but the speed.
-        cache: folder of features.
+        table: table of the paper: table1 is about MPII, table2 about HICO and table3 about HMDB51.
+        out: folder for the runs, TABLE.json and TABLE.md (default: runs/TABLE).
+        mpii: root of MPII's files, see docs/datasets.md (default at scale small: a playground in its format).
+        hico: root of HICO's files, see docs/datasets.md (default at scale small: a playground in its format).
+        hmdb51: root of HMDB51's files, see docs/datasets.md (default at scale small: a playground in its format).
+        rows: rows of the table, by the names of their recipes (default: all).
+        seeds: seeds of the trainings of each row.
+        scale: full trains as the recipes say; small trains on a laptop in minutes, with the changes under a recipe's
+            `small`: frozen EfficientNet-Lite0 features and few epochs.
+        weights: BACKBONE=FILE for weights that are neither installed nor on timm's hub, such as bn_inception=FILE for
+            its rows of table1.
+        workers: processes that decode images; they change nothing but the speed.
+        cache: folder of features (default: $ATTNPOOL_CACHE or the user's cache).
         progress: show progress bars.
 
     Raises:
@@ -75,16 +103,17 @@ def reproduce(
     """
     chosen, skipped = plan(table, rows, scale)
     require_seeds(seeds)
-    folder, about = Path(out), TABLES[table]
-    if root is None and scale != "small":
-        raise ValueError(f"{table} at full scale needs the data: give --{about.data} ROOT, or use --scale small")
-    place = folder / "data" / about.data if root is None else Path(root)
-    files = weights or {}
+    about = TABLES[table]
+    root = root_of(table, {"mpii": mpii, "hico": hico, "hmdb51": hmdb51}, scale)
+    folder = Path("runs", table) if out is None else Path(out)
+    cache = None if cache is None else Path(cache)
+    place = folder / "data" / about.data if root is None else root
+    files = weight_files(weights)
     jobs = [job for recipe in chosen for job in jobs_of(recipe, about.data, place, seeds, scale, workers, files)]
     require_wanted(files, jobs)
     if root is None:
-        with bar(about.world, "world", "items", hidden=not progress) as shown:
-            write_style(place, about.data, about.world, 1, progress=lambda done, total: shown.update(done - shown.n))
+        with bar(about.samples, "playground", "items", hidden=not progress) as shown:
+            write_style(place, about.data, about.samples, 1, progress=lambda done, total: shown.update(done - shown.n))
     kept = {job.name: kept_scores(job, folder / "runs" / job.name) for job in jobs}
     splits = read_all_of([job for job in jobs if kept[job.name] is None])  # faults show before days of training
     backbones: dict[str, Backbone] = {}
@@ -114,13 +143,58 @@ def reproduce(
                 "complete": number == len(jobs),
             }
             write_json(folder / f"{table}.json", results)
-            write_text(folder / f"{table}.md", markdown(results))
+            write_text(folder / f"{table}.md", result_page(results).markdown())
     return Reproduced(folder, results)
+
+
+def root_of(table: str, roots: Mapping[str, str | Path | None], scale: Literal["full", "small"]) -> Path | None:
+    """The root of the benchmark's files that a table is about; None where a playground is to stand for it.
+
+    Raises:
+        ValueError: the root of another benchmark is given, or none at full scale.
+    """
+    data = TABLES[table].data
+    given = [name for name, root in roots.items() if root is not None]
+    if given and given != [data]:
+        other = next(name for name in given if name != data)
+        raise ValueError(f"{table} is about {data}; give {data}, the root of its files, and not {other}")
+    if not given and scale != "small":
+        raise ValueError(f"{table} at full scale needs data: give {data}, the root of its files, or use scale small")
+    return Path(roots[data] or "") if given else None
+
+
+def jobs_of(
+    recipe: Recipe,
+    data: str,
+    root: Path,
+    seeds: Sequence[int],
+    scale: str,
+    workers: int,
+    weights: Mapping[str, str | Path],
+) -> list[Job]:
+    """The trainings of a row; `weights` are the files of some backbones."""
+    values = recipe.options | (recipe.small if scale == "small" else {})
+    options = Options.of(values, f"recipe {recipe.name}")
+    if file := weights.get(options.model["backbone"]):
+        options = options.change({"weights": str(file)})
+    names = ("hmdb51", "hmdb51-2", "hmdb51-3") if data == "hmdb51" else (data,)
+    used = seeds[:1] if options.train.trainval else seeds
+    return [
+        Job(
+            recipe.name,
+            f"split{number}" if len(names) > 1 else "",
+            f"{name}:{root}",
+            seed,
+            replace(options, train=replace(options.train, seed=seed, workers=workers)),
+        )
+        for number, name in enumerate(names, 1)
+        for seed in used
+    ]
 
 
 def require_wanted(weights: Mapping[str, str | Path], jobs: Sequence[Job]) -> None:
     """Raises ValueError for a file of weights that is not there, or is of a backbone that no row has."""
-    used = list(dict.fromkeys(job.options.model.backbone for job in jobs))
+    used = list(dict.fromkeys(job.options.model["backbone"] for job in jobs))
     for name, file in weights.items():
         if name not in used:
             raise ValueError(f"weights {name}={file}: none of the rows has the backbone {name}, but {', '.join(used)}")
@@ -140,7 +214,7 @@ def kept_scores(job: Job, folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     require_same(folder, before, job.identity)
-    return scores if (folder / RUN_FILE).exists() else None
+    return scores if is_finished(folder) else None
 
 
 def earlier(job: Job, folder: Path) -> dict[str, Any] | None:
@@ -162,7 +236,7 @@ def read_all_of(jobs: Sequence[Job]) -> dict[str, dict[str, Dataset]]:
     for job in jobs:
         if job.options.train.trainval and "test" not in splits[job.source]:
             raise ValueError(
-                f"{job.source}: has no list of its test part, which {job.row} is for; add it, or name other --rows"
+                f"{job.source}: has no list of its test part, which {job.row} is for; add it, or name other rows"
             )
     return splits
 
@@ -177,10 +251,11 @@ def score_job(
 ) -> dict[str, Any]:
     """Trains and scores one run."""
     model, backbone = job.options.model, None
-    if model.freeze_backbone and job.options.preprocessing.modality == "rgb":
-        key = f"{model.backbone} {model.weights}"
+    if model["freeze_backbone"] and job.options.preprocessing.modality == "rgb":
+        name, weights = model["backbone"], model["weights"]
+        key = f"{name} {weights}"
         if key not in backbones:
-            backbones[key] = Backbone(model.backbone, model.weights, frozen=True)
+            backbones[key] = Backbone(name, weights, frozen=True)
         backbone = backbones[key]
     run = fit(job.options, (splits["train"], splits["val"]), folder, backbone=backbone, cache=cache, progress=progress)
     entry: dict[str, Any] = {"seed": job.seed, "split": job.split, "run": str(folder)}

@@ -1,21 +1,31 @@
-"""The tables of the paper: their rows, each a recipe, and the trainings that a row is made of."""
+"""The tables of the paper: their rows, each a recipe, and how our numbers stand beside the paper's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from attnpool.training.recipe import RECIPES, Options, Recipe, read_recipe
+import numpy as np
+
+from attnpool.evaluation.tables import spread
+from attnpool.experiments.pages import ResultPage
+from attnpool.training.recipe import RECIPES, Recipe, read_recipe
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper: which data, how large a world stands for it in small, and its rows in order."""
+    """A table of the paper.
+
+    Attributes:
+        data: the benchmark that it is about.
+        samples: images or clips of the playground that stands for the benchmark at small scale.
+        title: heading of our page.
+        rows: names of its recipes, in order.
+    """
 
     data: Literal["mpii", "hico", "hmdb51"]
-    world: int
+    samples: int
     title: str
     rows: tuple[str, ...]
 
@@ -40,25 +50,42 @@ TABLES: dict[str, Table] = {
     ),
 }
 
-
-@dataclass(frozen=True)
-class Job:
-    """One training: a row of a table, on one split, with one seed."""
-
-    row: str
-    split: str
-    source: str
-    seed: int
-    options: Options
-
-    @property
-    def name(self) -> str:
-        return "-".join(part for part in (self.row, self.split, str(self.seed)) if part)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """All that its scores depend on."""
-        return {"data": self.source, **self.options.flat()}
+# Column -> the paths of its values in a training, and how many percent one is.
+COLUMNS = {
+    "mAP": (("mAP",), 100.0),
+    "mAP_voc07": (("mAP_voc07",), 100.0),
+    "known_object": (("known_object",), 100.0),
+    "accuracy": (("accuracy",), 100.0),
+    "pointing": (("pointing",), 100.0),
+    "train mAP": (("train", "mAP"), 100.0),
+    "train loss": (("train_loss",), 1.0),
+    "similarity": (("similarity",), 1.0),
+}
+SHOWN = {
+    "mAP": ("mAP", "accuracy", "pointing", "train mAP", "train loss", "similarity"),
+    "mAP_voc07": ("mAP_voc07", "known_object", "train mAP", "train loss", "similarity"),
+    "accuracy": ("train loss", "similarity"),
+}
+TITLES = {
+    "mAP": "mAP",
+    "mAP_voc07": "mAP (11 points)",
+    "known_object": "Known-Object",
+    "accuracy": "accuracy",
+    "pointing": "pointing",
+    "train mAP": "mAP on train",
+    "train loss": "loss on train",
+    "similarity": "similarity",
+}
+# What is compared: a row, and the one that it is held against.
+PAIRS = (
+    ("attention", "resnet101"),
+    ("resnet101-attention", "resnet101"),
+    ("bn-inception-attention", "bn-inception"),
+    ("attention-224", "resnet101-224"),
+    ("pose", "attention"),
+    ("resnet101-pose", "resnet101-attention"),
+    ("pose-224", "attention-224"),
+)
 
 
 def plan(table: str, rows: Sequence[str], scale: str) -> tuple[list[Recipe], dict[str, str]]:
@@ -82,40 +109,101 @@ def plan(table: str, rows: Sequence[str], scale: str) -> tuple[list[Recipe], dic
         skipped = {recipe.name: reason for recipe in recipes if recipe.about.get("small") is False}
     left = [recipe for recipe in recipes if recipe.name not in skipped]
     if not left:
-        raise ValueError(f"{table}: none of these rows can be run at scale {scale} ({reason}); use --scale full")
+        raise ValueError(f"{table}: none of these rows can be run at scale {scale} ({reason}); use scale full")
     return left, skipped
 
 
-def require_seeds(seeds: Sequence[int]) -> None:
-    """Raises ValueError unless there are one or more different seeds."""
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds {' '.join(map(str, seeds))}: give one or more different numbers")
+def values_of(trainings: Sequence[Mapping[str, Any]], column: str, split: str | None = None) -> list[float]:
+    """The values of a column in some trainings, in percent where it is a score; those there are."""
+    path, factor = COLUMNS[column]
+    found = []
+    for training in trainings:
+        if split is not None and training["split"] != split:
+            continue
+        value: Any = training
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is not None:
+            found.append(factor * float(value))
+    return found
 
 
-def jobs_of(
-    recipe: Recipe,
-    data: str,
-    root: Path,
-    seeds: Sequence[int],
-    scale: str,
-    workers: int,
-    weights: Mapping[str, str | Path],
-) -> list[Job]:
-    """The trainings of a row; `weights` are the files of some backbones."""
-    values = recipe.options | (recipe.small if scale == "small" else {})
-    options = Options.of(values, f"recipe {recipe.name}")
-    if file := weights.get(options.model.backbone):
-        options = options.change({"weights": str(file)})
-    names = ("hmdb51", "hmdb51-2", "hmdb51-3") if data == "hmdb51" else (data,)
-    used = seeds[:1] if options.train.trainval else seeds
-    return [
-        Job(
-            recipe.name,
-            f"split{number}" if len(names) > 1 else "",
-            f"{name}:{root}",
-            seed,
-            replace(options, train=replace(options.train, seed=seed, workers=workers)),
-        )
-        for number, name in enumerate(names, 1)
-        for seed in used
+def averaged(trainings: Sequence[Mapping[str, Any]], column: str) -> dict[int, float]:
+    """Seed -> the mean of a column over the splits, so that a spread is one over seeds and not over splits."""
+    seeds = dict.fromkeys(training["seed"] for training in trainings)
+    means = {}
+    for seed in seeds:
+        values = values_of([training for training in trainings if training["seed"] == seed], column)
+        if values:
+            means[seed] = float(np.mean(values))
+    return means
+
+
+def table_of(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of cells."""
+    metric = results["metric"]
+    splits = sorted({training["split"] for row in results["rows"] for training in row["trainings"]} - {""})
+    paper_keys = splits or sorted({key for row in results["rows"] for key in row["paper"]}, reverse=True)
+    header = ["row", *(f"paper, {key}" for key in paper_keys)]
+    if splits:
+        header += ["paper, mean", *splits, "mean"]
+    header += [TITLES[column] for column in SHOWN[metric]]
+    rows = []
+    for row in results["rows"]:
+        trainings, paper = row["trainings"], row["paper"]
+        cells = [row["title"], *(f"{paper[key]:.1f}" if key in paper else "-" for key in paper_keys)]
+        if splits:
+            cells.append(f"{paper['mean']:.1f}" if "mean" in paper else "-")
+            cells += [spread(values_of(trainings, metric, split)) for split in splits]
+            cells.append(spread(list(averaged(trainings, metric).values())))
+        for column in SHOWN[metric]:
+            digits = 1 if COLUMNS[column][1] == 100 else 3
+            cells.append(spread(list(averaged(trainings, column).values()), digits))
+        rows.append(cells)
+    return header, rows
+
+
+def comparisons(results: Mapping[str, Any]) -> list[str]:
+    """What attention adds to average pooling, and what pose adds to attention, seed by seed."""
+    rows = {row["row"]: row for row in results["rows"]}
+    lines = []
+    for better, worse in PAIRS:
+        if better not in rows or worse not in rows:
+            continue
+        ours, other = (averaged(rows[name]["trainings"], results["metric"]) for name in (better, worse))
+        gains = [ours[seed] - other[seed] for seed in ours if seed in other]
+        if gains:
+            first, second = (spread(list(values.values())) for values in (other, ours))
+            sign = "<" if np.mean(gains) > 0 else ">="
+            lines.append(
+                f"{rows[worse]['title']} {first} {sign} {second} {rows[better]['title']}: "
+                f"{'+' if np.mean(gains) >= 0 else ''}{spread(gains)}"
+            )
+    return lines
+
+
+def notes(results: Mapping[str, Any]) -> list[str]:
+    """What has to be known to read the table."""
+    seeds = results["seeds"]
+    lines = [
+        f"Scale {results['scale']}, data {results['data']}; percent, "
+        + (f"mean ± standard deviation over seeds {', '.join(map(str, seeds))}." if len(seeds) > 1 else "one seed.")
     ]
+    if results["scale"] == "small":
+        lines.append(
+            "The playground in the benchmark's own format and frozen EfficientNet-Lite0 features: the paper's numbers "
+            "are of other data and another network, and stand here for the order of the rows alone."
+        )
+    lines.append("Similarity: mean cosine between the last features of different positions of an image.")
+    files = [t["submission"] for row in results["rows"] for t in row["trainings"] if t.get("submission")]
+    lines += [f"For MPII's server (labels of the test part are not public): {file}" for file in files]
+    lines += [f"Row {name} is not here: {reason}." for name, reason in results["skipped"].items()]
+    if not results["complete"]:
+        lines.append("Not complete: the same command goes on.")
+    return lines
+
+
+def result_page(results: Mapping[str, Any]) -> ResultPage:
+    """The table of what `reproduce` found."""
+    header, rows = table_of(results)
+    return ResultPage(results["title"], header, rows, [("", comparisons(results))], notes(results))

@@ -40,7 +40,7 @@ ROWS: dict[str, Row] = {
     "softmax": Row("Attention, softmax", {"activation": "softmax"}),
     "pose": Row("Pose-regularised attention", {"pooling": "pose"}),
     "cbp": Row("CBP, 2048", {"pooling": "compact_bilinear"}, (1e-4, 3e-4, 1e-3)),
-    "covariance": Row("Covariance, 128 channels", {"pooling": "covariance", "dim": 128}, (3e-4, 1e-3, 3e-3)),
+    "covariance": Row("Covariance, 128 channels", {"pooling": "covariance", "channels": 128}, (3e-4, 1e-3, 3e-3)),
     "multi_query": Row("Multi-query, 32 queries", {"pooling": "multi_query"}),
     "netvlad": Row("VLAD, 64 centres", {"pooling": "netvlad"}, (3e-3, 1e-2, 3e-2)),
     "official-init": Row("Attention, official start", {"init": "official"}, usual=False),

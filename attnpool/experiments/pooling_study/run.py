@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,20 @@ from attnpool.backbones.backbone import Backbone
 from attnpool.data import Dataset, hold_out, read
 from attnpool.evaluation.evaluate import summarize
 from attnpool.evaluation.inference import Outputs, score_source
+from attnpool.experiments.arguments import require_seeds, weight_files
 from attnpool.experiments.benchmark.measure import interleaved, machine, ratio
 from attnpool.experiments.benchmark.passes import one_pass
-from attnpool.experiments.paper.tables import require_seeds
 from attnpool.experiments.pooling_study.rows import DROPOUTS, Row, choose_rows, in_order, next_rate
-from attnpool.experiments.pooling_study.table import entries_of, markdown, plotted, summary
+from attnpool.experiments.pooling_study.table import entries_of, plotted, result_page, summary
 from attnpool.explain.plots import study_plot
 from attnpool.features.batches import CachedFeatures
 from attnpool.features.extraction import extract
 from attnpool.files import write_bytes, write_json, write_text
 from attnpool.models.recognizer import Recognizer
+from attnpool.models.run import Run
 from attnpool.playground import write_folder
 from attnpool.progress import bar
-from attnpool.training.checkpoint import Run, require_same
+from attnpool.training.checkpoint import require_same
 from attnpool.training.losses import classification_loss
 from attnpool.training.recipe import Options, fit
 
@@ -47,28 +48,31 @@ ROUNDS, BATCH = 9, 32  # of measuring what a head costs
 
 @dataclass(frozen=True)
 class Study:
-    """What `poolings` found: `results` is the content of poolings.json, `text()` the table to read."""
+    """What `poolings` found: `results` is the content of poolings.json, `str()` the table to read."""
 
     out: Path
     results: dict[str, Any]
 
-    def text(self) -> str:
+    def to_json(self) -> dict[str, Any]:
+        return self.results
+
+    def __str__(self) -> str:
         return summary(self.results) + f"\n\n{self.out / (NAME + '.md')}, {self.out / (NAME + '.png')}"
 
 
 def poolings(
-    out: str | Path,
     *,
+    out: str | Path | None = None,
     data: str | None = None,
     images: int | None = None,
     rows: Sequence[str] = (),
     seeds: Sequence[int] = SEEDS,
     backbone: str = "lite0",
-    weights: str | Path = "pretrained",
+    weights: Sequence[str] = (),
     epochs: int = EPOCHS,
     image_size: int = IMAGE_SIZE,
     workers: int = 0,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     progress: bool = True,
 ) -> Study:
     """Compares poolings on frozen features of one dataset, each without and with dropout of 0.8.
@@ -80,16 +84,17 @@ def poolings(
     with are removed once they are scored.
 
     Args:
-        out: the folder.
-        data: a dataset as in `data.read`, such as "folder:photos"; by default a playground is made.
-        images: of that playground, 840 by default.
-        rows: names of `ROWS`; the usual ones by default.
-        seeds: of the trainings that are scored.
-        backbone, weights: see `Backbone`; it stays frozen.
-        epochs: of every training.
-        image_size: side of the network's input, and of the playground's images.
-        workers: processes that decode images; changes nothing but the speed.
-        cache: folder of features.
+        out: folder for the runs, poolings.json, poolings.md and poolings.png (default: runs/poolings).
+        data: dataset to compare poolings on, such as folder:DIR (default: a playground, which is made).
+        images: images of the playground that is made without data (default: 840).
+        rows: rows of the table, see docs/poolings.md (default: the usual ones).
+        seeds: seeds of the trainings that are scored.
+        backbone: network that gives the features; it stays frozen.
+        weights: BACKBONE=FILE for weights of the backbone that are neither installed nor on timm's hub.
+        epochs: epochs of every training.
+        image_size: side of the network's input, and of the playground's images, in pixels.
+        workers: processes that decode images; they change nothing but the speed.
+        cache: folder of features (default: $ATTNPOOL_CACHE or the user's cache).
         progress: show progress bars.
 
     Raises:
@@ -99,17 +104,18 @@ def poolings(
     require_seeds(seeds)
     if data is not None and images is not None:
         raise ValueError("images is the size of the playground that is made without data: leave one of them out")
-    folder = Path(out)
-    settings: dict[str, Any] = {"data": data or "playground", "backbone": backbone, "weights": str(weights)}
+    folder = Path("runs", NAME) if out is None else Path(out)
+    source = weights_of(backbone, weights)
+    settings: dict[str, Any] = {"data": data or "playground", "backbone": backbone, "weights": source}
     settings |= {"epochs": epochs, "image_size": image_size} | ({} if data else {"images": images or IMAGES})
-    common = {"backbone": backbone, "weights": str(weights), "epochs": epochs, "image_size": image_size}
+    common = {"backbone": backbone, "weights": source, "epochs": epochs, "image_size": image_size}
     for seed in seeds:  # refused before the long work
         Options.of(common | {"seed": seed, "workers": workers})
     results = begin(folder, settings, seeds)
-    network = Backbone(backbone, weights, frozen=True)
+    network = Backbone(backbone, source, frozen=True)
     place = data or f"folder:{folder / 'data' / 'world'}"
     if data is None:
-        with bar(settings["images"], "world", "images", hidden=not progress) as shown:
+        with bar(settings["images"], "playground", "images", hidden=not progress) as shown:
             write_folder(
                 folder / "data" / "world",
                 settings["images"],
@@ -119,9 +125,23 @@ def poolings(
                 progress=lambda done, _: shown.update(done - shown.n),
             )
     train, val = read(place)
-    study = _Work(folder, results, common | {"workers": workers}, (train, val), network, cache, progress)
+    kept = None if cache is None else Path(cache)
+    study = _Work(folder, results, common | {"workers": workers}, (train, val), network, kept, progress)
     study.run(chosen, seeds)
     return Study(folder, results)
+
+
+def weights_of(backbone: str, words: Sequence[str]) -> str:
+    """The file of the backbone's weights among words such as `lite0=FILE`, or "pretrained".
+
+    Raises:
+        ValueError: a word is malformed, or is about another backbone.
+    """
+    files = weight_files(words)
+    for name, file in files.items():
+        if name != backbone:
+            raise ValueError(f"weights {name}={file}: the backbone is {backbone}")
+    return str(files.get(backbone, "pretrained"))
 
 
 def begin(folder: Path, settings: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
@@ -255,7 +275,7 @@ class _Work:
     def model(self, options: Mapping[str, Any]) -> Recognizer:
         """A recognizer at its start."""
         given = Options.of(self.common | dict(options))
-        values = asdict(given.model)
+        values = dict(given.model)
         del values["backbone"]
         return Recognizer(
             self.backbone, classes=self.train.classes, preprocessing=given.preprocessing.of_model(), **values
@@ -265,7 +285,7 @@ class _Work:
         """Writes down what there is."""
         write_json(self.folder / f"{NAME}.json", self.results)
         if entries_of(self.results):
-            write_text(self.folder / f"{NAME}.md", markdown(self.results))
+            write_text(self.folder / f"{NAME}.md", result_page(self.results).markdown())
 
 
 def finite(score: float) -> float:

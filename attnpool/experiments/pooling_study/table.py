@@ -1,14 +1,16 @@
-"""The study as a table: scores with their spread over seeds, and what a pooling costs; in text and in Markdown."""
+"""The study as a table: scores with their spread over seeds, and what a pooling costs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from attnpool.evaluation.tables import spread
 from attnpool.experiments.benchmark.measure import machine_line
-from attnpool.experiments.paper.table_text import aligned, piped, spread
+from attnpool.experiments.pages import ResultPage
 
 # Key of a training -> title, factor, digits.
 SCORES = {
@@ -100,21 +102,20 @@ def notes(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def result_page(results: Mapping[str, Any]) -> ResultPage:
+    """The table of what `poolings` found."""
+    header, rows = table_of(results)
+    lists = [
+        ("Against average pooling with the same dropout, seed by seed:", gains_of(results)),
+        ("mAP (%) of the rates on the part held out of train:", rates_of(results)),
+    ]
+    return ResultPage("Poolings", header, rows, lists, notes(results))
+
+
 def summary(results: Mapping[str, Any]) -> str:
-    """The table as text for a terminal."""
-    return "\n".join([*aligned(*table_of(results)), "", *gains_of(results), "", *notes(results)])
-
-
-def markdown(results: Mapping[str, Any]) -> str:
-    """The table as a page."""
-    lines = ["# Poolings", "", *piped(*table_of(results))]
-    gains = gains_of(results)
-    if gains:
-        lines += ["", "Against average pooling with the same dropout, seed by seed:", ""]
-        lines += [f"- {line}" for line in gains]
-    lines += ["", "mAP (%) of the rates on the part held out of train:", "", *(f"- {x}" for x in rates_of(results)), ""]
-    lines += [f"{line}\n" for line in notes(results)]
-    return "\n".join(lines).rstrip() + "\n"
+    """The table as text for a terminal, without the rates that were tried."""
+    page = result_page(results)
+    return replace(page, title="", lists=page.lists[:1]).text()
 
 
 def plotted(results: Mapping[str, Any]) -> tuple[dict[str, dict[str, Sequence[float]]], dict[str, float]]:

@@ -7,7 +7,7 @@ and nothing has to be learned: the top-down maps are the network's class activat
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal
 
@@ -30,10 +30,7 @@ def convert(
     network: nn.Module,
     *,
     classes: Sequence[str] | None = None,
-    rank: int = 1,
-    per_class: bool = False,
-    activation: Literal["relu", "sigmoid", "softmax"] | None = None,
-    dropout: float = 0.0,
+    pooling_options: Mapping[str, Any] | None = None,
     task: Literal["single", "multi"] = "single",
     image_size: int | None = None,
     freeze_backbone: bool = True,
@@ -56,7 +53,7 @@ def convert(
             methods; or a `Recognizer` with average pooling.
         classes: their names; by default those of ImageNet where timm or torchvision have a network of 1000 (or 11221,
             11821, 21841, 21843) classes, else class_0, class_1, ...
-        rank, per_class, activation, dropout: of the head, see `AttentionalPooling`.
+        pooling_options: options of the head, see `AttentionalPooling`, such as `{"rank": 2}`.
         task: "single" or "multi", see `Recognizer`. (That of a `Recognizer` is kept, and so are its classes.)
         image_size: side of the images that the recognizer takes, and is compared on; by default the network's own.
         freeze_backbone: False to train all of it, see `Backbone`.
@@ -71,7 +68,7 @@ def convert(
     Source: Girdhar & Ramanan, "Attentional Pooling for Action Recognition", NIPS 2017, Sec. 3.1; class activation maps:
     Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016.
     """
-    head: dict[str, Any] = {"rank": rank, "per_class": per_class, "activation": activation, "dropout": dropout}
+    head = dict(pooling_options or {})
     if isinstance(network, Recognizer):
         return of_recognizer(network, classes, head, freeze_backbone)
     names = names_of(network)
@@ -119,7 +116,7 @@ def convert(
                 scores="softmax" if task == "single" else "sigmoid",
                 standardize=False if tail.eps is None else "pooled",
                 preprocessing=view,
-                **chosen(head),
+                pooling_options=head,
             )
             if isinstance(model.standardize, PooledNorm) and tail.eps is not None:
                 model.standardize.eps.fill_(tail.eps)
@@ -150,7 +147,6 @@ def of_recognizer(
     backbone = Backbone(old.required_name(), "random", frozen=freeze_backbone, in_channels=old.in_channels)
     backbone.load_state_dict(old.state_dict())
     backbone.mean, backbone.std, backbone.report = old.mean, old.std, old.report
-    kept = {"dropout": network.head.dropout, "dropout_on": network.head_options.get("dropout_on")}
     model = Recognizer(
         backbone,
         classes=network.classes,
@@ -160,7 +156,7 @@ def of_recognizer(
         context=network.context,
         standardize=False,
         preprocessing=network.preprocessing,
-        **chosen(head | {name: value for name, value in kept.items() if value and not head.get(name)}),
+        pooling_options={"dropout": network.head.dropout} | head,
     )
     model.standardize = copy.deepcopy(network.standardize)
     model.to(next(network.head.parameters()).device).eval()
@@ -170,11 +166,6 @@ def of_recognizer(
         x = noise(network.preprocessing["image_size"], backbone.in_channels).to(own.a.device)
         assert difference(model(x).logits, network(x).logits) <= TOLERANCE
     return model
-
-
-def chosen(head: dict[str, Any]) -> dict[str, Any]:
-    """Options of the head that are not its defaults, so that a run lists what was asked for alone."""
-    return {name: value for name, value in head.items() if value}
 
 
 def noise(size: int, channels: int = 3) -> Tensor:

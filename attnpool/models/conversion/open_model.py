@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from attnpool.backbones.classifiers import classifier, is_classifier
-from attnpool.files import RUN_FILE, read_run
 from attnpool.models.conversion.classifier import convert
-from attnpool.models.conversion.tensorflow import read_classes, save
+from attnpool.models.conversion.tensorflow import read_classes
 from attnpool.models.recognizer import Recognizer
-from attnpool.training.checkpoint import STATE_FILE, Run
+from attnpool.models.run import Run, read_run, require_new, save_run
 
 Media = Literal["images", "clips"]
 
@@ -27,7 +27,8 @@ class ConvertedNetwork:
         model = self.run.model
         return (
             f"{self.source}: {len(model.classes)} classes, {model.backbone.out_channels} channels, "
-            f"{model.preprocessing['image_size']} px; same predictions, now with attention of rank {model.head.rank}"
+            f"{model.preprocessing['image_size']} px; same predictions, now with attention of rank {model.head.rank}\n"
+            f"{self.run.folder}: next: attnpool explain {self.run.folder} photo.jpg --out explained/"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def open_model(
     name: str | Path,
     *,
     weights: str | Path | None = None,
-    classes: Path | None = None,
+    classes: str | Path | None = None,
     image_size: int | None = None,
 ) -> tuple[Recognizer, Media]:
     """A recognizer, and what it was trained on.
@@ -55,21 +56,22 @@ def open_model(
     Args:
         name: a run folder; or a classifier (`classifiers.classifier`), such as "timm:resnet50", "torchvision:resnet50"
             or "lite0", which is converted (`convert`).
-        weights, classes, image_size: of a classifier: a local file, a file with a class name on each line, and the side
-            of the images.
+        weights: weights of a classifier, a local file; by default the published ones.
+        classes: class names of a classifier, a file with one a line; by default ImageNet's.
+        image_size: side of the images in pixels, of a classifier; by default its own.
 
     Raises:
         ValueError: there is no such run, or the classifier, its weights or classes cannot be used; or a run is given
             what only a classifier takes.
     """
     if is_classifier(str(name)):
-        names = None if classes is None else read_classes(classes)
+        names = None if classes is None else read_classes(Path(classes))
         net = classifier(str(name), "pretrained" if weights is None else weights)
         return convert(net, classes=names, image_size=image_size), "images"
-    for option, value in (("weights", weights), ("classes", classes), ("image-size", image_size)):
+    for option, value in (("weights", weights), ("classes", classes), ("image_size", image_size)):
         if value is not None:
             raise ValueError(
-                f"{name}: --{option} is for classifiers by name, such as timm:resnet50; a run folder has its own"
+                f"{name}: {option} is for classifiers by name, such as timm:resnet50; a run folder has its own"
             )
     if not Path(name).exists() and "/" not in str(name):
         raise ValueError(
@@ -81,44 +83,42 @@ def open_model(
 
 
 def convert_to_run(
-    name: str | Path,
+    model: str | Path,
     *,
     out: str | Path,
     weights: str | Path | None = None,
-    classes: Path | None = None,
+    classes: str | Path | None = None,
     image_size: int | None = None,
-    rank: int = 1,
-    per_class: bool = False,
-    activation: Literal["relu", "sigmoid", "softmax"] | None = None,
+    pooling_options: Mapping[str, Any] | None = None,
 ) -> ConvertedNetwork:
-    """Converts a classifier, or a run with average pooling, into a new run with attentional pooling.
+    """Puts attention in place of the average pooling of a trained classifier, without changing a prediction.
+
+    The classifier may be a run with average pooling; the new run then knows the split that it was trained with.
 
     Args:
-        name, weights, classes, image_size: see `open_model`.
-        out: folder of the new run; it must not hold one. It knows the split of the run that it was made from.
-        rank, per_class, activation: see `AttentionalPooling`.
+        model: run folder, or a classifier: timm:NAME, torchvision:NAME or lite0.
+        out: run folder to make; it must not hold anything yet.
+        weights: weights of a classifier, a local file (default: the published ones).
+        classes: class names of a classifier, a file with one a line (default: ImageNet's).
+        image_size: side of the images in pixels, of a classifier (default: its own).
+        pooling_options: options of the attention, see `AttentionalPooling`.
 
     Raises:
         ValueError: from `open_model` and `convert`, or the folder holds something already.
     """
     folder = Path(out)
-    if (folder / RUN_FILE).exists() or (folder / STATE_FILE).exists() or (folder.exists() and not folder.is_dir()):
-        raise ValueError(f"{folder}: is there already; give --out a new folder")
+    require_new(folder)
     split: dict[str, Any] = {}
-    if is_classifier(str(name)):
-        names = None if classes is None else read_classes(classes)
-        net: Any = classifier(str(name), "pretrained" if weights is None else weights)
-        model = convert(
-            net, classes=names, image_size=image_size, rank=rank, per_class=per_class, activation=activation
-        )
+    if is_classifier(str(model)):
+        names = None if classes is None else read_classes(Path(classes))
+        net: Any = classifier(str(model), "pretrained" if weights is None else weights)
+        converted = convert(net, classes=names, image_size=image_size, pooling_options=pooling_options)
     else:
-        before, _ = open_model(name, weights=weights, classes=classes, image_size=image_size)
-        split = read_run(name)["split"]
+        before, _ = open_model(model, weights=weights, classes=classes, image_size=image_size)
+        split = read_run(model)["split"]
         try:
-            model = convert(
-                before, rank=rank, per_class=per_class, activation=activation, freeze_backbone=before.backbone.frozen
-            )
+            converted = convert(before, pooling_options=pooling_options, freeze_backbone=before.backbone.frozen)
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-    save(model, folder, {"converted_from": str(name)}, split)
-    return ConvertedNetwork(Run.load(folder), str(name))
+            raise ValueError(f"{model}: {error}") from error
+    save_run(converted, folder, recipe={"converted_from": str(model)}, split=split)
+    return ConvertedNetwork(Run.load(folder), str(model))

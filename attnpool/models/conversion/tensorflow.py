@@ -1,13 +1,11 @@
 """The TensorFlow checkpoints that the paper's authors released -> a run of ours with the same scores and maps.
 
-The variables are read by `tf_reader`, a process of its own, so TensorFlow may live in another environment. What the
-names mean stands in docs/tensorflow.md.
+The variables are read by `tensorflow_worker.py`, a process of its own, so TensorFlow may live in another environment.
+What the names mean stands in docs/tensorflow.md.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,14 +16,14 @@ from typing import Any, Literal
 import numpy as np
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.files import RUN_FILE, WEIGHTS_FILE
-from attnpool.models.conversion import tensorflow_worker as tf_reader
+from attnpool.files import Child
 from attnpool.models.conversion.tensorflow_names import HEADS, VIEW, kind_of, ours, tf_shape, unused, variables
 from attnpool.models.recognizer import Recognizer
-from attnpool.training.checkpoint import STATE_FILE, Run
+from attnpool.models.run import Run, require_new, save_run
 
 Variant = Literal["baseline", "linear", "pose", "per-class"]
 
+WORKER = Path(__file__).with_name("tensorflow_worker.py")
 SECONDS = 1800  # for a reader that hangs
 
 
@@ -45,7 +43,8 @@ class Converted:
         ignored = [f"{momentum} */Momentum"] * bool(momentum) + others
         return (
             f"{self.source}: {self.variant}, {len(self.run.model.classes)} classes, loaded {len(self.matched)} of "
-            f"{len(self.matched)} variables, none missing; not used: {', '.join(ignored) or 'nothing'}"
+            f"{len(self.matched)} variables, none missing; not used: {', '.join(ignored) or 'nothing'}\n"
+            f"{self.run.folder}: next: attnpool explain {self.run.folder} photo.jpg --out explained/"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -76,14 +75,15 @@ def convert_tf(
     `PoseRegularizedPooling`, or `AveragePooling` with h = 1 for the baseline. Nothing is left of the optimiser.
 
     Args:
-        prefix: of the checkpoint, such as `model.ckpt-12000` of the files `model.ckpt-12000.index` and `.data-...`;
-            or the one file of a checkpoint of TensorFlow's first format.
-        variant: "baseline" (average pooling), "linear" (attention from the features), "pose" (pose-regularised
-            attention) or "per-class" (a bottom-up map for every class).
-        classes: their names in the order of the checkpoint's scores, or a file with one name a line.
-        out: folder of the run; it must not hold one.
-        task: "single" or "multi", see `Recognizer`; the released networks are trained with a softmax.
-        python: interpreter that can import TensorFlow; by default this one.
+        prefix: common start of the names of the checkpoint's files, without .index or .data-..., such as
+            model.ckpt-12000; or the one file of a checkpoint of TensorFlow's first format.
+        variant: what was trained: baseline (average pooling), linear (attention from the features), pose
+            (pose-regularised attention) or per-class (a bottom-up map for every class).
+        classes: file of class names in the order of the checkpoint's scores, one a line; in Python also the names.
+        out: run folder to make; it must not hold anything yet.
+        task: how classes compete: single (one class an image) or multi; the released networks are trained with a
+            softmax.
+        python: interpreter that can import TensorFlow (default: this one).
 
     Raises:
         ValueError: TensorFlow, the checkpoint or the file of classes cannot be used, or the checkpoint's variables are
@@ -94,8 +94,7 @@ def convert_tf(
     if variant not in HEADS:
         raise ValueError(f"unknown variant {variant!r}: use one of {', '.join(HEADS)}")
     folder = Path(out)
-    if (folder / RUN_FILE).exists() or (folder / STATE_FILE).exists() or (folder.exists() and not folder.is_dir()):
-        raise ValueError(f"{folder}: is there already; give --out a new folder")
+    require_new(folder)
     listed = Path(classes) if isinstance(classes, str | Path) else None
     names = read_classes(listed) if listed else tuple(classes)  # type: ignore[arg-type]
     source = existing(prefix)
@@ -107,11 +106,7 @@ def convert_tf(
         Backbone("resnet101_tf", "random"),
         classes=names,
         pooling=pooling,
-        rank=options.get("rank"),
-        per_class=options.get("per_class"),
-        dropout=options.get("dropout"),
-        dropout_on=options.get("dropout_on"),
-        init=options.get("init"),
+        pooling_options=options,
         task=task,
         scores="softmax",
         standardize=False,
@@ -121,7 +116,7 @@ def convert_tf(
     ignored = sorted(name for name in shapes if name not in keys and unused(name, variant))
     require_match(source, variant, shapes, {name: tf_shape(own[key]) for name, key in keys.items()}, ignored)
     model.load_state_dict(own | {key: ours(found[name], own[key]) for name, key in keys.items()})
-    save(model, folder, {"converted_from": source.name, "variant": variant})
+    save_run(model, folder, recipe={"converted_from": source.name, "variant": variant})
     return Converted(Run.load(folder), str(source), variant, tuple(sorted(keys)), tuple(ignored))
 
 
@@ -171,16 +166,17 @@ def read_variables(
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "variables.npz"
-        command = [str(python), str(tf_reader.__file__), str(prefix.absolute()), str(file)]
         try:
-            ended = subprocess.run(
-                command, input=json.dumps(list(wanted)), capture_output=True, text=True, timeout=SECONDS, check=False
-            )
+            reader = Child([str(python), str(WORKER), str(prefix.absolute()), str(file)])
         except OSError as error:
             raise ValueError(f"{python}: cannot be run ({error.strerror}); give --python an interpreter") from error
-        except subprocess.TimeoutExpired as error:
-            raise ValueError(f"{prefix}: not read after {SECONDS} s; the checkpoint may be damaged") from error
-        said = answer(ended.stdout)
+        with reader:
+            try:
+                said = reader.ask(list(wanted), seconds=SECONDS)
+            except TimeoutError as error:
+                raise ValueError(f"{prefix}: not read after {SECONDS} s; the checkpoint may be damaged") from error
+            except EOFError as error:
+                said = {"problem": f"the reader ended: {error}"}
         if "missing" in said:
             raise ValueError(
                 f"{python} cannot import TensorFlow ({first_line(said['missing'])}): pip install 'attnpool[tf]', or "
@@ -188,29 +184,16 @@ def read_variables(
             )
         if "errno" in said:
             raise OSError(said["errno"], said["problem"], folder)
-        if "variables" not in said:
-            reason = said.get("problem") or last_line(ended.stderr) or f"the reader ended with {ended.returncode}"
-            raise ValueError(f"{prefix}: cannot be read as a TensorFlow checkpoint ({first_line(reason)[:200]})")
+        if "problem" in said:
+            reason = first_line(said["problem"])[:200]
+            raise ValueError(f"{prefix}: cannot be read as a TensorFlow checkpoint ({reason})")
         shapes = {name: tuple(shape) for name, (shape, _) in said["variables"].items()}
         with np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}, shapes
 
 
-def answer(output: str) -> dict[str, Any]:
-    """The JSON object on the last line of the reader's output; an empty one if there is none."""
-    try:
-        said = json.loads(last_line(output))
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
 def first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
-
-
-def last_line(text: str) -> str:
-    return text.strip().rpartition("\n")[2]
 
 
 def require_count(
@@ -250,15 +233,3 @@ def require_match(
 
 def some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def save(model: Recognizer, folder: Path, recipe: Mapping[str, Any], split: Mapping[str, Any] | None = None) -> None:
-    """Writes the run; after a failure nothing of it is left."""
-    made = not folder.exists()
-    try:
-        model.save(folder, recipe=recipe, split=split)
-    except BaseException:
-        (folder / WEIGHTS_FILE).unlink(missing_ok=True)
-        if made and folder.exists():
-            folder.rmdir()
-        raise

@@ -1,9 +1,10 @@
 """Variables of a TensorFlow checkpoint -> a .npz file: a program of its own, for any Python (>= 3.8) with TensorFlow.
 
-`python tf_reader.py PREFIX OUT.npz` reads the wanted names from standard input, a JSON list; writes those that are
-there and hold numbers; and prints one JSON object: `{"variables": {name: [shape, type]}}` of all that the checkpoint
-holds; or `{"problem": text}`, with "errno" where the file cannot be written; or `{"missing": text}` where TensorFlow
-cannot be imported. It knows nothing of attnpool, so TensorFlow and PyTorch need not share an environment.
+`python tensorflow_worker.py PREFIX OUT.npz` reads the wanted names from standard input, a JSON list in one line; writes
+those that are there and hold numbers; and prints one JSON object in one line: `{"variables": {name: [shape, type]}}` of
+all that the checkpoint holds; or `{"problem": text}`, with "errno" where the file cannot be written; or `{"missing":
+text}` where TensorFlow cannot be imported. It knows nothing of attnpool, so TensorFlow and PyTorch need not share an
+environment.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 def main(prefix: str, out: str) -> dict[str, object]:
     """Copies the wanted variables of a checkpoint, and lists all of them."""
-    wanted = set(json.load(sys.stdin))
+    wanted = set(json.loads(sys.stdin.readline()))
     try:
         import tensorflow
     except ImportError as error:
@@ -40,4 +41,6 @@ def main(prefix: str, out: str) -> dict[str, object]:
 if __name__ == "__main__":
     sys.path.pop(0)  # this folder, whose files must not stand in for modules that TensorFlow imports
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    print(json.dumps(main(*sys.argv[1:])))
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries may print; that must not get before the answer
+    print(json.dumps(main(*sys.argv[1:])), file=answers, flush=True)

@@ -68,6 +68,21 @@ def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None
     assert read.getexif().get(0x0112, 1) == 1
 
 
+def test_an_orientation_counts_though_the_rest_cannot_be_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sample_image().save(tmp_path / "a.png", exif=exif)
+
+    def damaged(self: Image.Exif, offset: int = 8) -> bytes:
+        raise OverflowError
+
+    monkeypatch.setattr(Image.Exif, "tobytes", damaged)
+    width, height = sample_image().size
+    assert read_image(tmp_path / "a.png").size == (height, width)
+
+
 @pytest.mark.parametrize(
     "exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"]
 )

@@ -9,7 +9,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from attnpool.data.decoding.optical_flow import flow_stack, flow_stacks, flow_views
-from attnpool.data.preprocessing import Preprocessing, eval_views, train_views
+from attnpool.data.preprocessing import Preprocessing
+from attnpool.data.views import eval_views, train_views
 
 WIDTH, HEIGHT = 160, 120
 

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from attnpool.data import Dataset, Person, read_splits
+from attnpool.keypoints import Joints
 
 ROOT = Path(__file__).parents[3]
 REAL = ROOT.parent / "shared" / "real"
@@ -82,7 +83,7 @@ def test_people(tmp_path: Path) -> None:
     images[3]["annolist"]["annorect"] = struct({"x1": 1})[:, :0]  # a struct array without elements
     splits = read_splits(make(tmp_path, images))
 
-    def joints(**known: tuple[float, float]) -> tuple[tuple[float, float] | None, ...]:
+    def joints(**known: tuple[float, float]) -> Joints:
         return tuple(known.get(f"j{j}") for j in range(16))
 
     assert splits["train"].samples[0].people == (

@@ -19,9 +19,9 @@ from scipy.io import loadmat
 from attnpool.backbones.backbone import Backbone
 from attnpool.data import annolist_ids, read_splits
 from attnpool.evaluation.evaluate import evaluate
-from attnpool.experiments.paper.reproduce import reproduce
-from attnpool.experiments.paper.tables import TABLES, jobs_of, plan
-from attnpool.training.checkpoint import Run
+from attnpool.experiments.paper.reproduce import jobs_of, reproduce
+from attnpool.experiments.paper.tables import TABLES, plan
+from attnpool.models.run import Run
 from attnpool.training.recipe import RECIPES, Options, fit, read_recipe
 
 SCORES = {"mAP", "mAP_voc07", "mAP_sklearn", "accuracy", "known_object", "pointing", "skipped"}
@@ -285,10 +285,10 @@ def test_scores_that_are_damaged_are_made_again(
 def test_a_hidden_bar_changes_nothing(command: list[Any], table1: dict[str, Any], roots: dict[str, Path]) -> None:
     rows = ["resnet101", "resnet101-attention", "bn-inception"]
     found = reproduce(
-        "table1", out=command[-1], root=roots["mpii"], rows=rows, seeds=[0, 3], scale="small", progress=False
+        "table1", out=command[-1], mpii=roots["mpii"], rows=rows, seeds=[0, 3], scale="small", progress=False
     )
     assert found.results == table1
-    assert found.text().endswith("table1.md")
+    assert str(found).endswith("table1.md")
 
 
 # mistakes
@@ -299,20 +299,23 @@ def test_a_hidden_bar_changes_nothing(command: list[Any], table1: dict[str, Any]
     [
         (["table9"], ["table9", "table1", "table2", "table3"]),
         (["table1", "--scale", "tiny"], ["tiny", "full", "small"]),
-        (["table1"], ["table1 at full scale needs the data: give --mpii ROOT, or use --scale small"]),
-        (["table3", "--seeds", 1], ["give --hmdb51 ROOT"]),
-        (["table1", "--hico", "x"], ["table1 is about mpii; give --mpii ROOT, not --hico"]),
-        (["table2", "--hico", "x", "--mpii", "x"], ["table2 is about hico; give --hico ROOT, not --mpii"]),
-        (["table2", "--scale", "small", "--hmdb51", "x"], ["give --hico ROOT, not --hmdb51"]),
+        (["table1"], ["table1 at full scale needs data: give mpii, the root of its files, or use scale small"]),
+        (["table3", "--seeds", 1], ["give hmdb51, the root"]),
+        (["table1", "--hico", "x"], ["table1 is about mpii; give mpii, the root of its files, and not hico"]),
+        (
+            ["table2", "--hico", "x", "--mpii", "x"],
+            ["give hico, the root of its files, and not mpii"],
+        ),
+        (["table2", "--scale", "small", "--hmdb51", "x"], ["give hico, the root of its files, and not hmdb51"]),
         (["table2", "--hico", "nowhere"], ["nowhere"]),
         (["table2", "--scale", "small", "--rows", "rank2"], ["table2 has no row 'rank2': use some of resnet101, cbp"]),
-        (["table1", "--scale", "small", "--rows", "bn-inception"], ["none of these rows", "use --scale full"]),
+        (["table1", "--scale", "small", "--rows", "bn-inception"], ["none of these rows", "use scale full"]),
         (["table1", "--scale", "small", "--seeds", 1, 1], ["seeds 1 1: give one or more different numbers"]),
         (["table1", "--scale", "small", "--seeds", -1], ["seed is -1; give 0 or more"]),
         (["table1", "--scale", "small", "--workers", -1], ["workers is -1; give 0 or more"]),
         (["table1", "--scale", "small", "--seeds"], ["--seeds"]),
-        (["table1", "--mpii", "x", "--weights", "a"], ["--weights a: write BACKBONE=FILE, such as bn_inception="]),
-        (["table1", "--mpii", "x", "--weights", "=a"], ["--weights =a: write BACKBONE=FILE"]),
+        (["table1", "--mpii", "x", "--weights", "a"], ["weights a: write BACKBONE=FILE, such as bn_inception="]),
+        (["table1", "--mpii", "x", "--weights", "=a"], ["weights =a: write BACKBONE=FILE"]),
         (["table1", "--mpii", "x", "--weights", "bn_inception=a"], ["weights bn_inception=a: there is no such file"]),
         (
             ["table1", "--mpii", "x", "--weights", "vgg=a"],
@@ -347,7 +350,7 @@ def test_a_fault_of_the_data_shows_before_the_first_training(tmp_path: Path, roo
     rows = ("resnet101", "resnet101-pose-test")
     refused(
         attnpool(*words("table1", tmp_path / "mpii", tmp_path / "out", rows, (0,))),
-        "has no list of its test part, which resnet101-pose-test is for; add it, or name other --rows",
+        "has no list of its test part, which resnet101-pose-test is for; add it, or name other rows",
     )
     assert not (tmp_path / "out").exists()
 

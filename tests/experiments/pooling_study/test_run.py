@@ -24,8 +24,8 @@ from attnpool.evaluation.predict import predict
 from attnpool.experiments.pooling_study import ROWS, poolings
 from attnpool.experiments.pooling_study.rows import STEPS_BEYOND, in_order, neighbour, next_rate
 from attnpool.explain.plots import study_plot
+from attnpool.models.run import Run
 from attnpool.pooling import POOLINGS
-from attnpool.training.checkpoint import Run
 from attnpool.training.recipe import Options, fit
 
 SMALL = ("--image-size", "96", "--epochs", "1")
@@ -213,13 +213,13 @@ def test_a_folder_without_boxes_or_joints(photos: Path, tmp_path: Path) -> None:
 def test_several_labels_an_image(tmp_path: Path) -> None:
     attnpool("playground", tmp_path / "hico", "--style", "hico", "--images", 28, "--size", 96).text()
     found = poolings(
-        tmp_path / "out", data=f"hico:{tmp_path / 'hico'}", rows=["average"], seeds=[0], epochs=1, image_size=96,
+        out=tmp_path / "out", data=f"hico:{tmp_path / 'hico'}", rows=["average"], seeds=[0], epochs=1, image_size=96,
         progress=False,
     )  # fmt: skip
     training = found.results["rows"]["average, 0"]["trainings"]["0"]
     assert training["accuracy"] is None
     assert 0 < training["mAP"] <= 1
-    assert found.text().endswith("poolings.png")
+    assert str(found).endswith("poolings.png")
 
 
 # rates and rows

@@ -355,7 +355,7 @@ def test_a_recognizer_with_average_pooling(tmp_path: Path) -> None:
     model = ap.convert(before, rank=2)
     x = noise(64)
     same(exact(model, x).logits, exact(before, x).logits)
-    kept = ("classes", "task", "scores", "standardize", "view", "pixels", "backbone")
+    kept = ("classes", "task", "scores", "standardize", "preprocessing", "pixels", "backbone")
     assert {key: model.describe()[key] for key in kept} == {key: before.describe()[key] for key in kept}
     assert model.head_options == {"rank": 2, "dropout": 0.3}
     loaded = ap.Recognizer.load(model.save(tmp_path / "run"))

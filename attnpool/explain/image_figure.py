@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from attnpool.evaluation.pointing import as_array
+from attnpool.explain.lettering import number
 from attnpool.explain.overlay import Column
-from attnpool.explain.text import number
 
 
 def figure_columns(

@@ -1,9 +1,8 @@
-"""Second-order pooling: every product of two channels, in full (Eq. 2 and 9) or as a compact sketch."""
+"""Compact bilinear pooling: every product of two channels as a sketch, and a linear classifier on it."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,60 +15,6 @@ from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, first_ord
 ROOT_EPS = 1e-8
 # Sketches made at a time: on a CPU what a cache may hold, on a device enough to keep it busy.
 CHUNK_BYTES = {"cpu": 2**25, "other": 2**28}
-
-
-class BilinearPooling(PoolingHead):
-    """Second-order pooling with a full matrix a class (Eq. 2 and 9), of which attentional pooling is the low-rank form.
-
-    `score_k = 1/N * Tr(X^T X W_k^T) + alpha_k = 1/N * sum_i x_i^T W_k x_i + alpha_k`. The score is a sum over
-    positions: the bottom-up map is 1, the top-down map `t_ki = x_i^T W_k x_i + alpha_k`. It has `K * C^2` weights, 31
-    million for 24 classes on 1280 channels and 1.6 billion for the paper's 393 on 2048, which is why the paper
-    restricts the rank. (There is no linear term, so this head cannot start as average pooling; it starts near 0.)
-
-    Args:
-        in_channels: C.
-        num_classes: K.
-        dropout: probability of dropping an entry of `X^T X / N` in training.
-        bias: whether there is `alpha`.
-
-    Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output, with P = 1. Maps take `B * N * K * C`
-    numbers on the way.
-
-    Raises:
-        ValueError: at a wrong number of axes or channels.
-
-    Source: Girdhar & Ramanan, "Attentional Pooling for Action Recognition", NIPS 2017, Sec. 3; Lin et al., "Bilinear
-    CNN Models", ICCV 2015.
-
-    >>> head = BilinearPooling(8, 3)
-    >>> out = head(torch.randn(2, 8, 7, 7), maps=True)
-    >>> torch.allclose(out.combined.sum((-2, -1)), out.logits, atol=1e-5)
-    True
-    """
-
-    def __init__(self, in_channels: int, num_classes: int, *, dropout: float = 0.0, bias: bool = True) -> None:
-        super().__init__(in_channels, num_classes, dropout=dropout)
-        self.weight = nn.Parameter(torch.empty(num_classes, in_channels, in_channels))
-        self.alpha = nn.Parameter(torch.empty(num_classes)) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        # Products of C^2 pairs add up in a score.
-        nn.init.normal_(self.weight, std=CLASSIFIER_STD / math.sqrt(self.in_channels), generator=generator)
-        if self.alpha is not None:
-            nn.init.zeros_(self.alpha)
-
-    def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
-        x, grid = self.channels_first(features)
-        second = torch.bmm(x, x.transpose(1, 2)) / x.shape[2]
-        logits = F.linear(F.dropout(second.flatten(1), self.dropout, self.training), self.weight.flatten(1), self.alpha)
-        if not maps:
-            return Pooled(logits)
-        mapped = project(x, self.weight.flatten(0, 1)).unflatten(1, (self.num_classes, self.in_channels))
-        top_down = (mapped * x.unsqueeze(1)).sum(2)
-        if self.alpha is not None:
-            top_down = top_down + self.alpha[:, None]
-        return first_order_maps(logits, top_down, grid)
 
 
 class CompactBilinearPooling(PoolingHead):
@@ -88,11 +33,11 @@ class CompactBilinearPooling(PoolingHead):
     Args:
         in_channels: C.
         num_classes: K.
-        dropout: probability of dropping an entry of the pooled sketch in training.
-        dim: D, length of the sketch; 2048 in the paper's Table 2.
-        signed_sqrt: replace every entry of z by `sign(z) sqrt(|z|)`.
-        l2: divide z by its norm (after the root).
-        hash_seed: of the bins and signs, which are saved with the weights.
+        dropout: probability of dropping an entry of the pooled features in training. These are the sketch.
+        dim: length D of the sketch, 2048 in the paper's Table 2.
+        signed_sqrt: replace every entry z of the pooled sketch by `sign(z) sqrt(|z|)`.
+        l2: divide the pooled sketch by its norm, after the root.
+        hash_seed: seed of the sketch's random bins and signs. They are saved with the weights.
 
     Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output, with P = 1.
 
@@ -110,6 +55,8 @@ class CompactBilinearPooling(PoolingHead):
 
     bins: Tensor
     signs: Tensor
+
+    learning_rates: ClassVar = {"adamw": 3e-4, "sgd": 1e-4}  # docs/second-order.md
 
     def __init__(
         self,
@@ -137,6 +84,10 @@ class CompactBilinearPooling(PoolingHead):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, dim={self.dim}, signed_sqrt={self.signed_sqrt}, l2={self.l2}"
+
+    def learning_rate(self, optimizer: str) -> float:
+        # What a classifier sees of a normalised sketch is smaller by the norm, which is some hundred.
+        return {"adamw": 0.3, "sgd": 10.0}[optimizer] if self.l2 else super().learning_rate(optimizer)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         nn.init.normal_(self.weight, std=CLASSIFIER_STD, generator=generator)

@@ -1,9 +1,9 @@
-"""`attnpool benchmark`: small forms of both benchmarks, run for real, and what they write."""
+"""`attnpool benchmark pooling` in its small form, run for real, and what it writes."""
 
 from __future__ import annotations
 
 import json
-import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,21 @@ import pytest
 import torch
 from command_line import Outcome, attnpool, refused
 
-from attnpool.experiments.benchmark import PoolingBenchmark, Sizes, benchmark_pooling
-from attnpool.experiments.benchmark.heads import LAYOUTS, LIMITS, PASSES, PROBE, REFERENCE, USUAL_PROBE, catalogue
+from attnpool.experiments.benchmark import PoolingBenchmark, benchmark_pooling
+from attnpool.experiments.benchmark.heads import (
+    LAYOUTS,
+    LIMITS,
+    PASSES,
+    PROBE,
+    REFERENCE,
+    USUAL_PROBE,
+    Sizes,
+    catalogue,
+)
 from attnpool.experiments.benchmark.measure import peak_memory
 from attnpool.pooling import POOLINGS
 
 CPU = torch.device("cpu")
-TINY = Sizes(2, 32, 4, 5)
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -80,7 +88,7 @@ def test_chosen_heads_and_layouts() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch's own, while it generates code
 def test_compiled() -> None:
     found = benchmark_pooling(
-        sizes=TINY, rounds=1, heads=["average", "max"], layouts=["NHWC"], compiled=["average"], progress=False
+        quick=True, rounds=1, heads=["average", "max"], layouts=["NHWC"], compile=["average"], progress=False
     )
     heads = {row["head"] for row in found.results["rows"]}
     assert "average, compiled" in heads
@@ -120,37 +128,26 @@ def test_memory_is_what_a_step_holds_at_one_time() -> None:
     assert peak_memory(step, CPU) == 2**20 + 2**19
 
 
-def test_training(tmp_path: Path) -> None:
-    words = ("benchmark", "training", "--quick", "--rounds", 1, "--threads", 1, "--pooling", "max")
-    found = attnpool(*words, "--out", tmp_path, "--json").value()
-    assert found == json.loads((tmp_path / "training.json").read_text())
-    rows = {row["name"]: row for row in found["rows"]}
-    assert len(rows) == 5
-    for row in rows.values():
-        assert math.isclose(row["images_per_s"], 1e3 * found["sizes"]["batch"] / row["ms"])
-    assert rows["plain timm + PyTorch loop"]["ratio"] == 1
-    assert found["feature_shape"] == [512, 1, 1]
-    assert rows["attnpool, head on cached features"]["ms"] < rows["attnpool, whole network"]["ms"]
-    page = (tmp_path / "training.md").read_text()
-    assert "`attnpool benchmark training --quick --rounds 1 --threads 1 --pooling max`" in page
-    assert (tmp_path / "training.png").read_bytes().startswith(PNG)
-    for name in rows:
-        assert f"| {name} |" in page
-
-
 def test_options_that_cannot_be() -> None:
-    refused(attnpool("benchmark", "pooling", "--heads", "maximum"), "maximum", "attentional", "timm")
-    refused(attnpool("benchmark", "pooling", "--layouts", "NCWH"), "NCWH", "NHWC")
-    refused(attnpool("benchmark", "pooling", "--rounds", 0), "--rounds is 0", "at least 1")
-    refused(attnpool("benchmark", "pooling", "--quick", "--threads", 0), "--threads is 0", "at least 1")
-    refused(attnpool("benchmark", "pooling", "--batch-size", 4), "--batch-size", "benchmark training")
-    refused(attnpool("benchmark", "training", "--heads", "max"), "--heads", "benchmark pooling")
-    refused(attnpool("benchmark", "training", "--quick", "--batch-size", 0), "--batch-size is 0")
-    refused(attnpool("benchmark", "training", "--quick", "--pooling", "maximum"), "maximum", "attentional")
-    refused(attnpool("benchmark", "training", "--quick", "--backbone", "resnet51"), "resnet51")
+    def mistake(**options: Any) -> str:
+        with pytest.raises(ValueError) as caught:
+            benchmark_pooling(**options, progress=False)
+        return str(caught.value)
+
+    assert re.match(
+        "heads maximum: there is no such pooling; use some of .*attentional.*timm", mistake(heads=["maximum"])
+    )
+    assert mistake(layouts=["NCWH"]) == "layouts NCWH: there is no such layout; use some of NCHW, NHWC, tokens"
+    assert mistake(rounds=0) == "rounds is 0; give at least 1"
+    assert mistake(quick=True, threads=0) == "threads is 0; give at least 1"
+
+
+def test_options_of_the_other_benchmark() -> None:
+    refused(attnpool("benchmark", "pooling", "--batch-size", 4), "--batch-size")
     refused(attnpool("benchmark", "everything"), "pooling", "training")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
 def test_without_a_gpu() -> None:
-    refused(attnpool("benchmark", "pooling", "--quick", "--device", "cuda"), "--device cuda", "cpu")
+    with pytest.raises(ValueError, match="device cuda: PyTorch finds no CUDA device here; use device cpu"):
+        benchmark_pooling(quick=True, device="cuda", progress=False)

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from attnpool.experiments.paper.table_text import (
-    averaged,
-    comparisons,
-    markdown,
-    notes,
-    spread,
-    summary,
-    table_of,
-    values_of,
-)
+from attnpool.experiments.paper.tables import averaged, comparisons, notes, result_page, table_of, values_of
 
 
 def training(seed: int, split: str = "", **scores: Any) -> dict[str, Any]:
@@ -75,21 +63,6 @@ HMDB51 = results(SPLITS, "accuracy", table="table3")
 
 
 # numbers
-
-
-def test_spread() -> None:
-    assert spread([]) == "-"
-    assert spread([12.34]) == "12.3"
-    assert spread([1.0, 3.0]) == "2.0 ± 1.4"  # the root of ((1 - 2)^2 + (3 - 2)^2) / (2 - 1)
-    assert spread([1.0, 2.0, 3.0], 3) == "2.000 ± 1.000"
-    assert spread([5.0, 5.0]) == "5.0 ± 0.0"
-
-
-@given(st.lists(st.floats(0, 100), min_size=2, max_size=9))
-def test_spread_is_that_of_the_standard_library(values: list[float]) -> None:
-    mean, deviation = (float(number) for number in spread(values, 6).split(" ± "))
-    assert mean == pytest.approx(statistics.mean(values), abs=1e-6)
-    assert deviation == pytest.approx(statistics.stdev(values), abs=1e-6)
 
 
 def test_values_are_in_percent_where_they_are_scores() -> None:
@@ -175,7 +148,7 @@ def test_what_attention_does_not_add_is_said_too() -> None:
 
 
 def test_text_is_aligned() -> None:
-    text = summary(MPII)
+    text = result_page(MPII).text()
     lines = text.splitlines()
     assert lines[:2] == ["Table 1: a title", ""]
     header, *rows = lines[2:6]
@@ -186,12 +159,14 @@ def test_text_is_aligned() -> None:
     assert [line.split()[0] for line in rows] == ["ResNet101", "Attn.", "rank"]
     assert lines[6:9] == ["", *comparisons(MPII), ""]
     assert lines[9:] == notes(MPII)
-    assert summary(results([row("a", "A", {}, training(0, mAP=0.5))])).count("\n\n") == 2  # nothing to compare
+    assert (
+        result_page(results([row("a", "A", {}, training(0, mAP=0.5))])).text().count("\n\n") == 2
+    )  # nothing to compare
 
 
 @pytest.mark.parametrize("content", [MPII, HMDB51], ids=["images", "splits"])
 def test_markdown_is_a_table_of_the_same_cells(content: dict[str, Any]) -> None:
-    page = markdown(content)
+    page = result_page(content).markdown()
     assert page.startswith(f"# {content['title']}\n\n| row |")
     header, rule, *rows = [line for line in page.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in (header, *rows)]

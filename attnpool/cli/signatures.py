@@ -1,0 +1,156 @@
+"""The options of functions and classes, read from their source: help does not import what their modules import.
+
+An option is a parameter. Its type and default stand in the signature, and its help is the first sentence of its entry
+in the `Args:` section of the docstring.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from inspect import Parameter
+from pathlib import Path
+from types import EllipsisType
+from typing import Any
+
+REQUIRED = Parameter.empty
+PLAIN: dict[str, type] = {kind.__name__: kind for kind in (str, int, float, bool, Path)}
+Definition = ast.FunctionDef | ast.ClassDef
+
+
+@dataclass(frozen=True)
+class Option:
+    """A parameter that can be typed.
+
+    Attributes:
+        name: of the parameter.
+        default: its default, `REQUIRED` where there is none.
+        help: what it is.
+        type: of one value; `None` where the annotation is no type that can be typed, such as a model.
+        choices: the values of a `Literal`.
+        many: whether it is a sequence.
+        keyword: whether it is given by name alone.
+    """
+
+    name: str
+    default: Any
+    help: str
+    type: type | None
+    choices: tuple[Any, ...] = ()
+    many: bool = False
+    keyword: bool = True
+
+
+@dataclass(frozen=True)
+class Source:
+    """The modules below a folder; each is parsed when a name of it is looked up, and never imported."""
+
+    root: Path
+
+    @cache  # noqa: B019
+    def names(self, module: str) -> dict[str, Any]:
+        """What the top level of a module names; what it imports from below the folder is an `ImportFrom`."""
+        path = self.root.joinpath(*module.split("."))
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        found: dict[str, Any] = {}
+        for node in ast.parse(file.read_bytes(), str(file)).body:
+            match node:
+                case ast.ImportFrom(module=str(origin), names=names) if (self.root / origin.split(".")[0]).is_dir():
+                    found |= {item.asname or item.name: ast.ImportFrom(origin, [item], 0) for item in names}
+                case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                    found[name] = node.value
+                case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                    found[name] = node
+        return found
+
+    def find(self, module: str, name: str) -> tuple[str, Any]:
+        """The module that defines a name, and what it names there; KeyError where that is not below the folder."""
+        node = self.names(module)[name]
+        return self.find(str(node.module), node.names[0].name) if isinstance(node, ast.ImportFrom) else (module, node)
+
+    def literal(self, module: str, name: str) -> Any:
+        """The value of a constant."""
+        return self.default(*self.find(module, name))
+
+    def options(self, module: str, name: str) -> list[Option]:
+        """The parameters of a function, a dataclass or a class's constructor; this and its help may be inherited.
+
+        Raises:
+            KeyError, ValueError: a default is neither a literal nor a name for one.
+        """
+        family = [*self.family(module, name)]
+        texts = {key: text for _, node in reversed(family) for key, text in argument_texts(node).items()}
+        where, listed = next((at, found) for at, node in family if (found := parameters(node)))
+        return [
+            Option(key, self.default(where, default), texts.get(key, ""), **self.kind(where, hint), keyword=keyword)
+            for key, hint, default, keyword in listed
+        ]
+
+    def family(self, module: str, name: str) -> Iterator[tuple[str, Definition]]:
+        """A definition and, of a class, the bases that are below the folder."""
+        where, node = self.find(module, name)
+        yield where, node
+        for base in getattr(node, "bases", ()):
+            if isinstance(base, ast.Name) and base.id in self.names(where):
+                yield from self.family(where, base.id)
+
+    def default(self, module: str, node: ast.expr | None) -> Any:
+        if isinstance(node, ast.Name):  # a constant of this module or of one that it imports
+            return self.default(*self.find(module, node.id))
+        return REQUIRED if node is None else ast.literal_eval(node)
+
+    def kind(self, module: str, hint: ast.expr) -> dict[str, Any]:
+        """An annotation as fields of `Option`. Of a union the first part that can be typed counts, str before all."""
+        match hint:
+            case ast.BinOp(op=ast.BitOr()) if {"str"} & {getattr(part, "id", "") for part in union(hint)}:
+                return {"type": str}
+            case ast.BinOp(op=ast.BitOr()):
+                found = [self.kind(module, part) for part in union(hint)]
+                return next((one for one in found if one["type"]), {"type": None})
+            case ast.Subscript(value=ast.Name(id="Literal"), slice=values):
+                choices = ast.literal_eval(ast.Tuple(getattr(values, "elts", [values])))
+                return {"type": type(choices[0]), "choices": choices}
+            case (
+                ast.Subscript(value=ast.Name(id="Sequence" | "list"), slice=item)
+                | ast.Subscript(
+                    value=ast.Name(id="tuple"), slice=ast.Tuple(elts=[item, ast.Constant(value=EllipsisType())])
+                )
+            ):
+                return self.kind(module, item) | {"many": True}
+            case ast.Name(id=name) if name in PLAIN:
+                return {"type": PLAIN[name]}
+            case ast.Name(id=name) if isinstance(self.names(module).get(name), ast.ImportFrom | ast.expr):
+                return self.kind(*self.find(module, name))  # an alias, such as Activation
+        return {"type": None}
+
+
+def union(hint: ast.expr) -> list[ast.expr]:
+    """The parts of `A | B | C`."""
+    return [*union(hint.left), *union(hint.right)] if isinstance(hint, ast.BinOp) else [hint]
+
+
+def parameters(node: Definition) -> list[tuple[str, ast.expr, ast.expr | None, bool]]:
+    """Name, annotation, default, and whether it is given by name alone, of the parameters without `self`."""
+    if isinstance(node, ast.FunctionDef):
+        args, few = node.args.args, node.args.defaults
+        defaults = [*[None] * (len(args) - len(few)), *few, *node.args.kw_defaults]
+        pairs = zip([*args, *node.args.kwonlyargs], defaults, strict=True)
+        return [
+            (arg.arg, arg.annotation, default, arg in node.args.kwonlyargs) for arg, default in pairs if arg.annotation
+        ]
+    if own := [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]:
+        return parameters(own[0])
+    fields = [item for item in node.body if isinstance(item, ast.AnnAssign)] if node.decorator_list else []
+    return [(ast.unparse(item.target), item.annotation, item.value, True) for item in fields]
+
+
+def argument_texts(node: Definition) -> dict[str, str]:
+    """The first sentences of the `Args:` section of a docstring; names that share an entry share its text."""
+    section = re.search(r"^Args:\n((?: .*\n?|\n)+)", ast.get_docstring(node) or "", re.MULTILINE)
+    entries = re.split(r"^    (?=\S)", section[1], flags=re.MULTILINE)[1:] if section else []
+    split = [" ".join(entry.split()).partition(": ") for entry in entries]
+    first = {names: re.split(r"\.(?= |$)", text.replace("`", ""), maxsplit=1)[0] for names, _, text in split}
+    return {name: text for names, text in first.items() for name in names.split(", ")}

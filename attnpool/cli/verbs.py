@@ -1,0 +1,149 @@
+"""The verbs: what each is for, an example, and the library function that does it and whose signature its flags are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from attnpool.cli.flags import merged
+from attnpool.cli.signatures import REQUIRED, Option, Source
+
+SOURCE = Source(Path(__file__).parents[2])
+Groups = dict[str, list[Option]]
+
+
+def options(function: str) -> list[Option]:
+    """What can be typed of `module:name`: its parameters, except those that hold objects and the progress bar."""
+    found = SOURCE.options(*function.split(":"))
+    return [option for option in found if option.type is not None and option.name != "progress"]
+
+
+def poolings() -> dict[str, list[Option]]:
+    """The options of every pooling, from `POOLINGS` and the constructors."""
+    _, table = SOURCE.find("attnpool.pooling", "POOLINGS")
+    heads = {
+        key.value: options(f"attnpool.pooling:{head.id}") for key, head in zip(table.keys, table.values, strict=True)
+    }
+    return {key: [option for option in found if option.default is not REQUIRED] for key, found in heads.items()}
+
+
+def training_options() -> Groups:
+    """The options of a training, by group."""
+    heads = poolings()
+    model = {option.name: option for option in options("attnpool.models.recognizer:Recognizer")}
+    model["pooling"] = replace(model["pooling"], choices=tuple(heads))
+    return {
+        "model": [model[name] for name in SOURCE.literal("attnpool.training.recipe", "MODEL")],
+        "pooling": merged(heads),
+        "training": options("attnpool.training.config:TrainOptions"),
+        "optimizer": options("attnpool.training.config:OptimizerOptions"),
+        "preprocessing": options("attnpool.data.preprocessing:Preprocessing"),
+    }
+
+
+def attention_options() -> Groups:
+    """The options of attentional pooling."""
+    return {"attention": poolings()["attentional"]}
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb.
+
+    Attributes:
+        summary: what it does.
+        example: a command.
+        function: `module:name` of the library function, or a word -> function where the verb has several.
+        word: of several functions, what the word is called; a function that has a parameter of this name gets it.
+        groups: further options, by the title of their group, which the function takes as one mapping.
+        into: the function's parameter for that mapping.
+        flags: parameter -> another name for its flag.
+    """
+
+    summary: str
+    example: str
+    function: str | Mapping[str, str]
+    word: str = ""
+    groups: Callable[[], Groups] = dict
+    into: str = ""
+    flags: Mapping[str, str] = field(default_factory=dict)
+
+
+VERBS = {
+    "quickstart": Verb(
+        "compare three poolings on a generated world, with a report",
+        "attnpool quickstart --out runs/quickstart",
+        "attnpool.experiments.quickstart:quickstart",
+    ),
+    "playground": Verb(
+        "write a generated world of people doing things",
+        "attnpool playground data/play --images 600 --seed 1",
+        "attnpool.playground:write_playground",
+    ),
+    "check": Verb(
+        "read every image of a dataset and list what cannot be used",
+        "attnpool check folder:data/play",
+        "attnpool.data.check:check",
+    ),
+    "train": Verb(
+        "train a recognizer; the same command goes on where it was stopped",
+        "attnpool train folder:data/play --out runs/a --pooling attentional --epochs 15",
+        "attnpool.training.recipe:train_recipe",
+        groups=training_options,
+        into="options",
+    ),
+    "evaluate": Verb(
+        "score a run on a dataset",
+        "attnpool evaluate runs/a folder:data/play",
+        "attnpool.evaluation.evaluate:evaluate",
+    ),
+    "predict": Verb(
+        "name the actions in images and clips",
+        "attnpool predict runs/a photo.jpg",
+        "attnpool.evaluation.predict:predict",
+    ),
+    "explain": Verb(
+        "draw where the evidence is",
+        "attnpool explain runs/a photo.jpg --out explained/",
+        "attnpool.explain.explain:explain_files",
+        flags={"chosen": "class"},
+    ),
+    "pose": Verb(
+        "label a dataset with the joints that an estimator finds; the same command goes on where it was stopped",
+        "attnpool pose folder:photos --estimator mediapipe",
+        "attnpool.data.pose_labelling:label_pose",
+    ),
+    "convert": Verb(
+        "put attention in place of the average pooling of a trained classifier, without changing a prediction",
+        "attnpool convert timm:resnet50 --out runs/resnet50",
+        "attnpool.models.conversion.open_model:convert_to_run",
+        groups=attention_options,
+        into="pooling_options",
+    ),
+    "convert-tf": Verb(
+        "turn a TensorFlow checkpoint of the paper's authors into a run",
+        "attnpool convert-tf models/model.ckpt-12000 --variant pose --classes classes.txt --out runs/authors",
+        "attnpool.models.conversion.tensorflow:convert_tf",
+    ),
+    "reproduce": Verb(
+        "train the rows of a table of the paper, and set its numbers beside ours",
+        "attnpool reproduce table1 --scale small --out runs/table1",
+        {
+            "table1": "attnpool.experiments.paper.reproduce:reproduce",
+            "table2": "attnpool.experiments.paper.reproduce:reproduce",
+            "table3": "attnpool.experiments.paper.reproduce:reproduce",
+            "poolings": "attnpool.experiments.pooling_study.run:poolings",
+        },
+        word="table",
+    ),
+    "benchmark": Verb(
+        "time heads or training steps beside what people use today",
+        "attnpool benchmark pooling --heads attentional timm --layouts NHWC",
+        {
+            "pooling": "attnpool.experiments.benchmark.pooling:benchmark_pooling",
+            "training": "attnpool.experiments.benchmark.training:benchmark_training",
+        },
+        word="what",
+    ),
+}

@@ -1,0 +1,51 @@
+"""How a training ends before its time: by a signal, after its state was saved, or because it cannot go on."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+
+class Interrupted(Exception):
+    """A signal stopped the training after its state was saved; `signum` is the signal."""
+
+    def __init__(self, signum: int, state: Path) -> None:
+        super().__init__(f"stopped; the same command goes on from {state}")
+        self.signum = signum
+
+
+class TrainingFailed(Exception):
+    """The training cannot go on, such as at a loss that is not finite."""
+
+
+class StopSignals:
+    """Turns SIGTERM and SIGINT into a flag while a training runs, so that it stops between two steps.
+
+    A second signal ends the process as usual. Outside of the main thread, where Python allows no handlers, nothing
+    changes.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                self._previous[signum] = signal.signal(signum, self._receive)
+        return self
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        self.received = signum
+        self._restore()
+
+    def _restore(self) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        self._previous.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()

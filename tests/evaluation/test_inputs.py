@@ -1,0 +1,51 @@
+"""Files and folders as a user names them: what is looked at as an image and what as a clip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from clips import numbered, write_clip
+
+from attnpool.data.decoding.video import read_frames
+from attnpool.evaluation.inputs import expand
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip, its frames as images, and one of them alone. Not to be changed."""
+    root = tmp_path_factory.mktemp("files")
+    clip = write_clip(root / "clip.avi", 12)
+    (root / "clip.frames").mkdir()
+    for i, frame in enumerate(read_frames(clip, range(12))):
+        frame.save(root / "clip.frames" / f"image_{i + 1:05d}.png")
+    numbered(5).save(root / "photo.png")
+    return root
+
+
+def test_what_folders_mean(files: Path, tmp_path: Path) -> None:
+    frames = files / "clip.frames"
+    assert expand([str(frames)], "clips") == [frames]
+    assert expand([str(files)], "clips") == [files]  # it holds an image
+    assert expand([str(files)]) == [files / "clip.avi", files / "photo.png"]
+    assert len(expand([str(frames)])) == 12
+    for name in ("b.mp4", ".hidden.avi", "notes.txt", "empty/notes.txt", "a/image_00001.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert expand([str(tmp_path)], "clips") == [tmp_path / "a", tmp_path / "b.mp4"]
+    with pytest.raises(ValueError, match=r"empty: no clips in this folder; name videos, or folders of frames"):
+        expand([str(tmp_path / "empty")], "clips")
+
+
+def test_expand(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.png", "notes.txt", ".hidden.jpg", "deeper/c.jpg"):
+        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "p" / name).touch()
+    p = tmp_path / "p"
+    assert expand([str(p)]) == [p / "a.png", p / "b.JPG"]
+    assert expand([str(p / "notes.txt"), str(p / "deeper")]) == [p / "notes.txt", p / "deeper" / "c.jpg"]
+    with pytest.raises(ValueError, match="no such file"):
+        expand([str(p), str(tmp_path / "q")])
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(ValueError, match="no images in this folder"):
+        expand([str(tmp_path / "bare")])
