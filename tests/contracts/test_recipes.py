@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,7 @@ def path_of(table: str, row: str) -> Path:
     return RECIPES / table / f"{row}.yaml"
 
 
+@cache
 def recipe_of(table: str, row: str) -> Recipe:
     return read_recipe(path_of(table, row))
 
@@ -79,16 +81,12 @@ def small(table: str, row: str) -> Options:
     return Options.of(recipe.options | recipe.small)
 
 
-every_row = pytest.mark.parametrize(("table", "row"), ROWS, ids=NAMES)
-
-
 def test_every_row_has_a_file_and_every_file_a_row() -> None:
     assert {str(path.relative_to(RECIPES).with_suffix("")) for path in RECIPES.rglob("*.yaml")} == {*NAMES, *BASES}
     assert set(NAMES) == set(PAPER)
 
 
-@every_row
-def test_its_head_can_be_built_at_both_scales(table: str, row: str) -> None:
+def its_head_can_be_built_at_both_scales(table: str, row: str) -> None:
     for options in (full(table, row), small(table, row)):
         chosen = options.model
         head = {
@@ -99,8 +97,7 @@ def test_its_head_can_be_built_at_both_scales(table: str, row: str) -> None:
         POOLINGS[chosen.pooling](8, 3, **head)
 
 
-@every_row
-def test_it_opens_with_its_command(table: str, row: str) -> None:
+def it_opens_with_its_command(table: str, row: str) -> None:
     first = path_of(table, row).read_text(encoding="utf-8").splitlines()[0]
     data = TABLES[table].data
     weights = " --weights bn_inception=FILE" if row.startswith("bn-inception") else ""  # they are in no package
@@ -114,8 +111,7 @@ def test_it_opens_with_its_command(table: str, row: str) -> None:
     assert recipe_of(table, row).about["data"] == data
 
 
-@every_row
-def test_it_says_what_it_costs(table: str, row: str) -> None:
+def it_says_what_it_costs(table: str, row: str) -> None:
     second = path_of(table, row).read_text(encoding="utf-8").splitlines()[1]
     base = re.match(r"# Cost: see \.\./(\w+)\.yaml\. The paper: ", second)
     assert base, second
@@ -125,12 +121,11 @@ def test_it_says_what_it_costs(table: str, row: str) -> None:
     assert cost, comment
     epochs, samples = (int(number) for number in cost.groups() if number)
     assert (epochs, samples) == (full(table, row).train.epochs, LENGTHS[base[1]][0])
-    millions = epochs * samples * (full(table, row).view.segments if base[1] == "hmdb51" else 1) / 1e6
+    millions = epochs * samples * (full(table, row).preprocessing.segments if base[1] == "hmdb51" else 1) / 1e6
     assert f"{millions:.1f} million forward and backward passes" in comment.replace("\n# ", " ")
 
 
-@every_row
-def test_it_quotes_the_paper(table: str, row: str) -> None:
+def it_quotes_the_paper(table: str, row: str) -> None:
     expected = PAPER[f"{table}/{row}"]
     assert recipe_of(table, row).about["paper"] == expected
     second = path_of(table, row).read_text(encoding="utf-8").splitlines()[1].split("The paper: ")[1]
@@ -139,8 +134,7 @@ def test_it_quotes_the_paper(table: str, row: str) -> None:
         assert second.startswith(("not in it", "no number"))
 
 
-@every_row
-def test_it_trains_as_the_paper_did(table: str, row: str) -> None:
+def it_trains_as_the_paper_did(table: str, row: str) -> None:
     options, data = full(table, row), TABLES[table].data
     samples, updates, step, factor = LENGTHS[data]
     train, optimizer, view = options.train, options.optimizer, options.preprocessing
@@ -165,8 +159,7 @@ def test_it_trains_as_the_paper_did(table: str, row: str) -> None:
     assert (options.model.weights, options.model.freeze_backbone) == ("pretrained", False)
 
 
-@every_row
-def test_its_head_is_the_papers(table: str, row: str) -> None:
+def its_head_is_the_papers(table: str, row: str) -> None:
     head = full(table, row).model
     assert head.pooling == POOLING.get(row, "attentional")
     if head.pooling in ("attentional", "pose"):
@@ -183,8 +176,7 @@ def test_its_head_is_the_papers(table: str, row: str) -> None:
     assert bool(head.per_class) == (row == "per-class")
 
 
-@every_row
-def test_in_small_it_differs_in_nothing_that_the_row_is_about(table: str, row: str) -> None:
+def in_small_it_differs_in_nothing_that_the_row_is_about(table: str, row: str) -> None:
     large, little = full(table, row), small(table, row)
     if row.startswith("bn-inception"):
         assert recipe_of(table, row).about["small"] is False
@@ -195,9 +187,25 @@ def test_in_small_it_differs_in_nothing_that_the_row_is_about(table: str, row: s
     for name in ("loss", "trainval", "pose_target", "pose_weight", "class_weights"):
         assert getattr(little.train, name) == getattr(large.train, name), name
     assert little.model.dropout == (0.8 if row.startswith("dropout-") else None)
-    assert (little.view.image_size, little.view.squash) == (224 if row.endswith("-224") else 448, False)
+    assert (little.preprocessing.image_size, little.preprocessing.squash) == (
+        224 if row.endswith("-224") else 448,
+        False,
+    )
     same = [small(table, other) for other in TABLES[table].rows if other.endswith("-224") == row.endswith("-224")]
-    assert all((o.view, o.train.epochs) == (little.view, little.train.epochs) for o in same)  # rows can be compared
+    assert all(
+        (o.preprocessing, o.train.epochs) == (little.preprocessing, little.train.epochs) for o in same
+    )  # rows can be compared
+
+
+@pytest.mark.parametrize(("table", "row"), ROWS, ids=NAMES)
+def test_recipe(table: str, row: str) -> None:
+    its_head_can_be_built_at_both_scales(table, row)
+    it_opens_with_its_command(table, row)
+    it_says_what_it_costs(table, row)
+    it_quotes_the_paper(table, row)
+    it_trains_as_the_paper_did(table, row)
+    its_head_is_the_papers(table, row)
+    in_small_it_differs_in_nothing_that_the_row_is_about(table, row)
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -219,7 +219,7 @@ def equal(ours: Pooled, theirs: Pooled) -> bool:
         {"pooling": "average", "dropout": 0.5},
         {"pooling": "max"},
         {"rank": 2, "activation": "softmax", "init": "official", "dropout_on": "positions", "task": "multi"},
-        {"per_class": True, "view": {"image_size": 64, "short_side": 70, "max_width": 512}},
+        {"per_class": True, "preprocessing": {"image_size": 64, "short_side": 70, "max_width": 512}},
         {"pooling": "pose", "standardize": True},
         {"pooling": "bilinear"},
         {"pooling": "compact_bilinear", "dim": 64, "signed_sqrt": True, "l2": True},
