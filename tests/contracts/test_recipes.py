@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from attnpool.cli.parser import build_parser
 
+from attnpool.cli.main import parse
+from attnpool.cli.verbs import VERBS
 from attnpool.experiments.paper.tables import TABLES, plan
 from attnpool.pooling import POOLINGS
 from attnpool.training.config import OptimizerOptions
@@ -88,13 +89,7 @@ def test_every_row_has_a_file_and_every_file_a_row() -> None:
 
 def its_head_can_be_built_at_both_scales(table: str, row: str) -> None:
     for options in (full(table, row), small(table, row)):
-        chosen = options.model
-        head = {
-            name: value
-            for name in ("rank", "per_class", "activation", "dropout", "dropout_on", "init", "dim", "signed_sqrt", "l2")
-            if (value := getattr(chosen, name)) is not None
-        }
-        POOLINGS[chosen.pooling](8, 3, **head)
+        POOLINGS[options.model["pooling"]](8, 3, **options.model["pooling_options"])
 
 
 def it_opens_with_its_command(table: str, row: str) -> None:
@@ -102,12 +97,12 @@ def it_opens_with_its_command(table: str, row: str) -> None:
     data = TABLES[table].data
     weights = " --weights bn_inception=FILE" if row.startswith("bn-inception") else ""  # they are in no package
     assert first == f"# attnpool reproduce {table} --{data} ROOT --rows {row}{weights} --out runs/{table}"
-    words = first.removeprefix("# attnpool ").split()
-    args = build_parser(words).parse_args(words)
-    assert (args.verb, args.table, args.rows, args.scale) == ("reproduce", table, [row], None)  # at full scale
-    assert [f" --weights {word}" for word in args.weights] == ([weights] if weights else [])
-    assert (getattr(args, data), args.out) == (Path("ROOT"), Path("runs") / table)
-    assert [recipe.name for recipe in plan(table, args.rows, "full")[0]] == [row]
+    verb, *words = first.removeprefix("# attnpool ").split()
+    calls, _ = parse(verb, VERBS[verb], words)
+    (given,) = calls.values()
+    expected = {"table": table, "rows": [row], data: "ROOT", "out": f"runs/{table}"}  # at full scale
+    assert given == expected | ({"weights": ["bn_inception=FILE"]} if weights else {})
+    assert [recipe.name for recipe in plan(table, given["rows"], "full")[0]] == [row]
     assert recipe_of(table, row).about["data"] == data
 
 
@@ -155,8 +150,8 @@ def it_trains_as_the_paper_did(table: str, row: str) -> None:
     assert (view.max_width, view.squash) == ((512, False) if data == "mpii" else (None, True))
     assert (view.flip, view.color_jitter, view.random_resized_crop) == (0.5, 0.0, False)
     assert (view.segments, view.frames) == (3, 25)
-    assert options.model.backbone == ("bn_inception" if row.startswith("bn-inception") else "resnet101.tv_in1k")
-    assert (options.model.weights, options.model.freeze_backbone) == ("pretrained", False)
+    assert options.model["backbone"] == ("bn_inception" if row.startswith("bn-inception") else "resnet101.tv_in1k")
+    assert (options.model["weights"], options.model["freeze_backbone"]) == ("pretrained", False)
 
 
 def its_head_is_the_papers(table: str, row: str) -> None:
@@ -181,12 +176,16 @@ def in_small_it_differs_in_nothing_that_the_row_is_about(table: str, row: str) -
     if row.startswith("bn-inception"):
         assert recipe_of(table, row).about["small"] is False
         return
-    assert (little.model.backbone, little.model.weights, little.model.freeze_backbone) == ("lite0", "pretrained", True)
+    assert (little.model["backbone"], little.model["weights"], little.model["freeze_backbone"]) == (
+        "lite0",
+        "pretrained",
+        True,
+    )
     for name in ("pooling", "rank", "per_class", "activation", "dim", "signed_sqrt", "l2"):
         assert getattr(little.model, name) == getattr(large.model, name), name
     for name in ("loss", "trainval", "pose_target", "pose_weight", "class_weights"):
         assert getattr(little.train, name) == getattr(large.train, name), name
-    assert little.model.dropout == (0.8 if row.startswith("dropout-") else None)
+    assert little.model["pooling_options"].get("dropout") == (0.8 if row.startswith("dropout-") else None)
     assert (little.preprocessing.image_size, little.preprocessing.squash) == (
         224 if row.endswith("-224") else 448,
         False,
