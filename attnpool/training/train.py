@@ -61,7 +61,7 @@ def train(
     check(model, train, val, options)
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; give --out another name")
+        raise ValueError(f"{folder}: is a file; give a folder as out")
     preprocessing = replace(preprocessing or Preprocessing(), **model.preprocessing)
     recipe = {
         "data": train.name,
@@ -119,9 +119,9 @@ def check(model: Recognizer, train: Dataset, val: Dataset, options: TrainOptions
         )
     resolve_loss(options.loss, model.task, options.positive_weight)
     if model.instances == "boxes" and not any(sample.people or sample.keypoints for sample in train):
-        raise ValueError(f"{train.name}: no person's box or keypoints are known in train; leave out --instances")
+        raise ValueError(f"{train.name}: no person's box or keypoints are known in train; leave out instances")
     if model.instances == "boxes" and train.media == "clips":
-        raise ValueError(f"{train.name}: has clips, and boxes are known in images alone; leave out --instances")
+        raise ValueError(f"{train.name}: has clips, and boxes are known in images alone; leave out instances")
     if options.precision == "fp16" and not torch.cuda.is_available():
         raise ValueError("precision fp16 needs a GPU; use bf16 or fp32")
 
