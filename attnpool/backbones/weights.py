@@ -19,7 +19,7 @@ BUNDLED = {"lite0": "tf_efficientnet_lite0"}
 
 OFFLINE = (
     "its pretrained weights are not on this machine and the hub cannot be reached; use the backbone lite0, which needs "
-    "no network, or a local weights file (weights=PATH, --weights FILE); only to train from scratch, weights='random'"
+    "no network, or a local weights file (weights=PATH); only to train from scratch, weights='random'"
 )
 
 # What the names of a backbone's tensors begin with in the weights file of a run.

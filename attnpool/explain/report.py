@@ -17,6 +17,7 @@ from PIL import Image
 from attnpool.evaluation.evaluate import Evaluation
 from attnpool.explain.plots import evaluation_plot
 from attnpool.files import write_bytes
+from attnpool.models.run import evaluation_file
 
 COLUMNS = {"mAP": "mAP", "accuracy": "Accuracy", "pointing": "Pointing"}
 
@@ -116,7 +117,7 @@ def draw_evaluation(found: Evaluation, *, plot: str | Path | None = None) -> Dra
         return DrawnEvaluation(found, None)
     if plot is None:
         assert found.run is not None, "an evaluation by `evaluate` knows its run"
-        plot = found.run / f"evaluation-{found.split}.png"
+        plot = evaluation_file(found.run, found.split)
     evaluation_figure(plot, found.scores, found.confusion, found.classes)
     return DrawnEvaluation(found, Path(plot))
 

@@ -34,8 +34,8 @@ class MediaPipe:
         check_score(min_score)
         self.min_score = min_score
         fix = (
-            "install it with: pip install 'attnpool[pose]' (Python below 3.13), or name the interpreter of an "
-            "environment that has it: --python ENV/bin/python"
+            "install it with: pip install 'attnpool[pose]' (Python below 3.13), or give the interpreter of an "
+            "environment that has it as python"
         )
         if python is None and find_spec("mediapipe") is None:
             raise ValueError(f"mediapipe is not installed here; {fix}")

@@ -100,9 +100,7 @@ def read_run(run: str | Path) -> dict[str, Any]:
         about = json.loads(path.read_text(encoding="utf-8"))
         found = about["format"]
     except OSError as error:
-        raise ValueError(
-            f"{run}: not a run folder (it has no readable {RUN_FILE}); make one with: attnpool train ... --out {run}"
-        ) from error
+        raise ValueError(f"{run}: not a run folder (it has no readable {RUN_FILE}); train one into it") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged; train again into a new folder") from error
     if found != FORMAT:
@@ -241,7 +239,7 @@ def read_state(folder: Path) -> dict[str, Any] | None:
 
 def damaged_state(folder: Path) -> ValueError:
     """The error that a training's state is not what `save_state` writes."""
-    return ValueError(f"{folder / STATE_FILE}: damaged; train into a new folder (--out)")
+    return ValueError(f"{folder / STATE_FILE}: damaged; train into a new folder")
 
 
 def read_state_tensors(folder: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -63,7 +63,9 @@ def require_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]
             key if isinstance(plain.get(key), dict | list) else f"{key} was {before.get(key)}, is {plain.get(key)}"
             for key in different[:4]
         )
-        raise ValueError(f"{folder}: holds a run with other options ({named}); use the same options or another --out")
+        raise ValueError(
+            f"{folder}: holds a run with other options ({named}); use the same options, or another folder as out"
+        )
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

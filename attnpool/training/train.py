@@ -125,9 +125,9 @@ def check(model: Recognizer, train: Dataset, val: Dataset, options: TrainOptions
             f"joints is {joints}, the pose loss has labels of {len(MPII_JOINTS)}: leave it out, or use pose_weight 0"
         )
     if model.instances == "boxes" and not any(sample.people or sample.keypoints for sample in train):
-        raise ValueError(f"{train.name}: no person's box or keypoints are known in train; leave out --instances")
+        raise ValueError(f"{train.name}: no person's box or keypoints are known in train; leave out instances")
     if model.instances == "boxes" and train.media == "clips":
-        raise ValueError(f"{train.name}: has clips, and boxes are known in images alone; leave out --instances")
+        raise ValueError(f"{train.name}: has clips, and boxes are known in images alone; leave out instances")
     if options.precision == "fp16" and not torch.cuda.is_available():
         raise ValueError("precision fp16 needs a GPU; use bf16 or fp32")
 

@@ -172,7 +172,7 @@ class Trainer:
         if not math.isfinite(value):
             raise TrainingFailed(
                 f"the loss is {value} at epoch {at.epoch + 1}, step {at.step + 1}; no weight was changed by it. "
-                f"Try a lower --lr, or look at the batch's files: {', '.join(batch.paths)}"
+                f"Try a lower lr, or look at the batch's files: {', '.join(batch.paths)}"
             )
         if at.step % self.options.accumulate == 0:  # not before the forward pass, whose memory would take their place
             self.optimizer.zero_grad()

@@ -285,7 +285,7 @@ def test_worlds_that_cannot_be_made(tmp_path: Path, more: list[str], words: list
 
 def test_folders_that_hold_something_else(run: Path, world: Path, command: list[str], tmp_path: Path) -> None:
     before = files(run)
-    refused(attnpool(*command, "--rank", 2), run, "other options", "another --out")
+    refused(attnpool(*command, "--rank", 2), run, "other options", "another folder as out")
     refused(attnpool(*command, "--seed", 2), run, "seed was 0, is 2")
     assert files(run) == before
     (tmp_path / "mine.txt").write_text("x")

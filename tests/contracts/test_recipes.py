@@ -155,20 +155,21 @@ def it_trains_as_the_paper_did(table: str, row: str) -> None:
 
 
 def its_head_is_the_papers(table: str, row: str) -> None:
-    head = full(table, row).model
-    assert head.pooling == POOLING.get(row, "attentional")
-    if head.pooling in ("attentional", "pose"):
+    model = full(table, row).model
+    pooling, head = model["pooling"], model["pooling_options"].get
+    assert pooling == POOLING.get(row, "attentional")
+    if pooling in ("attentional", "pose"):
         expected = (None, None) if row == "dropout-attention" else (0.8, "positions")
-        assert (head.dropout, head.dropout_on) == expected
-        assert (head.init, head.activation) == ("official", None)
+        assert (head("dropout"), head("dropout_on")) == expected
+        assert (head("init"), head("activation")) == ("official", None)
     elif row in ("cbp", "dropout-average"):
-        assert (head.dropout, head.dropout_on) == (0.8, None)
+        assert (head("dropout"), head("dropout_on")) == (0.8, None)
     else:  # average pooling drops nothing
-        assert (head.dropout, head.dropout_on) == (None, None)
-    assert (head.dim, bool(head.signed_sqrt), bool(head.l2)) == (2048 if row == "cbp" else None, False, False)
+        assert (head("dropout"), head("dropout_on")) == (None, None)
+    assert (head("dim"), bool(head("signed_sqrt")), bool(head("l2"))) == (2048 if row == "cbp" else None, False, False)
     ranks = {"rank2": 2, "rank5": 5}
-    assert head.rank == (ranks.get(row, 1) if head.pooling == "attentional" else None)
-    assert bool(head.per_class) == (row == "per-class")
+    assert head("rank") == (ranks.get(row, 1) if pooling == "attentional" else None)
+    assert bool(head("per_class")) == (row == "per-class")
 
 
 def in_small_it_differs_in_nothing_that_the_row_is_about(table: str, row: str) -> None:

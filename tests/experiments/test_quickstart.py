@@ -81,7 +81,7 @@ def test_the_second_call_does_nothing_again(first: tuple[Path, Outcome]) -> None
 def test_other_options_in_the_same_folder(first: tuple[Path, Outcome]) -> None:
     out, _ = first
     refused(start(out, images=56), out / "world", "42 images, not 56", "another folder as out")
-    refused(start(out, epochs=3), out / "runs", "epochs was 2, is 3", "another --out")
+    refused(start(out, epochs=3), out / "runs", "epochs was 2, is 3", "another folder as out")
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_an_environment_without_it(python: str | None, words: str) -> None:
     with pytest.raises(ValueError) as caught:
         MediaPipe(python)
     assert words in str(caught.value)
-    assert "--python" in str(caught.value)
+    assert "give the interpreter of an environment" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

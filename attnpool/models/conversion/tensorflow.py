@@ -169,7 +169,7 @@ def read_variables(
         try:
             reader = Child([str(python), str(WORKER), str(prefix.absolute()), str(file)])
         except OSError as error:
-            raise ValueError(f"{python}: cannot be run ({error.strerror}); give --python an interpreter") from error
+            raise ValueError(f"{python}: cannot be run ({error.strerror}); give an interpreter as python") from error
         with reader:
             try:
                 said = reader.ask(list(wanted), seconds=SECONDS)
@@ -180,7 +180,7 @@ def read_variables(
         if "missing" in said:
             raise ValueError(
                 f"{python} cannot import TensorFlow ({first_line(said['missing'])}): pip install 'attnpool[tf]', or "
-                "give --python the interpreter of an environment with tensorflow-cpu"
+                "give the interpreter of an environment with tensorflow-cpu as python"
             )
         if "errno" in said:
             raise OSError(said["errno"], said["problem"], folder)
@@ -227,7 +227,7 @@ def require_match(
     parts = [f"{len(group)} {what} ({some(group)})" for group, what in groups if group]
     if parts:
         held = kind_of(shapes)
-        hint = f"use --variant {held}" if held not in (None, variant) else "give a checkpoint of the released code"
+        hint = f"use variant {held}" if held not in (None, variant) else "give a checkpoint of the released code"
         raise ValueError(f"{prefix}: does not hold the {variant} network: {', '.join(parts)}; {hint}")
 
 

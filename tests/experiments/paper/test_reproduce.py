@@ -133,9 +133,11 @@ def test_numbers_of_other_data_or_options_are_never_mixed_in(
     before = files(out)
     shutil.copytree(roots["mpii"], tmp_path / "mpii")
     other = words("table1", tmp_path / "mpii", out, ("resnet101",), (0,))
-    refused(attnpool(*other), out / "runs" / "resnet101-0", f"data was mpii:{roots['mpii']}", "another --out")
+    refused(attnpool(*other), out / "runs" / "resnet101-0", f"data was mpii:{roots['mpii']}", "another folder as out")
     large = ["full" if word == "small" else word for word in command]
-    refused(attnpool(*large, "--rows", "resnet101"), out / "runs" / "resnet101-0", "other options", "another --out")
+    refused(
+        attnpool(*large, "--rows", "resnet101"), out / "runs" / "resnet101-0", "other options", "another folder as out"
+    )
     assert files(out) == before
     shutil.copytree(out / "runs" / "resnet101-0", tmp_path / "out" / "runs" / "resnet101-0")
     more = words("table1", tmp_path / "mpii", tmp_path / "out", ("rank2",), (0,))
@@ -215,7 +217,9 @@ def test_weights_from_a_file(command: list[Any], table1: dict[str, Any], tmp_pat
         (job,) = jobs_of(recipe, "mpii", tmp_path, [0], "full", 0, {"bn_inception": file})
         assert job.options.model["weights"] == (str(file) if recipe.name == "bn-inception" else "pretrained")
     # the numbers may be others: what was trained from other weights is not taken for it
-    refused(attnpool(*command, "--weights", f"lite0={file}"), f"weights was pretrained, is {file}", "another --out")
+    refused(
+        attnpool(*command, "--weights", f"lite0={file}"), f"weights was pretrained, is {file}", "another folder as out"
+    )
 
 
 @pytest.mark.parametrize(("table", "row"), [("table1", "resnet101-pose"), ("table2", "cbp"), ("table3", "pose-224")])

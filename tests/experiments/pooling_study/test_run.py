@@ -166,7 +166,7 @@ def test_other_options_are_never_mixed_in(
     command: list[Any], study: dict[str, Any], more: tuple[Any, ...], named: str
 ) -> None:
     before = files(command[-1])
-    refused(attnpool(*command, *more), command[-1], named, "another --out")
+    refused(attnpool(*command, *more), command[-1], named, "another folder as out")
     assert files(command[-1]) == before
 
 

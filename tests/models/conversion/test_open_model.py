@@ -121,7 +121,7 @@ def test_no_network_and_no_weights(name: str, flower: Path, tmp_path: Path, monk
     monkeypatch.setattr(weights, "cached_file", lambda repository: None)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     line = f"{name.removeprefix('timm:')}: its pretrained weights are not on this machine and the hub cannot be reached"
-    refused(attnpool("predict", name, flower), line, "--weights FILE")
+    refused(attnpool("predict", name, flower), line, "weights=PATH")
     refused(attnpool("convert", name, "--out", tmp_path / "a"), line)
     assert list(tmp_path.iterdir()) == []
 

@@ -303,7 +303,7 @@ def test_no_tensorflow(written: Path, tmp_path: Path) -> None:
         convert(written, "pose", tmp_path / "run", python=bare),
         f"{bare} cannot import TensorFlow (No module named 'tensorflow')",
         "pip install 'attnpool[tf]'",
-        "--python",
+        "give the interpreter of an environment",
     )
     refused(convert(written, "pose", tmp_path / "run", python=tmp_path / "none"), f"{tmp_path / 'none'}: cannot be run")
     assert not (tmp_path / "run").exists()
