@@ -86,7 +86,7 @@ def is_unfinished(folder: Path) -> bool:
 def require_new(folder: Path) -> None:
     """Raises ValueError unless a run can be written to a folder: it is no file, and holds no run and no training."""
     if is_finished(folder) or is_unfinished(folder) or (folder.exists() and not folder.is_dir()):
-        raise ValueError(f"{folder}: is there already; give --out a new folder")
+        raise ValueError(f"{folder}: is there already; give a new folder as out")
 
 
 def read_run(run: str | Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from attnpool.playground.clip import HEIGHT, RATE, WIDTH, Clip, Frame, compose_c
 from attnpool.playground.compose import CLASSES
 from attnpool.playground.openpose import detections, write_bodies
 from attnpool.playground.staging import RECORD, Progress, make_world
-from attnpool.playground.writer import check_numbers
+from attnpool.playground.write_folder import check_numbers
 
 SPLITS = (1, 2, 3)
 # What HMDB51's names begin with: the film, in whatever characters its uploader liked.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnpool.features.batches import Batch
-from attnpool.keypoints import heatmaps
+from attnpool.keypoints.heatmaps import heatmaps
 from attnpool.models.recognizer import Recognizer
 from attnpool.training.config import TrainOptions
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from attnpool.data import read
-from attnpool.playground import CLASSES, write_hmdb51
+from attnpool.playground import CLASSES
 from attnpool.playground.clip import compose_clip, render_clip
-from attnpool.playground.write_hmdb51 import FILMS, clip_name, write_splits
+from attnpool.playground.write_hmdb51 import FILMS, clip_name, write_hmdb51, write_splits
 
 CLIPS, FRAMES, SEED = 42, 5, 6
 
