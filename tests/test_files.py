@@ -11,8 +11,18 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from attnpool.files import Child, read_tensors, replacing, save_tensors, write_bytes, write_json, write_text
+from attnpool.files import (
+    Child,
+    cache_folder,
+    read_tensors,
+    replacing,
+    save_tensors,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 WRITERS: dict[str, Callable[[Path], None]] = {
     "bytes": lambda path: write_bytes(path, b"new"),
@@ -123,3 +133,20 @@ def test_a_childs_environment() -> None:
     code = "import json, os; print(json.dumps({'names': [os.environ.get('A'), os.environ.get('HOME')]}))"
     with Child([sys.executable, "-c", code], {"A": "1"}) as process:
         assert process.ask(seconds=60) == {"names": ["1", None]}
+
+
+def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNPOOL_CACHE", str(tmp_path / "here"))
+    assert cache_folder() == tmp_path / "here"
+    monkeypatch.delenv("ATTNPOOL_CACHE")
+    assert cache_folder().name == "attnpool"
+
+
+def test_tensors_come_back(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(6.0).view(2, 3).t(), "b": torch.tensor([1, 2])}
+    save_tensors(tmp_path / "x.safetensors", tensors)
+    for found in (read_tensors(tmp_path / "x.safetensors"), load_file(tmp_path / "x.safetensors")):
+        assert found.keys() == tensors.keys()
+        assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    torch.save({"state_dict": {f"module.{name}": value for name, value in tensors.items()}}, tmp_path / "x.pth")
+    assert read_tensors(tmp_path / "x.pth").keys() == tensors.keys()

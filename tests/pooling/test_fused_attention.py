@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from attnpool.pooling import AttentionalPooling, PoolingHead, PoseRegularizedPooling
+from attnpool.pooling import AttentionalPooling, PoolingHead
 from attnpool.pooling.fused_attention import activate, attend
 
 ACTIVATIONS = (None, "relu", "sigmoid", "softmax")
@@ -123,15 +123,6 @@ def test_gradients_lie_as_the_features_do(options: dict[str, Any], layout: str) 
     trained(options)(x).logits.sum().backward()
     assert x.grad is not None
     assert x.grad.stride() == x.stride()
-
-
-def test_of_a_pose_head_too() -> None:
-    for layout in LAYOUTS:
-        x = features(layout).requires_grad_()
-        out = PoseRegularizedPooling(C, K, hidden=8)(x)
-        assert out.pose is not None
-        (gradient,) = torch.autograd.grad(out.logits.sum() + out.pose.sum(), [x])
-        assert gradient.stride() == x.stride()
 
 
 def formula(x: Tensor, b: Tensor, beta: Tensor | None, activation: Any) -> tuple[Tensor, Tensor]:
