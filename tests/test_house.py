@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import attnpool
+from attnpool.data import READERS
 
 ROOT = Path(attnpool.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -88,6 +89,21 @@ def test_examples_in_docstrings(path: Path) -> None:
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert result.attempted
     assert not result.failed
+
+
+def test_only_the_readers_name_a_format() -> None:
+    """What differs between formats is a field of their entry in READERS; the tables are about benchmarks by name."""
+    allowed = ("data/formats/", "playground/", "experiments/paper/", "cli/")
+    names = [name for name in READERS if name != "folder"]  # "folder:DIR" is what users are told to write
+    words = {*names, *(f"{name}:" for name in names)}
+    found = []
+    for path in FILES:
+        place = path.relative_to(ROOT).as_posix()
+        if not place.startswith(allowed):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and node.value in words:
+                    found.append(f"{place}:{node.lineno}: {node.value!r}")
+    assert found == []
 
 
 IMPORT = """

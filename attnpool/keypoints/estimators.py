@@ -26,7 +26,7 @@ def build_estimator(
     """
     if kind == "keypointrcnn":
         if python is not None:
-            raise ValueError("keypointrcnn runs in this environment; leave --python out")
+            raise ValueError("keypointrcnn runs in this environment; leave python out")
         return KeypointRCNN(
             "pretrained" if weights is None else weights,
             min_score=min_score,
@@ -34,7 +34,7 @@ def build_estimator(
         )
     if kind == "mediapipe":
         if weights is not None or short_side is not None:
-            given = "--weights" if weights is not None else "--short-side"
+            given = "weights" if weights is not None else "short_side"
             raise ValueError(f"mediapipe comes with its model and its input size; leave {given} out")
         return MediaPipe(python, min_score=min_score)
     raise ValueError(f"unknown estimator {kind!r}: use {' or '.join(ESTIMATORS)}")

@@ -101,7 +101,7 @@ def _published() -> Path:
         except (OSError, RuntimeError) as error:
             raise ValueError(
                 f"the weights of Keypoint R-CNN cannot be downloaded ({first_line(error)}); get {name} "
-                "from torchvision's model hub elsewhere and give it with --weights FILE"
+                "from torchvision's model hub elsewhere and give the file as weights"
             ) from error
     return file
 

@@ -133,8 +133,8 @@ def test_mistakes(photos: Path, tmp_path: Path) -> None:
     source = f"folder:{photos}"
     refused(attnpool("pose", source, "--weights", tmp_path / "no.pth"), "no.pth")
     refused(attnpool("pose", source, "--estimator", "mediapipe"), "mediapipe is not installed", "--python")
-    refused(attnpool("pose", source, *MEDIAPIPE, "--weights", "x"), "--weights")
-    refused(attnpool("pose", source, "--python", "x"), "--python")
+    refused(attnpool("pose", source, *MEDIAPIPE, "--weights", "x"), "leave", "weights out")
+    refused(attnpool("pose", source, "--python", "x"), "leave", "python out")
     refused(attnpool("pose", source, *MEDIAPIPE, "--min-score", 2), "min_score")
     refused(attnpool("pose", source, *MEDIAPIPE, "--every", 0), "every")
     refused(attnpool("pose", source, *MEDIAPIPE, "--split", "test"), "test")

@@ -100,7 +100,7 @@ def test_the_published_weights_come_from_torchs_hub(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # no network
-    with pytest.raises(ValueError, match=r"cannot be downloaded.*--weights FILE") as caught:
+    with pytest.raises(ValueError, match=r"cannot be downloaded.*give the file as weights") as caught:
         KeypointRCNN()
     assert "\n" not in str(caught.value)
     place = tmp_path / "hub" / "checkpoints" / PUBLISHED
