@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import attnpool
+from attnpool.data import READERS
 
 ROOT = Path(attnpool.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -159,6 +160,21 @@ def test_examples_in_docstrings() -> None:
         if result.failed or not result.attempted:
             violations.append(f"{module}: {result.failed} of {result.attempted} examples fail")
     none(violations)
+
+
+def test_only_the_readers_name_a_format() -> None:
+    """What differs between formats is a field of their entry in READERS; the tables are about benchmarks by name."""
+    allowed = ("data/formats/", "playground/", "experiments/paper/", "cli/")
+    names = [name for name in READERS if name != "folder"]  # "folder:DIR" is what users are told to write
+    words = {*names, *(f"{name}:" for name in names)}
+    found = []
+    for path in FILES:
+        place = path.relative_to(ROOT).as_posix()
+        if not place.startswith(allowed):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and node.value in words:
+                    found.append(f"{place}:{node.lineno}: {node.value!r}")
+    assert found == []
 
 
 IMPORT = """

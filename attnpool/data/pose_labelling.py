@@ -6,14 +6,15 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
-from attnpool.data import Dataset, Sample, read_splits
+from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.image import Unreadable, read_image
 from attnpool.data.decoding.video import read_clip
 from attnpool.data.pose_store import Store, open_store
+from attnpool.data.reading import read_splits
 from attnpool.keypoints.detections import Estimator
 from attnpool.keypoints.estimators import build_estimator
 from attnpool.progress import bar
@@ -67,35 +68,35 @@ class PoseLabels:
 
 def label_pose(
     source: str | Path,
-    estimator: str = "keypointrcnn",
+    estimator: Literal["keypointrcnn", "mediapipe"] = "keypointrcnn",
     *,
     weights: str | Path | None = None,
     python: str | Path | None = None,
     min_score: float = 0.5,
     short_side: int | None = None,
     out: str | Path | None = None,
-    split: str = "all",
+    split: Literal["all", "train", "val", "test"] = "all",
     every: int = 1,
     overwrite: bool = False,
     progress: bool = False,
 ) -> PoseLabels:
     """Find people and their joints in every image or clip of a dataset, and write them where its reader looks.
 
-    For `folder:DIR` that is `DIR/annotations.json`; for other formats OpenPose's JSON in `ROOT/keypoints/`. What is
-    labelled already is left as it is, so the same call goes on where it was interrupted.
+    For a folder of images that is `annotations.json` in it; for published datasets OpenPose's JSON in `keypoints/`.
+    What is labelled already is left as it is, so the same call goes on where it was interrupted.
 
     Args:
-        source: the dataset, as in `attnpool.read`.
-        estimator: "keypointrcnn" (everybody in an image) or "mediapipe" (one person); see `keypoints.estimators`.
-        weights: keypointrcnn: "pretrained" or a file.
-        python: mediapipe: the interpreter of an environment that has it.
-        min_score: the least score, 0..1, of a person and of a joint.
-        short_side: keypointrcnn: to which images are resized for the network.
-        out: a folder to write to instead of the dataset's own, in the same layout.
-        split: the part of the dataset, or "all".
-        every: clips: label frame 0 and every so many frames after it.
-        overwrite: label again what has labels. Joints in the annotation files of MPII are always kept.
-        progress: show a bar with the time that is left.
+        source: the dataset, such as folder:DIR.
+        estimator: what finds people: keypointrcnn finds everybody in an image, mediapipe one person, and is quick.
+        weights: keypointrcnn: pretrained, or a .pth or .safetensors file (default: pretrained).
+        python: mediapipe: interpreter of an environment that has it (default: this one).
+        min_score: least score, 0 to 1, of a person and of a joint.
+        short_side: keypointrcnn: pixels to which the short side of images is resized for the network (default: 800).
+        out: folder to write to, in the layout of the dataset (default: the dataset's own).
+        split: part of the dataset that is labelled.
+        every: clips: label the first frame and every Nth after it.
+        overwrite: label again what has labels; joints in the annotation files of published datasets are always kept.
+        progress: show a progress bar with the time that is left.
 
     Raises:
         ValueError: the dataset or an option is at fault, or the estimator cannot be set up; one line with the fix.

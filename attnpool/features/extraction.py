@@ -233,7 +233,7 @@ def digest_of(path: Path) -> str:
 def with_copies(
     failed: Sequence[tuple[str, str]], dataset: Dataset, digests: Sequence[str]
 ) -> tuple[tuple[str, str], ...]:
-    """The failures, and those of the files with the same content, in the order of the index."""
+    """The failures, and those of the files with the same content, in the order of the dataset."""
     position = {sample.path: i for i, sample in enumerate(dataset.samples)}
     reasons = dict(failed)
     by_digest = {digests[position[path]]: reason for path, reason in failed if digests[position[path]]}
@@ -261,8 +261,7 @@ def compute(
     batches = [list(todo[start : start + size]) for start in range(0, len(todo), size)]
     loaded = load(dataset, Preprocessing(**model.preprocessing), batches, seed=0, epoch=0, train=False, workers=workers)
     failed = []
-    unit = "images" if dataset.media == "images" else "clips"
-    with store.appending(len(todo)) as rows, bar(len(todo), "features", unit, hidden=not progress) as shown:
+    with store.appending(len(todo)) as rows, bar(len(todo), "features", dataset.media, hidden=not progress) as shown:
         for batch in loaded:
             failed += batch.failed
             if len(batch.indices):
@@ -272,9 +271,7 @@ def compute(
                     features = backbone(x).permute(0, 2, 3, 1).to("cpu", torch.float16)
                     features = features.unflatten(0, pixels.shape[:-3])
                 if not bool(torch.isfinite(features).all()):
-                    raise ValueError(
-                        f"{model.backbone.name}: has features beyond half precision; train it with --no-use-cache"
-                    )
+                    raise ValueError(f"{model.backbone.name}: has features beyond half precision; turn use_cache off")
                 rows.write(features.numpy(), [digests[i] for i in batch.indices.tolist()], batch.matrices, batch.frames)
             shown.update(len(batch.indices) + len(batch.failed))
     return failed

@@ -112,6 +112,6 @@ def check_space(folder: Path, needed: int) -> None:
         raise OSError(
             errno.ENOSPC,
             f"the features need {needed / 2**20:.0f} MiB and {free / 2**20:.0f} MiB are free; "
-            "name another disk with --cache DIR, or use --no-use-cache",
+            "give a folder on another disk as cache, or train with use_cache off",
             str(folder),
         )
