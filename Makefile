@@ -14,6 +14,9 @@ POSE_PYTHON ?= $(PYTHON)
 POSE_VENV := .venv-pose
 POSE_READY := $(POSE_VENV)/.ready
 
+# Processes that share the tests, each with one thread. A file is a worker's, which makes what its tests share only once.
+WORKERS ?= 2
+
 .PHONY: setup demo test check bench clean
 
 setup: $(READY)
@@ -39,7 +42,7 @@ demo: $(READY)
 	$(BIN)/attnpool quickstart --out runs/quickstart
 
 test: $(READY) $(TF_READY) $(POSE_READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .

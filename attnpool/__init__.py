@@ -1,11 +1,13 @@
-"""attnpool: what people are doing in an image, and exactly where the evidence is.
+"""attnpool: what people are doing in an image or a clip, and exactly where the evidence is.
 
-The names below are the library; they are imported when first used, so that `import attnpool` costs nothing.
+The names below are the library; they are imported when first used, so that `import attnpool` costs nothing. The heads
+(`AttentionalPooling`, ...) are here as well, all that `attnpool.pooling` exports.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,42 +23,17 @@ if TYPE_CHECKING:
     from attnpool.models.conversion.tensorflow import convert_tf
     from attnpool.models.recognizer import Recognizer
     from attnpool.models.run import Run
-    from attnpool.pooling import (
-        POOLINGS,
-        AttentionalPooling,
-        AveragePooling,
-        BilinearPooling,
-        CompactBilinearPooling,
-        CovariancePooling,
-        MaxPooling,
-        MultiQueryPooling,
-        NetVLADPooling,
-        Pooled,
-        PoseRegularizedPooling,
-        SaliencyPooling,
-    )
+    from attnpool.pooling import *  # noqa: F403
     from attnpool.training.config import OptimizerOptions, TrainOptions
     from attnpool.training.train import train
 
 __all__ = [
-    "POOLINGS",
-    "AttentionalPooling",
-    "AveragePooling",
     "Backbone",
-    "BilinearPooling",
-    "CompactBilinearPooling",
-    "CovariancePooling",
     "Dataset",
-    "MaxPooling",
-    "MultiQueryPooling",
-    "NetVLADPooling",
     "OptimizerOptions",
-    "Pooled",
-    "PoseRegularizedPooling",
     "Preprocessing",
     "Recognizer",
     "Run",
-    "SaliencyPooling",
     "TrainOptions",
     "check",
     "convert",
@@ -72,43 +49,38 @@ __all__ = [
 ]
 
 _HOME = {
-    "attnpool.backbones.backbone": ("Backbone",),
-    "attnpool.models.run": ("Run",),
-    "attnpool.models.conversion.classifier": ("convert",),
-    "attnpool.data": ("Dataset", "Preprocessing", "check", "read"),
-    "attnpool.evaluation.evaluate": ("evaluate",),
-    "attnpool.evaluation.similarity": ("feature_similarity",),
-    "attnpool.explain.explain": ("explain_files",),
-    "attnpool.features.extraction": ("extract",),
-    "attnpool.training.config": ("OptimizerOptions", "TrainOptions"),
-    "attnpool.pooling": (
-        "POOLINGS",
-        "AttentionalPooling",
-        "MultiQueryPooling",
-        "AveragePooling",
-        "BilinearPooling",
-        "CompactBilinearPooling",
-        "CovariancePooling",
-        "MaxPooling",
-        "Pooled",
-        "PoseRegularizedPooling",
-        "SaliencyPooling",
-        "NetVLADPooling",
-    ),
-    "attnpool.data.pose_labelling": ("label_pose",),
-    "attnpool.evaluation.predict": ("predict",),
-    "attnpool.models.recognizer": ("Recognizer",),
-    "attnpool.models.conversion.tensorflow": ("convert_tf",),
-    "attnpool.training.train": ("train",),
+    "Backbone": "attnpool.backbones.backbone",
+    "Dataset": "attnpool.data",
+    "OptimizerOptions": "attnpool.training.config",
+    "Preprocessing": "attnpool.data",
+    "Recognizer": "attnpool.models.recognizer",
+    "Run": "attnpool.models.run",
+    "TrainOptions": "attnpool.training.config",
+    "check": "attnpool.data",
+    "convert": "attnpool.models.conversion.classifier",
+    "convert_tf": "attnpool.models.conversion.tensorflow",
+    "evaluate": "attnpool.evaluation.evaluate",
+    "explain_files": "attnpool.explain.explain",
+    "extract": "attnpool.features.extraction",
+    "feature_similarity": "attnpool.evaluation.similarity",
+    "label_pose": "attnpool.data.pose_labelling",
+    "predict": "attnpool.evaluation.predict",
+    "read": "attnpool.data",
+    "train": "attnpool.training.train",
 }
-_MODULES = {name: module for module, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'attnpool' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    if name == "__version__":
+        return version("attnpool")
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    if name == "POOLINGS" or name.startswith("Pool") or name.endswith("Pooling"):  # the others are not worth torch
+        pooling = import_module("attnpool.pooling")
+        if name in pooling.__all__:
+            return getattr(pooling, name)
+    raise AttributeError(f"module 'attnpool' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *import_module("attnpool.pooling").__all__, "__version__"])

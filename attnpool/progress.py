@@ -12,8 +12,8 @@ def bar(total: int, what: str, unit: str, *, done: int = 0, hidden: bool = False
     Args:
         total: number of units in all.
         what: what is being done, in front of the bar.
-        unit: of the speed, such as "images".
-        done: units that an earlier, interrupted call has done.
+        unit: what is counted, such as "images"; the speed is given in units a second.
+        done: number of units that an earlier, interrupted call has done.
         hidden: show nothing.
     """
     from tqdm import tqdm

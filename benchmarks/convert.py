@@ -25,6 +25,7 @@ from torch import nn
 import attnpool as ap
 from attnpool.backbones.classifiers import view_of
 from attnpool.backbones.torchvision_features import torchvision_classifier
+from attnpool.evaluation.tables import markdown_table
 from attnpool.models.conversion.classifier import difference
 
 LOOKED_AT = 6  # networks of a family whose sizes are compared
@@ -132,16 +133,18 @@ def table(results: list[dict[str, Any]]) -> str:
             "",
             f"{len(good)} of {len(rows)} families convert, with logits that differ by {worst:.1g} at most. The others:",
             "",
-            "| why not | families |",
-            "|---|---:|",
         ]
         counts = Counter(reason(row["why"]) for row in rows if not row["converts"])
-        lines += [f"| {kind} | {count} |" for kind, count in counts.most_common()]
-        lines += ["", "| family | network | difference | or why not |", "|---|---|---:|---|"]
-        for row in sorted(rows, key=lambda row: (not row["converts"], row["family"])):
-            ends = f"{row['difference']:.0e} |" if row["converts"] else f"| {row['why']}"
-            lines.append(f"| {row['family']} | `{row['network']}` | {ends} |")
-        lines.append("")
+        lines += markdown_table(["why not", "families"], [[kind, str(count)] for kind, count in counts.most_common()])
+        cells = [
+            [
+                row["family"],
+                f"`{row['network']}`",
+                *([f"{row['difference']:.0e}", ""] if row["converts"] else ["", row["why"]]),
+            ]
+            for row in sorted(rows, key=lambda row: (not row["converts"], row["family"]))
+        ]
+        lines += ["", *markdown_table(["family", "network", "difference", "or why not"], cells, "llrl"), ""]
     return "\n".join(lines)
 
 

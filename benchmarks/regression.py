@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 import attnpool as ap
 from attnpool.evaluation.metrics import score
 from attnpool.features.extraction import extract
-from attnpool.playground import write_folder
+from attnpool.playground.write_folder import write_folder
 
 STRENGTHS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]
 

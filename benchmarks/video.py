@@ -28,6 +28,7 @@ import numpy as np
 
 from attnpool.data.decoding.video import read_clip
 from attnpool.data.temporal_sampling import segment_positions
+from attnpool.evaluation.tables import markdown_table
 
 SEGMENTS = 3
 PAGE = """# Reading clips
@@ -39,9 +40,7 @@ python benchmarks/video.py --clips {clips} --rounds {rounds} --out docs/benchmar
 {clips} clips of 320 x 240 pixels, 80 to 100 frames, MPEG-4 in AVI, {kilobytes:.0f} KB each; three frames of each, in
 {processes} processes, best of {rounds} rounds. OpenCV {opencv}, PyAV {pyav}.
 
-| reader | clips/s | frames are right |
-|---|---|---|
-{rows}
+{table}
 
 Ours counts the frames by decoding all of them and takes the three on the way, so it is right whatever the container
 claims; decoding alone decodes the same frames and keeps none. Of the rate of decoding alone ours reaches {share:.0%}.
@@ -167,9 +166,10 @@ def main() -> None:
         "right": right,
         "share": rates["attnpool"] / rates["decoding alone"],
     }
-    rows = [f"| {n} | {rate:.0f} | {f'{right[n]:.0%}' if n in right else ''} |" for n, rate in rates.items()]
+    rows = [[n, f"{rate:.0f}", f"{right[n]:.0%}" if n in right else ""] for n, rate in rates.items()]
+    table = markdown_table(["reader", "clips/s", "frames are right"], rows, "lll")
     page = PAGE.format(
-        rows="\n".join(rows), **{k: v for k, v in result.items() if k not in ("clips_per_second", "right")}
+        table="\n".join(table), **{k: v for k, v in result.items() if k not in ("clips_per_second", "right")}
     )
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)

@@ -89,9 +89,7 @@ class Process:
         number = len(list(folder.iterdir()))
         self.out, self.err = folder / f"{number}.out", folder / f"{number}.err"
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(
-            ["attnpool.cli.main", "attnpool.cli.commands", "attnpool.training.train", "attnpool.explain.report"]
-        )
+        context.set_forkserver_preload(["attnpool.cli.main", "attnpool.training.recipe", "attnpool.explain.report"])
         words = [str(argument) for argument in arguments]
         self.process = context.Process(
             target=_run,

@@ -7,13 +7,14 @@ And for those of the command line: a cache of their own, a small world, and a ru
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from command_line import attnpool
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
@@ -37,25 +38,41 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """`shared(name, make)` is a folder that all workers of pytest-xdist share: the first calls `make(folder)`."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    root.mkdir(exist_ok=True)
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, ready = root / name, root / f"{name}.ready"
+        with FileLock(root / f"{name}.lock"):
+            if not ready.exists():
+                make(folder)
+                ready.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def world(shared: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """A playground of 28 images to train on and 14 to validate, 14 classes, 96 px. Not to be changed."""
-    folder = tmp_path_factory.mktemp("data") / "play"
-    attnpool("playground", folder, "--images", 42, "--seed", 1, "--size", 96).text()
-    return folder
+    return shared(
+        "play", lambda folder: attnpool("playground", folder, "--images", 42, "--seed", 1, "--size", 96).text()
+    )
 
 
 @pytest.fixture(scope="session")
-def command(world: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def command(world: Path) -> list[str]:
     """The command that makes `run`."""
-    out = tmp_path_factory.mktemp("runs") / "a"
-    return ["train", f"folder:{world}", "--out", str(out), "--image-size", "96", "--epochs", "4"]
+    return ["train", f"folder:{world}", "--out", str(world.with_name("run")), "--image-size", "96", "--epochs", "4"]
 
 
 @pytest.fixture(scope="session")
-def run(command: list[str]) -> Path:
+def run(command: list[str], shared: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """The folder of a finished run on the world. Not to be changed."""
-    attnpool(*command).text()
-    return Path(command[3])
+    return shared("run", lambda folder: attnpool(*command).text())
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attnpool.backbones.torchvision_features import PREFIX, torchvision_classifier
+from attnpool.models.recognizer import Recognizer
 
 CLASSES = 7
 
@@ -40,3 +43,11 @@ def network(name: str, **options: Any) -> Any:
 
 def noise(size: int, images: int = 2) -> Tensor:
     return torch.randn(images, 3, size, size, generator=torch.Generator().manual_seed(2))
+
+
+def arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a recognizer and of its pooling, side by side, as arguments of `Recognizer`."""
+    own = inspect.signature(Recognizer).parameters
+    found = {name: value for name, value in options.items() if name in own}
+    given = {name: value for name, value in options.items() if name not in own}
+    return found | ({"pooling_options": given} if given else {})

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from attnpool.cli.signatures import REQUIRED, Option
 
-METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH"}
+METAVARS = {int: "N", float: "X", Path: "PATH"}  # a str has its own name
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,32 +20,35 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
 
 
-def add_flag(parser: Any, option: Option, flag: str = "") -> None:
+def add_flag(parser: Any, option: Option) -> None:
     """Adds an option to a parser or to a group of it; what is not given then is not in the namespace.
 
     Args:
         parser: `argparse`'s.
-        option: a positional argument where it is required and not given by name alone, except for `out`; else a flag:
-            `image_size` becomes `--image-size`, a bool `use_cache` also `--no-use-cache`.
-        flag: another name for it.
+        option: a positional argument, or a flag: `image_size` becomes `--image-size`, a bool also `--no-...`.
     """
     assert option.type, f"{option.name} cannot be typed on a command line"
     assert option.help, f"{option.name} has no entry under Args"
     required = option.default is REQUIRED
-    name = flag or option.name.replace("_", "-")
+    name = option.name.strip("_").replace("_", "-")  # `class_` is --class
     more: dict[str, Any] = {"help": described(option.help, option.default).replace("%", "%%")}
     if option.type is bool:
         more["action"] = argparse.BooleanOptionalAction
     elif option.choices:
         more |= {"choices": option.choices, "type": option.type}
     else:
-        more |= {"type": option.type, "metavar": METAVARS[option.type]}
+        more |= {"type": option.type, "metavar": METAVARS.get(option.type, name.upper())}
     if option.many:
-        more["nargs"] = "+"
-    if required and not option.keyword and option.name != "out":
+        more["nargs"] = "*" if option.default is None else "+"
+    if is_positional(option):
         parser.add_argument(option.name, **more | {"metavar": name.upper()})
     else:
         parser.add_argument(f"--{name}", dest=option.name, default=argparse.SUPPRESS, required=required, **more)
+
+
+def is_positional(option: Option) -> bool:
+    """Whether an option is typed without its name: it is required, and not given by name alone in Python either."""
+    return option.default is REQUIRED and not option.keyword
 
 
 def described(text: str, default: Any) -> str:

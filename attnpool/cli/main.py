@@ -10,10 +10,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from inspect import signature
 from types import FrameType
 from typing import Any
 
-from attnpool.cli.flags import Parser, add_flag, merged
+from attnpool.cli.flags import Parser, add_flag, is_positional, merged
+from attnpool.cli.signatures import REQUIRED, Option
 from attnpool.cli.verbs import VERBS, Verb, options
 from attnpool.training.interruption import Interrupted, TrainingFailed
 
@@ -37,9 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not words or words[0] not in VERBS:
             root_parser().parse_args(words[:1])
-        function, given, as_json = parse(words[0], words[1:])
-        module, _, name = function.partition(":")
-        result = getattr(import_module(module), name)(**given)
+        verb = VERBS[words[0]]
+        calls, as_json = parse(words[0], verb, words[1:])
+        result: Any = None
+        for function, given in calls.items():
+            module, _, name = function.partition(":")
+            called = getattr(import_module(module), name)
+            if "progress" in signature(called).parameters:
+                given["progress"] = True
+            result = called(**given) if result is None else called(result, **given)
         said = json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False) if as_json else str(result)
         print(said, flush=True)
     except Stopped:
@@ -90,22 +98,23 @@ def root_parser() -> Parser:
 
 
 def verb_parser(name: str, verb: Verb) -> Parser:
-    """The parser of a verb: a flag for every option of its function and of its groups."""
+    """The parser of a verb: a flag for every option of its functions and of its groups."""
+    several = not isinstance(verb.function, str)
+    own = own_options(verb)
+    typed = [option.name.upper() + " ..." * option.many for option in own if is_positional(option)]
+    typed += [f"--{option.name} ..." for option in own if option.default is REQUIRED and not is_positional(option)]
     parser = Parser(
         prog=f"attnpool {name}",
+        usage=" ".join(["attnpool", name, *[verb.word.upper()] * several, *typed, "[options]"]),
         description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
         epilog=f"example:\n  {verb.example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    if isinstance(verb.function, str):
-        own = options(verb.function)
-    else:
-        parser.add_argument(verb.word, choices=verb.function, help="which")
-        own = merged({word: options(function) for word, function in verb.function.items()})
-        own = [option for option in own if option.name != verb.word]
+    if several:
+        parser.add_argument(verb.word, choices=verb.function, help="which one")
     for option in own:
-        add_flag(parser, option, verb.flags.get(option.name, ""))
+        add_flag(parser, option)
     for title, found in verb.groups().items():
         group = parser.add_argument_group(title)
         for option in found:
@@ -114,21 +123,34 @@ def verb_parser(name: str, verb: Verb) -> Parser:
     return parser
 
 
-def parse(name: str, words: Sequence[str]) -> tuple[str, dict[str, Any], bool]:
-    """A verb's function, what it is to be called with, and whether the result is wanted as JSON."""
-    verb = VERBS[name]
+def own_options(verb: Verb) -> list[Option]:
+    """The options of a verb's functions, without those of its groups."""
+    if isinstance(verb.function, str):
+        return options(verb.function) + (options(verb.then) if verb.then else [])
+    words: dict[str, list[str]] = {}  # function -> its words
+    for word, function in verb.function.items():
+        words.setdefault(function, []).append(word)
+    found = merged({", ".join(of): options(function) for function, of in words.items()})
+    return [option for option in found if option.name != verb.word]
+
+
+def parse(name: str, verb: Verb, words: Sequence[str]) -> tuple[dict[str, dict[str, Any]], bool]:
+    """The functions to call, one after the other, each with its arguments; and whether JSON is wanted."""
     parser = verb_parser(name, verb)
     given = vars(parser.parse_args(words))
     as_json = given.pop("json")
     function = verb.function if isinstance(verb.function, str) else verb.function[given[verb.word]]
     grouped = {option.name for found in verb.groups().values() for option in found}
-    own = {option.name for option in options(function)}
-    call = {key: value for key, value in given.items() if key in own}
-    if grouped:
-        call[verb.into] = {key: value for key, value in given.items() if key in grouped}
-    for key in given.keys() - call.keys() - grouped - {verb.word}:
-        parser.error(f"{given[verb.word]} has no --{key.replace('_', '-')}: leave it out")
-    return function, call, as_json
+    calls = {}
+    for path in filter(None, (function, verb.then)):
+        own = {option.name for option in options(path)}
+        calls[path] = {key: given.pop(key) for key in own & given.keys()}
+    if verb.into:
+        calls[function][verb.into] = {key: given.pop(key) for key in grouped & given.keys()}
+    word = given.pop(verb.word, "")
+    for key in given:
+        parser.error(f"{word} has no --{key.replace('_', '-')}: leave it out")
+    return calls, as_json
 
 
 if __name__ == "__main__":

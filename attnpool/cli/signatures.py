@@ -114,7 +114,7 @@ class Source:
                 choices = ast.literal_eval(ast.Tuple(getattr(values, "elts", [values])))
                 return {"type": type(choices[0]), "choices": choices}
             case (
-                ast.Subscript(value=ast.Name(id="Sequence" | "list"), slice=item)
+                ast.Subscript(value=ast.Name(id="Sequence" | "Iterable" | "list"), slice=item)
                 | ast.Subscript(
                     value=ast.Name(id="tuple"), slice=ast.Tuple(elts=[item, ast.Constant(value=EllipsisType())])
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attnpool.cli.flags import merged
@@ -14,9 +14,9 @@ Groups = dict[str, list[Option]]
 
 
 def options(function: str) -> list[Option]:
-    """What can be typed of `module:name`: its parameters, except those that hold objects and the progress bar."""
+    """What can be typed of `module:name`: its parameters, except those that are for Python alone."""
     found = SOURCE.options(*function.split(":"))
-    return [option for option in found if option.type is not None and option.name != "progress"]
+    return [option for option in found if option.type is not None and option.name not in ("progress", "maps")]
 
 
 def poolings() -> dict[str, list[Option]]:
@@ -58,7 +58,7 @@ class Verb:
         word: of several functions, what the word is called; a function that has a parameter of this name gets it.
         groups: further options, by the title of their group, which the function takes as one mapping.
         into: the function's parameter for that mapping.
-        flags: parameter -> another name for its flag.
+        then: `module:name` of a function that is called with the result and gives the one that is printed.
     """
 
     summary: str
@@ -67,7 +67,7 @@ class Verb:
     word: str = ""
     groups: Callable[[], Groups] = dict
     into: str = ""
-    flags: Mapping[str, str] = field(default_factory=dict)
+    then: str = ""
 
 
 VERBS = {
@@ -79,7 +79,7 @@ VERBS = {
     "playground": Verb(
         "write a generated world of people doing things",
         "attnpool playground data/play --images 600 --seed 1",
-        "attnpool.playground:write_playground",
+        "attnpool.playground.playground:write_playground",
     ),
     "check": Verb(
         "read every image of a dataset and list what cannot be used",
@@ -97,6 +97,7 @@ VERBS = {
         "score a run on a dataset",
         "attnpool evaluate runs/a folder:data/play",
         "attnpool.evaluation.evaluate:evaluate",
+        then="attnpool.explain.report:draw_evaluation",
     ),
     "predict": Verb(
         "name the actions in images and clips",
@@ -107,7 +108,6 @@ VERBS = {
         "draw where the evidence is",
         "attnpool explain runs/a photo.jpg --out explained/",
         "attnpool.explain.explain:explain_files",
-        flags={"chosen": "class"},
     ),
     "pose": Verb(
         "label a dataset with the joints that an estimator finds; the same command goes on where it was stopped",

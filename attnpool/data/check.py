@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,44 +14,57 @@ from attnpool.data.check_report import MISSING, Check, Part
 from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.image import IMAGE_SUFFIXES, Unreadable, decode, quiet
 from attnpool.data.decoding.video import VIDEO_SUFFIXES, frame_files, probe
+from attnpool.data.formats import READERS
 from attnpool.data.formats.coco import FILE_NAME
 from attnpool.data.formats.openpose import read_openpose
+from attnpool.data.reading import read_splits
 from attnpool.keypoints.joints import Joints
+from attnpool.progress import bar
 
 
-def check_splits(
-    source: str, splits: Mapping[str, Dataset], progress: Callable[[int, int], None] | None = None
+def check(
+    source: str | Path,
+    *,
+    split_seed: int | None = None,
+    val_fraction: float | None = None,
+    progress: bool = False,
 ) -> Check:
-    """Decode every image or clip of a dataset and count what is there.
+    """Read every image or clip of a dataset, its test split included, and list what cannot be used.
 
     Args:
-        source: what the user typed.
-        splits: split -> its dataset, all with the same root and classes. One that stands there under two names, as a
-            test part that is also val, is looked at once.
-        progress: called with (files done, files in all) after each.
+        source: the dataset, such as folder:DIR.
+        split_seed: seed of the split into train and val, for a dataset that does not come with one (default: 0).
+        val_fraction: part of every class that becomes val in such a split (default: 0.25).
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: as `read_splits` says. Images that cannot be read are no error: they are listed.
     """
-    splits = _once(splits)
+    splits = _once(read_splits(source, split_seed=split_seed, val_fraction=val_fraction))
     entries = [(split, dataset, sample) for split, dataset in splits.items() for sample in dataset]
     first = next(iter(splits.values()))
     same: dict[bytes, list[tuple[str, Sample]]] = {}
     seen: dict[str, list[_Look]] = {split: [] for split in splits}
     # Pillow and libav let other threads run while they decode.
-    with quiet(), ThreadPoolExecutor(2) as pool:
+    with (
+        quiet(),
+        ThreadPoolExecutor(2) as pool,
+        bar(len(entries), "check", first.media, hidden=not progress) as shown,
+    ):
         looks = pool.map(lambda entry: _look(entry[1], entry[2]), entries)
         try:
-            for done, ((split, _, sample), look) in enumerate(zip(entries, looks, strict=True), start=1):
+            for (split, _, sample), look in zip(entries, looks, strict=True):
                 seen[split].append(look)
                 if not look.problem:
                     same.setdefault(look.digest, []).append((split, sample))
-                if progress is not None:
-                    progress(done, len(entries))
+                shown.update(1)
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for all the rest
 
     every = [look for looks in seen.values() for look in looks]
     used = {path for _, _, sample in entries for path in (sample.path, sample.keypoints) if path}
     return Check(
-        source=source,
+        source=str(source),
         media=first.media,
         classes=first.classes,
         images={split: _per_class(dataset) for split, dataset in splits.items()},
@@ -65,7 +78,7 @@ def check_splits(
             if len({(split, sample.labels) for split, sample in group}) > 1
         ),
         outside=tuple(look.path for look in every if look.outside),
-        ignored=_ignored(first.root, used, only_media=not source.startswith("folder:")),
+        ignored=_ignored(first.root, used, only_media=not READERS[first.format].every_file),
         people=sum(look.people for look in every),
         joints=sum(look.joints for look in every),
         evidence=sum(bool(sample.evidence) for _, _, sample in entries),
@@ -74,6 +87,7 @@ def check_splits(
 
 
 def _once(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """Without what stands there under a second name, as a test part that is also val."""
     kept: dict[str, Dataset] = {}
     for split, dataset in splits.items():
         if not any(dataset is other for other in kept.values()):

@@ -72,6 +72,7 @@ class Dataset:
         task: "single" (exactly one class an image) or "multi" (any number).
         split: "train", "val", ... or "all".
         media: whether samples are images or clips.
+        format: the key of `data.formats.READERS` that read it; "" for none.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Dataset:
     task: Task = "single"
     split: str = "all"
     media: Literal["images", "clips"] = "images"
+    format: str = ""
 
     def __len__(self) -> int:
         return len(self.samples)

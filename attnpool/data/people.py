@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.image import Unreadable
-from attnpool.data.formats.openpose import read_openpose
+from attnpool.data.formats.openpose import frame_file, read_openpose
 from attnpool.keypoints.joints import Box, Joints
 
 
@@ -22,14 +22,14 @@ def people_of(dataset: Dataset, sample: Sample, frame: int | None = None) -> lis
     Args:
         dataset: the dataset.
         sample: one of its samples.
-        frame: of a clip, counted from 0; its keypoints stand in `image_%05d.json`, counted from 1.
+        frame: of a clip, counted from 0.
 
     Raises:
         UnreadableKeypoints: (a ValueError) the file is malformed; to say that nobody is there would be a guess.
     """
     joints: list[Joints] = [person.joints for person in sample.people if person.joints]
     if sample.keypoints:
-        name = sample.keypoints if frame is None else f"{sample.keypoints}/image_{frame + 1:05d}.json"
+        name = sample.keypoints if frame is None else frame_file(sample.keypoints, frame)
         path = dataset.root / name
         try:
             joints += read_openpose(path)

@@ -13,7 +13,7 @@ from PIL import Image
 from attnpool.data import Dataset, Sample, read_splits
 from attnpool.data.decoding.image import Unreadable, read_image
 from attnpool.data.decoding.video import read_clip
-from attnpool.data.pose_labels import Store, open_store
+from attnpool.data.pose_store import Store, open_store
 from attnpool.keypoints.detections import Estimator
 from attnpool.keypoints.estimators import build_estimator
 from attnpool.progress import bar

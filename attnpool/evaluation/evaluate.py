@@ -10,12 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from attnpool.data import Dataset, Preprocessing, read_splits
+from attnpool.data import Dataset, Preprocessing
 from attnpool.evaluation.inference import Outputs, as_probabilities, score_source
 from attnpool.evaluation.late_fusion import fuse as fused
 from attnpool.evaluation.late_fusion import weighted_run
 from attnpool.evaluation.metrics import Scores, confusion, score
 from attnpool.evaluation.mpii_submission import image_numbers, write_submission
+from attnpool.evaluation.splits import choose_split, require_classes, require_unseen
 from attnpool.evaluation.tables import text_table
 from attnpool.features.batches import BatchSource, CachedFeatures, Images
 from attnpool.features.extraction import extract
@@ -28,10 +29,11 @@ class Evaluation:
     """What `evaluate` found; `str()` is a summary, `to_json()` what the command line prints.
 
     Attributes:
-        scores: of the images whose labels are known.
-        confusion: counts, for a single label.
-        classes, split: what was scored.
-        pointing: pointing accuracy.
+        scores: the scores of the images whose labels are known.
+        confusion: `(K, K)` counts, see `metrics.confusion`; `None` if an image may have several classes.
+        classes: names of the classes.
+        split: part of the dataset that was scored.
+        pointing: pointing accuracy, a fraction; `None` if it is known of no image where the evidence is.
         skipped: `(path, reason)` of images that cannot be read.
         known_object: the scores in HICO's Known-Object setting, where it is known which negatives were looked for.
         unlabelled: how many images could be read and have no label, as in MPII's test part.
@@ -156,72 +158,6 @@ def negatives(dataset: Dataset, paths: Sequence[str]) -> np.ndarray | None:
     return table
 
 
-def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "test"] = "val") -> Dataset:
-    """The part of a dataset that a run is evaluated on.
-
-    For the data that the run was trained on, "val" and "train" are the run's own saved parts; another dataset is split
-    as `data.read` does it. Data counts as the run's if it has the same name or at least half of the run's files: two
-    datasets may share some names, such as drinking/001.jpg.
-
-    Raises:
-        ValueError: the dataset's classes are not the run's, files of the saved split are gone, or there is no test
-            part.
-    """
-    saved = run.about["split"]
-    splits = read_splits(source, split_seed=saved.get("split_seed", 0), test=split == "test")
-    require_classes(run, splits["train"])
-    if split == "test":
-        if "test" not in splits:
-            raise ValueError(f"{source}: has no test part; use split val, train or all")
-        return splits["test"]
-    every = {sample.path: sample for part in ("train", "val") for sample in splits[part]}
-    dataset = replace(splits["train"], samples=tuple(every[path] for path in sorted(every)), split="all")
-    if split == "all":
-        return dataset
-    used = [*saved.get("train", ()), *saved.get("val", ())]
-    gone = [path for path in used if path not in every]
-    if not used or (2 * len(gone) > len(used) and source != run.about["recipe"].get("data")):
-        return splits[split]
-    if missing := sorted(set(gone).intersection(saved[split])):
-        raise ValueError(
-            f"{source}: {len(missing)} of the {len(saved[split])} {split} images of {run.folder} are not there, "
-            f"the first is {missing[0]}; put them back, or use split all"
-        )
-    return dataset.select(saved[split], split)
-
-
-def require_classes(run: Run, dataset: Dataset) -> None:
-    """Raises ValueError that names the classes in which a dataset differs from a run."""
-    missing = sorted(set(run.model.classes) - set(dataset.classes))
-    extra = sorted(set(dataset.classes) - set(run.model.classes))
-    if missing or extra:
-        parts = [
-            f"{what}: {', '.join(names[:5])}"
-            for what, names in (("unknown to the run", extra), ("not in the data", missing))
-            if names
-        ]
-        raise ValueError(
-            f"{dataset.name}: its classes are not those of {run.folder} ({'; '.join(parts)}); "
-            "use the data it was trained for"
-        )
-    if dataset.classes != run.model.classes:
-        raise ValueError(f"{dataset.name}: the classes of {run.folder} in another order; give them the same order")
-
-
-def require_unseen(stream: Run, run: Run, dataset: Dataset) -> None:
-    """Raises ValueError if a stream was trained on some of the samples, and the run that it is added to on none.
-
-    So it is with streams of two of HMDB51's splits: one has learned what the other is tested on.
-    """
-    names = {sample.path for sample in dataset}
-    seen = names.intersection(stream.about["split"].get("train", ()))
-    if seen and not names.intersection(run.about["split"].get("train", ())):
-        raise ValueError(
-            f"{stream.folder}: was trained on {len(seen)} of the {len(names)} samples, and {run.folder} on none; "
-            "fuse runs of the same split"
-        )
-
-
 def evaluate(
     run: Run | str | Path,
     source: Dataset | str,
@@ -241,7 +177,8 @@ def evaluate(
     """Scores a run on a dataset: mAP in three definitions, accuracy, every class, pointing where boxes are known.
 
     A `Dataset` is scored as a whole, of a source such as "folder:photos" the part that `split` names, see
-    `choose_split`. The logits of several crops, of an image and its mirror image, and of several runs are averaged.
+    `splits.choose_split`. The logits of several crops, of an image and its mirror image, and of several runs are
+    averaged.
 
     Args:
         run: folder of the run.

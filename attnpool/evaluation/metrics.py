@@ -30,7 +30,7 @@ def average_precision(scores: np.ndarray, positives: np.ndarray, kind: Kind = "v
         A fraction, NaN if there are no positives. Formulas stand in docs/scores.md.
 
     Raises:
-        ValueError: shapes that do not fit, a NaN among the scores, or an unknown kind.
+        ValueError: the shapes do not fit together, a score is NaN, or the kind is unknown.
     """
     if kind not in AREAS:
         raise ValueError(f"unknown definition of average precision {kind!r}: choose one of {', '.join(AREAS)}")
@@ -108,7 +108,7 @@ def score(
     task: Literal["single", "multi"] = "single",
     counted: np.ndarray | None = None,
 ) -> Scores:
-    """Score all images.
+    """Scores all images.
 
     Args:
         scores: `(n, K)`; for a single label rank by softmax probabilities, as the paper does.
@@ -116,11 +116,12 @@ def score(
         classes: K names.
         task: "single" or "multi".
         counted: `(n, K)` bool, False where an image does not count for a class: neither its label nor its rank does.
-            HICO's default setting leaves out the ambiguous; its Known-Object setting everything but the images that
-            are known to show the class (1) or only its object (-1). All count by default.
+            HICO's default setting leaves out images whose label is ambiguous; its Known-Object setting counts only
+            images that are known to show the class (1) or its object alone (-1). By default all count.
 
     Raises:
-        ValueError: shapes that do not fit, a NaN among the scores, or not exactly one class an image if single.
+        ValueError: the shapes do not fit together, a score is NaN, or the task is single and an image has not exactly
+            one class.
     """
     scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets, dtype=bool)
     counted = np.ones(targets.shape, bool) if counted is None else np.asarray(counted, dtype=bool)
@@ -171,7 +172,7 @@ def confusion(scores: np.ndarray, labels: np.ndarray, num_classes: int) -> np.nd
         diagonal agrees with `Scores.accuracy`.
 
     Raises:
-        ValueError: shapes or labels that do not fit, or a NaN among the scores.
+        ValueError: the shapes or labels do not fit together, or a score is NaN.
     """
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     if scores.shape != (len(labels), num_classes) or not ((labels >= 0) & (labels < num_classes)).all():

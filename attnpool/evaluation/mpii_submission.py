@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attnpool.data import Dataset, annolist_ids
+from attnpool.data import READERS, Dataset
 from attnpool.files import write_bytes
 
 
@@ -16,13 +16,17 @@ def image_numbers(path: Path, dataset: Dataset) -> dict[str, int]:
     """What a submission needs, before the long work: the number of every image of a dataset.
 
     Raises:
-        ValueError: the data is not MPII's, or the file's name does not end in .mat.
+        ValueError: the dataset's benchmark has no test server, or the file's name does not end in .mat.
     """
     if path.suffix != ".mat":
         raise ValueError(f"{path}: a submission is a MATLAB file; let its name end in .mat")
-    if not dataset.name.startswith("mpii:"):
-        raise ValueError(f"{dataset.name}: only MPII has a server; leave out submission, or use mpii:ROOT")
-    return annolist_ids(dataset.root)
+    servers = {name: entry.image_numbers for name, entry in READERS.items() if entry.image_numbers is not None}
+    if dataset.format not in servers:
+        raise ValueError(
+            f"{dataset.name}: only {', '.join(servers)} has a test server; leave out submission, or use "
+            f"{next(iter(servers))}:ROOT"
+        )
+    return servers[dataset.format](dataset.root)
 
 
 def write_submission(path: Path, sample_ids: Sequence[int], classes: Sequence[str], scores: np.ndarray) -> None:
@@ -33,7 +37,7 @@ def write_submission(path: Path, sample_ids: Sequence[int], classes: Sequence[st
 
     Args:
         path: checked by `image_numbers`; missing folders are made.
-        sample_ids: N positions in `RELEASE.annolist`, counted from 1, from `data.annolist_ids`.
+        sample_ids: N positions in `RELEASE.annolist`, counted from 1, from `image_numbers`.
         classes: K names; 393 for MPII.
         scores: `(N, K)`, higher is more certain.
 

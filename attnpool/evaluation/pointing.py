@@ -49,7 +49,7 @@ def pointing(peaks: np.ndarray, boxes: Sequence[Sequence[Box]]) -> np.ndarray:
         `np.nanmean`: the denominator is the number of images that have a box.
 
     Raises:
-        ValueError: not as many peaks as images.
+        ValueError: the numbers of peaks and images differ.
     """
     peaks = np.asarray(peaks, dtype=np.float64).reshape(-1, 2)
     if len(peaks) != len(boxes):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def score(model: Recognizer, file: str | Path, seen: Clip, *, top: int = 5, maps
 
 def predict(
     model: Recognizer | str | Path,
-    files: Iterable[str | Path],
+    files: Sequence[str | Path],
     *,
     top: int = 5,
     weights: str | Path | None = None,

@@ -46,7 +46,7 @@ def similarities(features: Tensor) -> Tensor:
         `(...)`, float64, from -1 / (N - 1) to 1.
 
     Raises:
-        ValueError: there are less than two positions, or values that are not finite.
+        ValueError: there are fewer than two positions, or values that are not finite.
     """
     if features.ndim < 3 or features.shape[-1] * features.shape[-2] < 2:
         raise ValueError(
@@ -86,11 +86,11 @@ def feature_similarity(
     they are standardised; for a bare `Backbone` write `Recognizer(backbone, classes=dataset.classes)`.
 
     Args:
-        model: whose backbone and preparation of images (`view`) are used; it is left in the mode it is in.
+        model: the recognizer whose backbone and preprocessing are used; it is left in the mode that it is in.
         dataset: the images or clips.
-        limit: look at so many samples, evenly spread over the dataset; all by default.
+        limit: how many samples, evenly spread over the dataset, are looked at; all by default.
         workers: processes that decode images.
-        device: where the backbone runs; where it is by default.
+        device: where the backbone runs; by default where it is.
         progress: show a progress bar.
 
     Raises:

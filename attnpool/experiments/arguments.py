@@ -14,7 +14,7 @@ def require_seeds(seeds: Sequence[int]) -> None:
         raise ValueError(f"seeds {' '.join(map(str, seeds))}: give one or more different numbers")
 
 
-def require_positive(**numbers: int) -> None:
+def require_positive(numbers: Mapping[str, int]) -> None:
     """Raises ValueError that names the argument whose number is less than 1."""
     for name, number in numbers.items():
         if number < 1:

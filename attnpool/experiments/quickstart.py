@@ -23,8 +23,7 @@ from attnpool.explain.report import png, write_report
 from attnpool.files import write_bytes, write_json
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run
-from attnpool.playground import write_folder
-from attnpool.progress import bar
+from attnpool.playground import write_playground
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.train import train
 
@@ -99,10 +98,7 @@ def quickstart(
     trainings = {seed: TrainOptions(epochs=epochs, seed=seed) for seed in seeds}  # refused before the long work
     world = out / "world"
     if not world.exists():
-        with bar(images, "world", "images", hidden=not progress) as shown:
-            write_folder(
-                world, images, WORLD_SEED, size=image_size, progress=lambda done, _: shown.update(done - shown.n)
-            )
+        write_playground(world, images=images, seed=WORLD_SEED, size=image_size, progress=progress)
     train_part, val = read(f"folder:{world}")
     if len(train_part) + len(val) != images:
         raise ValueError(

@@ -69,7 +69,7 @@ def figure_rows(
             the `Pooled` field of that name. Of the P terms of a higher rank the one with the largest share is shown.
         chosen: classes; the bottom-up maps of a head that has one for every class are those of the first.
         probabilities: `(K,)`.
-        remark: on the frames.
+        remark: a remark on the frames, "" for none.
     """
     scores, likely, frames = as_array(logits), as_array(probabilities), list(shown)
     down, up, both = as_array(top_down), as_array(bottom_up), as_array(combined)
@@ -118,7 +118,7 @@ def storyboard(
     """Frames from left to right, and below each of them its maps; what a row shows stands on its left.
 
     Args:
-        frames: that are shown, of one size.
+        frames: the frames that are shown, all of one size.
         rows: from `figure_rows`, or your own.
         title: a line above; "" for none.
         size: the longer side of a frame in pixels.

@@ -1,8 +1,8 @@
-"""`explain_files`: images or clips in, the paper's Figure 2 or 4 for each of them out."""
+"""The verb `explain`: the paper's Figure 2 of an image, or Figure 4 of a clip."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def explain(
 
     Args:
         prediction: made with `maps=True`.
-        model: that made it.
+        model: the recognizer that made it.
         image: upright, of any size; the part that the network did not see is dimmed.
         chosen: class number.
         title: above the panel; the image's name by default.
@@ -57,7 +57,7 @@ def explain_clip(
 
     Args:
         prediction: made with `maps=True`, by a head with combined maps.
-        model: that made it.
+        model: the recognizer that made it.
         seen: what the model saw of the clip.
         chosen: class number.
         title: above the panel; the clip's name by default.
@@ -101,7 +101,7 @@ class Explanations(list[dict[str, Any]]):
 
 def explain_files(
     model: Recognizer | str | Path,
-    files: Iterable[str | Path],
+    files: Sequence[str | Path],
     *,
     out: str | Path,
     class_: str | None = None,

@@ -1,4 +1,4 @@
-"""From the maps of one image to the columns of its panel."""
+"""The maps of one image as columns of a panel: the paper's Figure 2."""
 
 from __future__ import annotations
 

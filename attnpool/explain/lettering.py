@@ -1,4 +1,4 @@
-"""Text in images: one font that comes with matplotlib, lines that fit their column."""
+"""Lettering on images: one font, which comes with matplotlib, and lines that fit their column."""
 
 from __future__ import annotations
 

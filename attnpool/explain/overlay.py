@@ -1,4 +1,4 @@
-"""Maps drawn over their image: the paper's Figure 2."""
+"""Drawing: one map over its image, a row of such columns, and rows below each other."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def panel(
 
     Args:
         image: any size.
-        columns: from `attnpool.explain.figure_columns`, or your own.
+        columns: from `attnpool.explain.image_figure.figure_columns`, or your own.
         title: a line above the row; "" for none.
         size: width of a column in pixels.
         box: the part of the image that the maps cover, see `overlay`.

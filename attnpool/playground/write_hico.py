@@ -16,7 +16,7 @@ from attnpool.playground.openpose import detections, write_bodies
 from attnpool.playground.raster import Array
 from attnpool.playground.scene import Scene, draw
 from attnpool.playground.staging import Progress, make_world
-from attnpool.playground.writer import QUALITY, check_numbers, is_validation
+from attnpool.playground.write_folder import QUALITY, check_numbers, is_validation
 
 TEST_FRACTION = 0.25
 FILES = ["anno.mat"]

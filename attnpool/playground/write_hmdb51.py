@@ -15,7 +15,7 @@ from attnpool.playground.clip import HEIGHT, RATE, WIDTH, Clip, Frame, compose_c
 from attnpool.playground.compose import CLASSES
 from attnpool.playground.openpose import detections, write_bodies
 from attnpool.playground.staging import RECORD, Progress, make_world
-from attnpool.playground.writer import check_numbers
+from attnpool.playground.write_folder import check_numbers
 
 SPLITS = (1, 2, 3)
 # What HMDB51's names begin with: the film, in whatever characters its uploader liked.
@@ -90,7 +90,7 @@ def write_hmdb51(directory: Path, clips: int, seed: int, *, frames: int = 40, pr
                 progress(index + 1, clips)
         (world / "splits").mkdir()
         for label in CLASSES:
-            files += _write_splits(world, seed, label, names[label])
+            files += write_splits(world, seed, label, names[label])
         content = {"info": info, "width": WIDTH, "height": HEIGHT, "rate": RATE, "clips": entries, "files": files}
         (world / RECORD).write_text(json.dumps(content), encoding="utf-8")
 
@@ -125,6 +125,21 @@ def write_avi(path: Path, images: Iterator[np.ndarray], bits: int) -> None:
         container.mux(stream.encode())
 
 
+def write_splits(world: Path, seed: int, label: str, names: list[str]) -> list[str]:
+    """Deal a class's clips out, in each split anew; a tenth is not used. Returns the files written."""
+    made = []
+    for split in SPLITS:
+        rng = np.random.default_rng([seed, CLASSES.index(label), split, DEALS])
+        unused = len(names) // 10
+        test = max(1, round(0.3 * (len(names) - unused)))
+        parts = np.array([0] * unused + [2] * test + [1] * (len(names) - unused - test))
+        parts = rng.permutation(parts)
+        lines = sorted(f"{name}.avi {part} \n" for name, part in zip(names, parts, strict=True))
+        made.append(f"splits/{folder_of(label)}_test_split{split}.txt")
+        (world / made[-1]).write_text("".join(lines), encoding="utf-8")
+    return made
+
+
 def _boxes(frames: list[Frame]) -> dict[str, list[Any]]:
     evidence, objects = [], []
     for frame in frames:
@@ -140,18 +155,3 @@ def _around(boxes: list[Box]) -> Box | None:
         return None
     x1, y1, x2, y2 = zip(*boxes, strict=True)
     return (min(x1), min(y1), max(x2), max(y2))
-
-
-def _write_splits(world: Path, seed: int, label: str, names: list[str]) -> list[str]:
-    """Deal a class's clips out, in each split anew; a tenth is not used. Returns the files written."""
-    made = []
-    for split in SPLITS:
-        rng = np.random.default_rng([seed, CLASSES.index(label), split, DEALS])
-        unused = len(names) // 10
-        test = max(1, round(0.3 * (len(names) - unused)))
-        parts = np.array([0] * unused + [2] * test + [1] * (len(names) - unused - test))
-        parts = rng.permutation(parts)
-        lines = sorted(f"{name}.avi {part} \n" for name, part in zip(names, parts, strict=True))
-        made.append(f"splits/{folder_of(label)}_test_split{split}.txt")
-        (world / made[-1]).write_text("".join(lines), encoding="utf-8")
-    return made

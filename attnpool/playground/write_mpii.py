@@ -14,7 +14,7 @@ from attnpool.playground.mat import EMPTY, cells, save_mat, struct
 from attnpool.playground.raster import Array
 from attnpool.playground.scene import Figure, Scene, draw
 from attnpool.playground.staging import Progress, make_world
-from attnpool.playground.writer import QUALITY, check_numbers, is_validation
+from attnpool.playground.write_folder import QUALITY, check_numbers, is_validation
 
 MAT = "mpii_human_pose_v1_u12_1.mat"
 PARTS = ("train", "val", "test")

@@ -264,7 +264,7 @@ def fit(
     *,
     backbone: Backbone | None = None,
     cache: Path | None = None,
-    split_seed: int = 0,
+    split_seed: int | None = None,
     progress: bool = True,
 ) -> Run:
     """Builds the model of some options and trains it; arguments and errors are those of `Recognizer` and `train`.
@@ -305,6 +305,6 @@ def fit(
         optimizer=options.optimizer,
         preprocessing=options.preprocessing,
         cache=cache,
-        split_seed=split_seed,
+        split_seed=split_seed or 0,
         progress=progress,
     )

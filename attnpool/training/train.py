@@ -11,6 +11,7 @@ import torch
 from attnpool.data import Dataset, Preprocessing, hold_out
 from attnpool.features.batches import BatchSource, CachedFeatures, Images
 from attnpool.features.extraction import extract, standardize
+from attnpool.keypoints.joints import MPII_JOINTS
 from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run, is_finished, remove_state
@@ -61,7 +62,7 @@ def train(
     check(model, train, val, options)
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; give a folder as out")
+        raise ValueError(f"{folder}: is a file; give out another name")
     preprocessing = replace(preprocessing or Preprocessing(), **model.preprocessing)
     recipe = {
         "data": train.name,
@@ -118,6 +119,11 @@ def check(model: Recognizer, train: Dataset, val: Dataset, options: TrainOptions
             f"{train.name}: {len(train)} images to train on and {len(val)} to validate; give both parts some"
         )
     resolve_loss(options.loss, model.task, options.positive_weight)
+    joints = model.pooling_options.get("joints", len(MPII_JOINTS))
+    if joints != len(MPII_JOINTS) and options.pose_weight:
+        raise ValueError(
+            f"joints is {joints}, the pose loss has labels of {len(MPII_JOINTS)}: leave it out, or use pose_weight 0"
+        )
     if model.instances == "boxes" and not any(sample.people or sample.keypoints for sample in train):
         raise ValueError(f"{train.name}: no person's box or keypoints are known in train; leave out instances")
     if model.instances == "boxes" and train.media == "clips":

@@ -20,7 +20,7 @@ from attnpool.backbones import weights
 
 def real(*arguments: Any) -> Outcome:
     """A process as a shell starts it."""
-    words = [sys.executable, "-m", "attnpool.cli.main", *map(str, arguments)]
+    words = [sys.executable, "-m", "attnpool", *map(str, arguments)]
     done = subprocess.run(words, capture_output=True, text=True)
     return Outcome(done.returncode, done.stdout, done.stderr)
 

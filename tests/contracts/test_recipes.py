@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
-from attnpool.cli.parser import build_parser
 
+from attnpool.cli.main import parse
+from attnpool.cli.verbs import VERBS
 from attnpool.experiments.paper.tables import TABLES, plan
 from attnpool.pooling import POOLINGS
 from attnpool.training.config import OptimizerOptions
@@ -66,6 +68,7 @@ def path_of(table: str, row: str) -> Path:
     return RECIPES / table / f"{row}.yaml"
 
 
+@cache
 def recipe_of(table: str, row: str) -> Recipe:
     return read_recipe(path_of(table, row))
 
@@ -79,43 +82,31 @@ def small(table: str, row: str) -> Options:
     return Options.of(recipe.options | recipe.small)
 
 
-every_row = pytest.mark.parametrize(("table", "row"), ROWS, ids=NAMES)
-
-
 def test_every_row_has_a_file_and_every_file_a_row() -> None:
     assert {str(path.relative_to(RECIPES).with_suffix("")) for path in RECIPES.rglob("*.yaml")} == {*NAMES, *BASES}
     assert set(NAMES) == set(PAPER)
 
 
-@every_row
-def test_its_head_can_be_built_at_both_scales(table: str, row: str) -> None:
+def its_head_can_be_built_at_both_scales(table: str, row: str) -> None:
     for options in (full(table, row), small(table, row)):
-        chosen = options.model
-        head = {
-            name: value
-            for name in ("rank", "per_class", "activation", "dropout", "dropout_on", "init", "dim", "signed_sqrt", "l2")
-            if (value := getattr(chosen, name)) is not None
-        }
-        POOLINGS[chosen.pooling](8, 3, **head)
+        POOLINGS[options.model["pooling"]](8, 3, **options.model["pooling_options"])
 
 
-@every_row
-def test_it_opens_with_its_command(table: str, row: str) -> None:
+def it_opens_with_its_command(table: str, row: str) -> None:
     first = path_of(table, row).read_text(encoding="utf-8").splitlines()[0]
     data = TABLES[table].data
     weights = " --weights bn_inception=FILE" if row.startswith("bn-inception") else ""  # they are in no package
     assert first == f"# attnpool reproduce {table} --{data} ROOT --rows {row}{weights} --out runs/{table}"
-    words = first.removeprefix("# attnpool ").split()
-    args = build_parser(words).parse_args(words)
-    assert (args.verb, args.table, args.rows, args.scale) == ("reproduce", table, [row], None)  # at full scale
-    assert [f" --weights {word}" for word in args.weights] == ([weights] if weights else [])
-    assert (getattr(args, data), args.out) == (Path("ROOT"), Path("runs") / table)
-    assert [recipe.name for recipe in plan(table, args.rows, "full")[0]] == [row]
+    verb, *words = first.removeprefix("# attnpool ").split()
+    calls, _ = parse(verb, VERBS[verb], words)
+    (given,) = calls.values()
+    expected = {"table": table, "rows": [row], data: "ROOT", "out": f"runs/{table}"}  # at full scale
+    assert given == expected | ({"weights": ["bn_inception=FILE"]} if weights else {})
+    assert [recipe.name for recipe in plan(table, given["rows"], "full")[0]] == [row]
     assert recipe_of(table, row).about["data"] == data
 
 
-@every_row
-def test_it_says_what_it_costs(table: str, row: str) -> None:
+def it_says_what_it_costs(table: str, row: str) -> None:
     second = path_of(table, row).read_text(encoding="utf-8").splitlines()[1]
     base = re.match(r"# Cost: see \.\./(\w+)\.yaml\. The paper: ", second)
     assert base, second
@@ -125,12 +116,11 @@ def test_it_says_what_it_costs(table: str, row: str) -> None:
     assert cost, comment
     epochs, samples = (int(number) for number in cost.groups() if number)
     assert (epochs, samples) == (full(table, row).train.epochs, LENGTHS[base[1]][0])
-    millions = epochs * samples * (full(table, row).view.segments if base[1] == "hmdb51" else 1) / 1e6
+    millions = epochs * samples * (full(table, row).preprocessing.segments if base[1] == "hmdb51" else 1) / 1e6
     assert f"{millions:.1f} million forward and backward passes" in comment.replace("\n# ", " ")
 
 
-@every_row
-def test_it_quotes_the_paper(table: str, row: str) -> None:
+def it_quotes_the_paper(table: str, row: str) -> None:
     expected = PAPER[f"{table}/{row}"]
     assert recipe_of(table, row).about["paper"] == expected
     second = path_of(table, row).read_text(encoding="utf-8").splitlines()[1].split("The paper: ")[1]
@@ -139,8 +129,7 @@ def test_it_quotes_the_paper(table: str, row: str) -> None:
         assert second.startswith(("not in it", "no number"))
 
 
-@every_row
-def test_it_trains_as_the_paper_did(table: str, row: str) -> None:
+def it_trains_as_the_paper_did(table: str, row: str) -> None:
     options, data = full(table, row), TABLES[table].data
     samples, updates, step, factor = LENGTHS[data]
     train, optimizer, view = options.train, options.optimizer, options.preprocessing
@@ -161,43 +150,63 @@ def test_it_trains_as_the_paper_did(table: str, row: str) -> None:
     assert (view.max_width, view.squash) == ((512, False) if data == "mpii" else (None, True))
     assert (view.flip, view.color_jitter, view.random_resized_crop) == (0.5, 0.0, False)
     assert (view.segments, view.frames) == (3, 25)
-    assert options.model.backbone == ("bn_inception" if row.startswith("bn-inception") else "resnet101.tv_in1k")
-    assert (options.model.weights, options.model.freeze_backbone) == ("pretrained", False)
+    assert options.model["backbone"] == ("bn_inception" if row.startswith("bn-inception") else "resnet101.tv_in1k")
+    assert (options.model["weights"], options.model["freeze_backbone"]) == ("pretrained", False)
 
 
-@every_row
-def test_its_head_is_the_papers(table: str, row: str) -> None:
-    head = full(table, row).model
-    assert head.pooling == POOLING.get(row, "attentional")
-    if head.pooling in ("attentional", "pose"):
+def its_head_is_the_papers(table: str, row: str) -> None:
+    model = full(table, row).model
+    pooling, head = model["pooling"], model["pooling_options"].get
+    assert pooling == POOLING.get(row, "attentional")
+    if pooling in ("attentional", "pose"):
         expected = (None, None) if row == "dropout-attention" else (0.8, "positions")
-        assert (head.dropout, head.dropout_on) == expected
-        assert (head.init, head.activation) == ("official", None)
+        assert (head("dropout"), head("dropout_on")) == expected
+        assert (head("init"), head("activation")) == ("official", None)
     elif row in ("cbp", "dropout-average"):
-        assert (head.dropout, head.dropout_on) == (0.8, None)
+        assert (head("dropout"), head("dropout_on")) == (0.8, None)
     else:  # average pooling drops nothing
-        assert (head.dropout, head.dropout_on) == (None, None)
-    assert (head.dim, bool(head.signed_sqrt), bool(head.l2)) == (2048 if row == "cbp" else None, False, False)
+        assert (head("dropout"), head("dropout_on")) == (None, None)
+    assert (head("dim"), bool(head("signed_sqrt")), bool(head("l2"))) == (2048 if row == "cbp" else None, False, False)
     ranks = {"rank2": 2, "rank5": 5}
-    assert head.rank == (ranks.get(row, 1) if head.pooling == "attentional" else None)
-    assert bool(head.per_class) == (row == "per-class")
+    assert head("rank") == (ranks.get(row, 1) if pooling == "attentional" else None)
+    assert bool(head("per_class")) == (row == "per-class")
 
 
-@every_row
-def test_in_small_it_differs_in_nothing_that_the_row_is_about(table: str, row: str) -> None:
+def in_small_it_differs_in_nothing_that_the_row_is_about(table: str, row: str) -> None:
     large, little = full(table, row), small(table, row)
     if row.startswith("bn-inception"):
         assert recipe_of(table, row).about["small"] is False
         return
-    assert (little.model.backbone, little.model.weights, little.model.freeze_backbone) == ("lite0", "pretrained", True)
-    for name in ("pooling", "rank", "per_class", "activation", "dim", "signed_sqrt", "l2"):
-        assert getattr(little.model, name) == getattr(large.model, name), name
+    assert (little.model["backbone"], little.model["weights"], little.model["freeze_backbone"]) == (
+        "lite0",
+        "pretrained",
+        True,
+    )
+    assert little.model["pooling"] == large.model["pooling"]
+    for name in ("rank", "per_class", "activation", "dim", "signed_sqrt", "l2"):
+        assert little.model["pooling_options"].get(name) == large.model["pooling_options"].get(name), name
     for name in ("loss", "trainval", "pose_target", "pose_weight", "class_weights"):
         assert getattr(little.train, name) == getattr(large.train, name), name
-    assert little.model.dropout == (0.8 if row.startswith("dropout-") else None)
-    assert (little.view.image_size, little.view.squash) == (224 if row.endswith("-224") else 448, False)
+    assert little.model["pooling_options"].get("dropout") == (0.8 if row.startswith("dropout-") else None)
+    assert (little.preprocessing.image_size, little.preprocessing.squash) == (
+        224 if row.endswith("-224") else 448,
+        False,
+    )
     same = [small(table, other) for other in TABLES[table].rows if other.endswith("-224") == row.endswith("-224")]
-    assert all((o.view, o.train.epochs) == (little.view, little.train.epochs) for o in same)  # rows can be compared
+    assert all(
+        (o.preprocessing, o.train.epochs) == (little.preprocessing, little.train.epochs) for o in same
+    )  # rows can be compared
+
+
+@pytest.mark.parametrize(("table", "row"), ROWS, ids=NAMES)
+def test_recipe(table: str, row: str) -> None:
+    its_head_can_be_built_at_both_scales(table, row)
+    it_opens_with_its_command(table, row)
+    it_says_what_it_costs(table, row)
+    it_quotes_the_paper(table, row)
+    it_trains_as_the_paper_did(table, row)
+    its_head_is_the_papers(table, row)
+    in_small_it_differs_in_nothing_that_the_row_is_about(table, row)
 
 
 @pytest.mark.parametrize("table", TABLES)

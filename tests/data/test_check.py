@@ -21,13 +21,14 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_clean_dataset(root: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    found = check(f"folder:{root}", progress=lambda done, total: seen.append((done, total)))
+def test_a_clean_dataset(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = check(f"folder:{root}")
     assert found.images == {"train": {"a": 3, "b": 3}, "val": {"a": 3, "b": 3}}
     assert (found.unusable, found.duplicates, found.outside, found.ignored) == ((), (), (), {})
-    assert seen == [(done, 12) for done in range(1, 13)]
     assert "12 of 12 images can be used" in found.text()
+    assert capsys.readouterr().err == ""
+    assert check(f"folder:{root}", progress=True) == found
+    assert "12/12" in capsys.readouterr().err
 
 
 def test_everything_that_can_be_wrong(root: Path) -> None:

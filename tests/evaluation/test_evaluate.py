@@ -17,9 +17,10 @@ from scipy.io import loadmat
 from sklearn.metrics import accuracy_score, average_precision_score
 
 from attnpool.data import Dataset, Preprocessing, read, read_all
-from attnpool.evaluation.evaluate import choose_split, evaluate, negatives, summarize
+from attnpool.evaluation.evaluate import evaluate, negatives, summarize
 from attnpool.evaluation.inference import Outputs, as_probabilities, points, score_source
 from attnpool.evaluation.predict import predict
+from attnpool.evaluation.splits import choose_split
 from attnpool.features.batches import BatchSource, CachedFeatures, Images
 from attnpool.features.extraction import extract
 from attnpool.models.recognizer import Recognizer
@@ -94,7 +95,7 @@ def test_images_that_are_gone(photos: Path, tmp_path: Path) -> None:
         choose_split(run, f"folder:{tmp_path / 'moved'}")
     message = str(caught.value)
     assert f"1 of the {len(val)} val images of some/run are not there, the first is {names(val)[0]};" in message
-    assert "--split all" in message
+    assert "use split all" in message
     assert len(choose_split(run, f"folder:{tmp_path / 'moved'}", "all")) == 10
     # under the name that the run knows it is the run's data, even if every image has another name now
     (tmp_path / "moved").rename(photos)

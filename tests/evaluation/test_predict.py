@@ -11,6 +11,7 @@ import pytest
 import torch
 from clips import numbered, write_clip
 from command_line import attnpool, refused
+from networks import arguments
 
 from attnpool.backbones.backbone import Backbone
 from attnpool.data import Preprocessing, eval_view
@@ -27,7 +28,7 @@ def lite0() -> Backbone:
 
 def recognizer(backbone: Backbone, **options: Any) -> Recognizer:
     view = Preprocessing(image_size=64, **options.pop("view", {})).of_model()
-    model = Recognizer(backbone, classes=["a", "b", "c"], preprocessing=view, **options)
+    model = Recognizer(backbone, classes=["a", "b", "c"], preprocessing=view, **arguments(options))
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():  # scores that differ from frame to frame
         for weight in model.head.parameters():

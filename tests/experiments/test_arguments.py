@@ -41,9 +41,9 @@ def test_weights() -> None:
 
 def test_numbers() -> None:
     require_seeds([0])
-    require_positive(rounds=1)
+    require_positive({"rounds": 1})
     for seeds in ([], [1, 1]):
         with pytest.raises(ValueError, match="give one or more different numbers"):
             require_seeds(seeds)
     with pytest.raises(ValueError, match="batch_size is 0; give at least 1"):
-        require_positive(rounds=1, batch_size=0)
+        require_positive({"rounds": 1, "batch_size": 0})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from clips import HEIGHT, WIDTH, write_clip
 from command_line import attnpool
+from networks import arguments
 from PIL import Image, ImageOps
 
 from attnpool.data import segment_positions
@@ -110,7 +111,9 @@ def test_the_peak_is_where_the_map_is_highest(model: Recognizer, photo: Image.Im
 @pytest.mark.parametrize("options", [{"pooling": "average"}, {"pooling": "max"}, {"rank": 3, "per_class": True}])
 def test_other_heads(model: Recognizer, photo: Image.Image, tmp_path: Path, options: dict[str, Any]) -> None:
     photo.resize((64, 48)).save(tmp_path / "p.png")
-    other = Recognizer(model.backbone, classes=["b", "a"], preprocessing=model.preprocessing, **options).eval()
+    other = Recognizer(
+        model.backbone, classes=["b", "a"], preprocessing=model.preprocessing, **arguments(options)
+    ).eval()
     (found,) = explain_files(other, [tmp_path / "p.png"], out=tmp_path / "out")
     assert {found["best"], found["chosen"]} == {"a", "b"}
     with Image.open(found["panel"]) as panel:
@@ -149,7 +152,7 @@ def test_a_clip(run: Path, tmp_path: Path) -> None:
             {"pooling": "compact_bilinear", "signed_sqrt": True, "dim": 64},
             "compact_bilinear pooling with signed_sqrt is",
         ),
-        ({"pooling": "covariance", "dim": 8}, "covariance pooling is"),
+        ({"pooling": "covariance", "channels": 8}, "covariance pooling is"),
     ],
 )
 def test_a_score_that_is_no_sum_has_no_maps(
@@ -157,7 +160,9 @@ def test_a_score_that_is_no_sum_has_no_maps(
 ) -> None:
     photo.resize((64, 48)).save(tmp_path / "p.png")
     write_clip(tmp_path / "c.avi", 3)
-    other = Recognizer(model.backbone, classes=["b", "a"], preprocessing=model.preprocessing | {"frames": 2}, **options)
+    other = Recognizer(
+        model.backbone, classes=["b", "a"], preprocessing=model.preprocessing | {"frames": 2}, **arguments(options)
+    )
     other.save(tmp_path / "run")
     words = ("explain", tmp_path / "run", tmp_path / "p.png", tmp_path / "c.avi", "--out", tmp_path / "out")
     for item in attnpool(*words, "--json").value():

@@ -311,7 +311,12 @@ def test_a_training_that_was_stopped_goes_on(
     def once(out: Path) -> bytes:
         view = Preprocessing(image_size=32, frames=2, segments=2, color_jitter=0.2)
         model = Recognizer(
-            "lite0", classes=part.classes, dropout=0.3, freeze_backbone=frozen, preprocessing=view.of_model(), seed=1
+            "lite0",
+            classes=part.classes,
+            pooling_options={"dropout": 0.3},
+            freeze_backbone=frozen,
+            preprocessing=view.of_model(),
+            seed=1,
         )
         train(model, part, val, out=out, options=options, preprocessing=view, progress=False)
         return (out / "model.safetensors").read_bytes()

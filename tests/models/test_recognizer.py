@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from networks import arguments
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from attnpool.backbones.backbone import Backbone
 from attnpool.models.feature_norm import Standardize
-from attnpool.models.recognizer import Recognizer, check_pooling
+from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import FORMAT, RUN_FILE, WEIGHTS_FILE
 from attnpool.pooling import POOLINGS, Pooled
 
@@ -34,7 +35,7 @@ def photos(lite0: Backbone) -> Tensor:
 
 def make(lite0: Backbone, **options: Any) -> Recognizer:
     """A recognizer in eval mode whose head has left its start, where most maps are constant."""
-    model = Recognizer(lite0, classes=CLASSES, **options).eval()
+    model = Recognizer(lite0, classes=CLASSES, **arguments(options)).eval()
     with torch.no_grad():
         for parameter in model.head.parameters():
             parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
@@ -86,7 +87,7 @@ def test_clips(pooling: str, lite0: Backbone) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"pooling": "multi_query", "positions": True}, {"pooling": "netvlad", "l2": False}, {"pooling": "netvlad"}],
+    [{"pooling": "multi_query", "positions": True}, {"pooling": "netvlad", "norms": False}, {"pooling": "netvlad"}],
     ids=str,
 )
 def test_clips_as_wholes(options: dict[str, Any], lite0: Backbone) -> None:
@@ -108,7 +109,10 @@ def test_clips_as_wholes(options: dict[str, Any], lite0: Backbone) -> None:
     first, second = (model.pool(features[:, at::2], maps=True) for at in (0, 1))
     both = model.pool(features, maps=True, views=2)  # two frames, each of them in two views
     torch.testing.assert_close(both.logits, (first.logits + second.logits) / 2, rtol=0, atol=1e-9)
-    mean_of_frames = options == {"pooling": "netvlad", "l2": False}  # without the norms it is a mean over all positions
+    mean_of_frames = options == {
+        "pooling": "netvlad",
+        "norms": False,
+    }  # without the norms it is a mean over all positions
     assert ((both.logits - out.logits).abs().max() < 1e-9) == mean_of_frames
     for field in fields:
         found = getattr(both, field) * (2 if field == "combined" else 1)
@@ -193,7 +197,7 @@ def test_standardize() -> None:
 
 def test_seeds(lite0: Backbone) -> None:
     def head(seed: int, **options: Any) -> dict[str, Tensor]:
-        return Recognizer(lite0, classes=CLASSES, seed=seed, **options).head.state_dict()
+        return Recognizer(lite0, classes=CLASSES, seed=seed, **arguments(options)).head.state_dict()
 
     before = torch.get_rng_state()
     first, again, other = head(5), head(5), head(6)
@@ -219,11 +223,11 @@ def equal(ours: Pooled, theirs: Pooled) -> bool:
         {"pooling": "pose", "standardize": True},
         {"pooling": "bilinear"},
         {"pooling": "compact_bilinear", "dim": 64, "signed_sqrt": True, "l2": True},
-        {"pooling": "covariance", "dim": 16, "iterations": 3},
+        {"pooling": "covariance", "channels": 16, "iterations": 3},
         {"pooling": "saliency", "saliency": "centre"},
         {"pooling": "multi_query", "queries": 4, "dim": 16},
         {"pooling": "multi_query", "positions": True},
-        {"pooling": "netvlad", "clusters": 3, "l2": False},
+        {"pooling": "netvlad", "clusters": 3, "norms": False},
     ],
     ids=str,
 )
@@ -311,7 +315,7 @@ def test_damaged_weights(length: int, saved: dict[str, bytes], tmp_path: Path) -
 
 def test_run_file_and_weights_of_different_runs(saved: dict[str, bytes], tmp_path: Path) -> None:
     assert "do not fit together" in refused(changed(saved, classes=["a", "b"]), tmp_path)
-    assert "do not fit together" in refused(changed(saved, head_options={"rank": 2}), tmp_path)
+    assert "do not fit together" in refused(changed(saved, pooling_options={"rank": 2}), tmp_path)
     assert "do not fit together" in refused(changed(saved, backbone="resnet10t"), tmp_path)
 
 
@@ -319,7 +323,7 @@ def test_what_another_installation_may_name(saved: dict[str, bytes], tmp_path: P
     for part, value in (
         ("pooling", "netvlad"),
         ("backbone", "net9"),
-        ("head_options", {"size": 3}),
+        ("pooling_options", {"size": 3}),
         ("classes", ["a"]),
     ):
         assert "do not fit together" in refused(changed(saved, **{part: value}), tmp_path)
@@ -367,13 +371,16 @@ def test_saving_where_nothing_can_be_written_leaves_nothing(lite0: Backbone, tmp
 )
 def test_wrong_options(options: dict[str, Any], message: str, lite0: Backbone) -> None:
     with pytest.raises(ValueError, match=message):
-        Recognizer(lite0, **({"classes": CLASSES} | options))
+        Recognizer(lite0, **arguments({"classes": CLASSES} | options))
 
 
 def test_options_are_checked_before_the_slow_part() -> None:
     with pytest.raises(ValueError, match="unknown pooling"):
         Recognizer("no such network", classes=CLASSES, pooling="pyramid")
-    assert check_pooling("attentional", {"rank": 2}) is POOLINGS["attentional"]
+    with pytest.raises(
+        ValueError, match="average pooling has no option rank: leave it out, or use pooling attentional"
+    ):
+        Recognizer("no such network", classes=CLASSES, pooling="average", pooling_options={"rank": 2})
 
 
 class Scores(nn.Module):

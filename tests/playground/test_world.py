@@ -15,7 +15,7 @@ from attnpool.playground import CLASSES, render
 from attnpool.playground.actions import ACTIONS
 from attnpool.playground.body import FOREARM, MIRROR, SHIN, THIGH, UPPER_ARM, Build, View, bend, mirrored, solve
 from attnpool.playground.compose import label_of
-from attnpool.playground.writer import is_validation
+from attnpool.playground.write_folder import is_validation
 
 numbers = st.integers(0, 10_000)
 

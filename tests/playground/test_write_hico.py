@@ -11,11 +11,11 @@ from scipy.io import loadmat
 
 from attnpool.data import read
 from attnpool.data.formats.openpose import OPENPOSE_JOINTS
-from attnpool.playground import CLASSES, write_hico
+from attnpool.playground import CLASSES
 from attnpool.playground.compose import label_of
 from attnpool.playground.crowd import compose_crowd
 from attnpool.playground.scene import Scene, draw
-from attnpool.playground.write_hico import INTERACTIONS, labels
+from attnpool.playground.write_hico import INTERACTIONS, labels, write_hico
 
 SIZE, IMAGES, SEED = 128, 56, 2
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from attnpool.data import read
-from attnpool.playground import CLASSES, write_hmdb51
+from attnpool.playground import CLASSES
 from attnpool.playground.clip import compose_clip, render_clip
-from attnpool.playground.write_hmdb51 import FILMS, clip_name
+from attnpool.playground.write_hmdb51 import FILMS, clip_name, write_hmdb51, write_splits
 
 CLIPS, FRAMES, SEED = 42, 5, 6
 
@@ -80,11 +80,9 @@ def test_splits(world: Path) -> None:
 
 
 def test_splits_of_many_clips(tmp_path: Path) -> None:
-    from attnpool.playground.write_hmdb51 import _write_splits
-
     (tmp_path / "splits").mkdir()
     names = [f"a_{number}" for number in range(100)]
-    texts = [(tmp_path / name).read_text() for name in _write_splits(tmp_path, 0, CLASSES[0], names)]
+    texts = [(tmp_path / name).read_text() for name in write_splits(tmp_path, 0, CLASSES[0], names)]
     assert len(set(texts)) == 3
     for text in texts:
         assert Counter(line[-2] for line in text.splitlines()) == {"0": 10, "1": 63, "2": 27}

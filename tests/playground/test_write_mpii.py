@@ -10,8 +10,8 @@ from PIL import Image
 from scipy.io import loadmat
 
 from attnpool.data import read
-from attnpool.playground import CLASSES, render, write_mpii
-from attnpool.playground.write_mpii import CATEGORIES, part_of, stem_of
+from attnpool.playground import CLASSES, render
+from attnpool.playground.write_mpii import CATEGORIES, part_of, stem_of, write_mpii
 
 SIZE, IMAGES, SEED = 96, 56, 4
 

@@ -80,13 +80,13 @@ def test_reduction_comes_before_the_covariance() -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "options", "dim"), [(300, {}, 256), (256, {}, 256), (5, {}, 5), (9, {"dim": 4}, 4)]
+    ("channels", "options", "kept"), [(300, {}, 256), (256, {}, 256), (5, {}, 5), (9, {"channels": 4}, 4)]
 )
-def test_only_more_channels_than_dim_are_reduced(channels: int, options: dict[str, int], dim: int) -> None:
+def test_only_more_channels_than_asked_for_are_reduced(channels: int, options: dict[str, int], kept: int) -> None:
     head = CovariancePooling(channels, 2, **options)
-    assert head.dim == dim
-    assert (head.reduce is None) == (channels == dim)
-    assert head.weight.shape == (2, dim * (dim + 1) // 2)
+    assert head.channels == kept
+    assert (head.reduce is None) == (channels == kept)
+    assert head.weight.shape == (2, kept * (kept + 1) // 2)
 
 
 def test_scale_and_mean() -> None:
@@ -157,7 +157,7 @@ def test_gradient_through_the_reduction_and_many_iterations() -> None:
     assert torch.autograd.gradcheck(pooled, (draw(2, 7, 5).requires_grad_(), head.reduce.detach().requires_grad_()))
 
 
-@pytest.mark.parametrize("options", [{"dim": 0}, {"iterations": 0}])
+@pytest.mark.parametrize("options", [{"channels": 0}, {"iterations": 0}])
 def test_wrong_options(options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="dim and iterations must be at least 1"):
+    with pytest.raises(ValueError, match="channels and iterations must be at least 1"):
         CovariancePooling(5, 2, **options)

@@ -9,10 +9,10 @@ import torch
 from attnpool.pooling import NetVLADPooling
 
 
-@pytest.mark.parametrize("l2", [True, False])
-def test_against_loops(l2: bool) -> None:
+@pytest.mark.parametrize("norms", [True, False])
+def test_against_loops(norms: bool) -> None:
     torch.manual_seed(0)
-    head = NetVLADPooling(5, 3, clusters=4, l2=l2).double()
+    head = NetVLADPooling(5, 3, clusters=4, norms=norms).double()
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.normal_()
@@ -25,7 +25,7 @@ def test_against_loops(l2: bool) -> None:
             for cluster in range(4):
                 sums[cluster] += weights[cluster] / weights.sum() * (position - centres[cluster])
         sums /= features.shape[1]
-        if l2:
+        if norms:
             sums /= np.linalg.norm(sums, axis=1, keepdims=True)
             sums /= np.linalg.norm(sums)
         np.testing.assert_allclose(logits, a @ sums.ravel() + alpha, rtol=0, atol=1e-10)

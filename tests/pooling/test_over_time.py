@@ -17,7 +17,7 @@ from attnpool.pooling import POOLINGS, Pooled, PoolingHead
 MAPPED: list[tuple[str, dict[str, Any]]] = [
     ("multi_query", {"queries": 3, "positions": True}),
     ("multi_query", {"queries": 1, "dim": 4, "positions": True}),
-    ("netvlad", {"clusters": 3, "l2": False}),
+    ("netvlad", {"clusters": 3, "norms": False}),
 ]
 HEADS = [*MAPPED, ("netvlad", {"clusters": 3})]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attnpool.pooling import BilinearPooling, CompactBilinearPooling, second_order
+from attnpool.pooling import BilinearPooling, CompactBilinearPooling, compact_bilinear
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -126,7 +126,7 @@ def test_gradients_stay_finite_where_nothing_falls() -> None:
 def test_a_few_images_at_a_time_are_the_whole_batch(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever of the batch is worked on at a time, and also with features that lie channel by channel."""
     dim, count = 33, 4
-    monkeypatch.setitem(second_order.CHUNK_BYTES, "cpu", images * dim * count * 8 + 7)
+    monkeypatch.setitem(compact_bilinear.CHUNK_BYTES, "cpu", images * dim * count * 8 + 7)
     head = CompactBilinearPooling(6, 3, dim=dim).double()
     towards = draw(5, dim, seed=2)
     for x in (draw(5, 6, count), draw(5, count, 6).transpose(1, 2)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +15,8 @@ from attnpool.backbones.backbone import Backbone
 from attnpool.pooling import POOLINGS
 from attnpool.training.config import OptimizerOptions
 from attnpool.training.optimizer import (
-    HEAD_LR,
     MovingAverage,
     build_optimizer,
-    head_rate,
     rate_factor,
     resolve,
     start_at_priors,
@@ -40,24 +39,24 @@ def test_step_is_the_papers() -> None:
 
 
 def test_every_pooling_has_a_rate() -> None:
-    assert all(rates.keys() == POOLINGS.keys() for rates in HEAD_LR.values())
+    for head in POOLINGS.values():
+        assert all(head(8, 3).learning_rate(name) > 0 for name in ("adamw", "sgd"))
 
 
 def test_rates_of_a_normalised_sketch() -> None:
     """Its entries are hundreds of times smaller, and so its gradients; flags and fine-tuning are as ever."""
     backbone = Backbone("lite0", frozen=True)
 
-    def rate(lr: float | None = None, **options: bool) -> float:
-        model = ap.Recognizer(backbone, classes=["a", "b"], pooling="compact_bilinear", dim=8, **options)
+    def rate(lr: float | None = None, **options: Any) -> float:
+        model = ap.Recognizer(
+            backbone, classes=["a", "b"], pooling="compact_bilinear", pooling_options={"dim": 8} | options
+        )
         found = resolve(model, OptimizerOptions(lr=lr), 100).lr
         assert found is not None
         return found
 
     assert rate(l2=True) == rate(l2=True, signed_sqrt=True) > 100 * rate()
     assert rate(signed_sqrt=True) == rate()
-    for l2 in (True, False):  # of another pooling that has the option
-        netvlad = ap.Recognizer(backbone, classes=["a", "b"], pooling="netvlad", clusters=2, l2=l2)
-        assert head_rate(netvlad, "adamw") == HEAD_LR["adamw"]["netvlad"]
     assert rate(lr=0.5, l2=True) == 0.5
 
 
@@ -116,7 +115,7 @@ def test_automatic_optimizer() -> None:
     for pooling in POOLINGS:
         resolved = resolve(ap.Recognizer(frozen, classes=["a", "b"], pooling=pooling), OptimizerOptions(), 100)
         assert resolved.optimizer == ("sgd" if pooling == "average" else "adamw")
-        assert resolved.lr == HEAD_LR[resolved.optimizer][pooling]
+        assert resolved.lr == POOLINGS[pooling](8, 2).learning_rate(resolved.optimizer)
         model = ap.Recognizer(whole, classes=["a", "b"], pooling=pooling)
         assert resolve(model, OptimizerOptions(), 100).optimizer == "adamw"
     said = OptimizerOptions(optimizer="adamw", lr=0.5, weight_decay=0.0)
@@ -134,3 +133,14 @@ def test_logistic_regression_has_its_prior_and_priors(world: Path) -> None:
     other = ap.Recognizer("lite0", classes=["a", "b", "c"])
     start_at_priors(other, ap.Dataset("folder:x", world, other.classes, samples))
     assert not other.head.alpha.any()
+
+
+def test_position_embeddings_and_class_tokens_do_not_decay() -> None:
+    backbone = Backbone("vit_tiny_patch16_224", "random")
+    model = ap.Recognizer(backbone, classes=["a", "b"])
+    optimizer = build_optimizer(model, resolve(model, OptimizerOptions(), 100))
+    decaying = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    named = dict(backbone.net.named_parameters())
+    assert {"pos_embed", "cls_token"} <= set(named)
+    for name, parameter in named.items():
+        assert (id(parameter) in decaying) == (parameter.ndim > 1 and name not in ("pos_embed", "cls_token")), name

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
-from attnpool.cli.parser import build_parser
 from command_line import attnpool, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpool.cli.flags import read_recipe as recipe_of_arguments
-from attnpool.data import Preprocessing
-from attnpool.training.config import ModelOptions, OptimizerOptions, TrainOptions
-from attnpool.training.recipe import RECIPES, Options, read_recipe
+from attnpool.training.recipe import MODEL, PARTS, RECIPES, Options, head_options, read_recipe, typed_options
 
 
 def write(folder: Path, **texts: str) -> Path:
@@ -135,31 +131,30 @@ WRONG = [
 @pytest.mark.parametrize(("values", "words"), WRONG, ids=lambda value: str(value)[:30])
 def test_values_that_cannot_be_used(tmp_path: Path, values: dict[str, Any], words: str) -> None:
     assert complaint(Options.of, values, "here").startswith(f"here: {words}")
-    assert complaint(Options().change, values).startswith(f"options: {words}")
+    assert complaint(Options.of({}).change, values).startswith(f"options: {words}")
 
 
 def test_values_as_yaml_gives_them() -> None:
-    options = Options.of({"lr": "1e-3", "epochs": "4", "weight_decay": 0, "rank": 2, "clip": None, "l2": False})
+    options = Options.of({"lr": "1e-3", "epochs": "4", "weight_decay": 0, "rank": 2, "clip": None, "bias": False})
     assert (options.optimizer.lr, options.train.epochs, options.optimizer.weight_decay) == (0.001, 4, 0.0)
     assert isinstance(options.optimizer.weight_decay, float)
-    assert (options.model.rank, options.optimizer.clip, options.model.l2) == (2, None, False)
-    assert Options.of({}) == Options()
+    assert (options.model["pooling_options"], options.optimizer.clip) == ({"rank": 2, "bias": False}, None)
 
 
 def test_parts_share_no_name_and_all_are_reached() -> None:
-    kinds = (ModelOptions, TrainOptions, OptimizerOptions, Preprocessing)
-    names = [item.name for kind in kinds for item in fields(kind)]
+    names = [*MODEL, *(item.name for part in PARTS.values() for item in fields(part))]
     assert len(set(names)) == len(names)
-    assert list(Options().flat()) == names
+    assert list(Options.of({}).flat()) == names
+    assert not set(names) & head_options()
 
 
 @given(
     values=st.fixed_dictionaries(
         {},
         optional={
-            "rank": st.none() | st.integers(1, 9),
+            "rank": st.integers(1, 9),
             "lr": st.none() | st.floats(1e-9, 1e3),
-            "per_class": st.none() | st.booleans(),
+            "per_class": st.booleans(),
             "freeze_backbone": st.booleans(),
             "backbone": st.text(min_size=1),
             "activation": st.none() | st.sampled_from(["relu", "sigmoid", "softmax"]),
@@ -171,11 +166,11 @@ def test_parts_share_no_name_and_all_are_reached() -> None:
 def test_options_are_what_was_said_and_stay_so(values: dict[str, Any]) -> None:
     options = Options.of(values)
     flat = options.flat()
-    assert flat == Options().flat() | values
+    assert flat == Options.of({}).flat() | values
     assert Options.of(flat) == options
-    assert Options().change(values) == options
+    assert Options.of({}).change(values) == options
     assert options.change({}) == options
-    assert asdict(options)["model"]["rank"] == values.get("rank")
+    assert options.model["pooling_options"].get("rank") == values.get("rank")
 
 
 # the command line
@@ -183,8 +178,7 @@ def test_options_are_what_was_said_and_stay_so(values: dict[str, Any]) -> None:
 
 def test_a_packaged_recipe_gives_a_training_its_options() -> None:
     path = RECIPES / "table1" / "rank2.yaml"
-    words = ["train", "mpii:x", "--out", "y", "--recipe", str(path)]
-    values = recipe_of_arguments(build_parser(words).parse_args(words))
+    values = typed_options(read_recipe(path).options, "r")
     assert not {"base", "small", "about"} & values.keys()
     assert (values["rank"], values["freeze_backbone"], values["batch_size"]) == (2, False, 16)  # from its base, too
     typed = Options.of(read_recipe(path).options).flat()
@@ -199,7 +193,7 @@ def test_packaged_recipes_train_and_flags_win(tmp_path: Path, photos: Path) -> N
     value = attnpool(*words, "--out", tmp_path / "a", "--json").value()
     assert value["epochs"] == 1
     about = Run.load(tmp_path / "a").about
-    assert about["model"]["head_options"]["rank"] == 2
+    assert about["model"]["pooling_options"]["rank"] == 2
     assert (about["recipe"]["step_factor"], about["recipe"]["schedule"]) == (0.33, "step")
     refused(attnpool(*words, "--rank", 0, "--out", tmp_path / "b"), "rank")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from networks import arguments
 from torch import Tensor
 
 import attnpool as ap
@@ -47,7 +48,7 @@ def fit(
     view: ap.Preprocessing | None = None,
     **options: Any,
 ) -> Run:
-    recognizer = ap.Recognizer(backbone, classes=parts[0].classes, preprocessing=VIEW, **(model or {}))
+    recognizer = ap.Recognizer(backbone, classes=parts[0].classes, preprocessing=VIEW, **arguments(model or {}))
     return ap.train(
         recognizer,
         *parts,
@@ -305,7 +306,7 @@ def test_half_precision(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_pa
 def test_random_numbers_of_the_caller_are_left_alone(
     parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path
 ) -> None:
-    model = ap.Recognizer(frozen, classes=parts[0].classes, dropout=0.3, preprocessing=VIEW)
+    model = ap.Recognizer(frozen, classes=parts[0].classes, pooling_options={"dropout": 0.3}, preprocessing=VIEW)
     torch.manual_seed(5)
     ap.train(model, *parts, out=tmp_path / "a", options=TrainOptions(epochs=1), progress=False)
     after = torch.rand(3)

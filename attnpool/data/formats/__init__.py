@@ -1,1 +1,18 @@
-"""Layouts on disk -> samples: one reader a format."""
+"""The formats that datasets come in: one reader a file, and what it can do in its entry of `READERS`."""
+
+from __future__ import annotations
+
+from attnpool.data.formats import folder, hico, hmdb51, mpii
+from attnpool.data.formats.entry import Format, ReadOptions
+
+__all__ = ["READERS", "Format", "ReadOptions"]
+
+READERS: dict[str, Format] = {
+    "folder": folder.FORMAT,
+    "mpii": mpii.FORMAT,
+    "hico": hico.FORMAT,
+    "hmdb51": hmdb51.FORMAT,
+    "hmdb51-2": hmdb51.FORMAT_2,
+    "hmdb51-3": hmdb51.FORMAT_3,
+}
+"""What stands before the colon in `FORMAT:PATH` -> how it is read."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.image import IMAGE_SUFFIXES
 from attnpool.data.formats.coco import FILE_NAME, Marks, read_annotations
+from attnpool.data.formats.entry import Format, ReadOptions
 from attnpool.data.splits import choose
 
 LAYOUT = "put the images in one folder per class, such as {}/drinking/photo.jpg"
@@ -16,9 +17,7 @@ NAMED = 5  # classes in a message
 _OTHER_NAMES_OF_VAL = ("dev", "eval", "valid", "validation")
 
 
-def read_folder(
-    root: Path, *, name: str, split_seed: int = 0, val_fraction: float = 0.25, test: bool = False
-) -> dict[str, Dataset]:
+def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
     """Read a directory of class folders.
 
     Either `DIR/train/CLASS/...` and `DIR/val/CLASS/...` (with an optional `DIR/test/CLASS/...`), or `DIR/CLASS/...`,
@@ -32,10 +31,7 @@ def read_folder(
 
     Args:
         root: DIR.
-        name: what the user typed, for `Dataset.name` and messages.
-        split_seed: of the split.
-        val_fraction: part of every class that becomes val.
-        test: also return the split "test" if there is a `DIR/test`.
+        options: all of it; with `test`, the split "test" is also returned if there is a `DIR/test`.
 
     Returns:
         "train" and "val", and perhaps "test".
@@ -44,8 +40,8 @@ def read_folder(
         ValueError: the directory is missing or not laid out so, has fewer than two classes, a class too few images,
             or val a class that train does not have; or the annotation file is malformed. One line with the fix.
     """
-    if not 0 < val_fraction < 1:
-        raise ValueError(f"val_fraction is {val_fraction}; give a number between 0 and 1, such as 0.25")
+    if not 0 < options.val_fraction < 1:
+        raise ValueError(f"val_fraction is {options.val_fraction}; give a number between 0 and 1, such as 0.25")
     if not root.is_dir():
         what = "is a file, not a directory" if root.exists() else "does not exist"
         raise ValueError(f"{root} {what}; give a directory: {LAYOUT.format('DIR')}")
@@ -53,7 +49,7 @@ def read_folder(
     parts = {"train": _files_by_class(root, "train")} if _is_split(root, top) else {"all": _files_by_class(root, "")}
     if "val" in top and "train" in parts:
         parts["val"] = _files_by_class(root, "val")
-    if "test" in top and "train" in parts and test:
+    if "test" in top and "train" in parts and options.test:
         parts["test"] = _files_by_class(root, "test")
 
     whole = parts.get("train") or parts.get("all") or {}
@@ -65,7 +61,7 @@ def read_folder(
                 "add images of it to train, or take its folder away"
             )
     if "val" not in parts:
-        chosen = {c: choose(files, split_seed, val_fraction) for c, files in whole.items()}
+        chosen = {c: choose(files, options.split_seed, options.val_fraction) for c, files in whole.items()}
         rest = {c: sorted(set(files) - set(chosen[c])) for c, files in whole.items()}
         parts = {"train": rest, "val": chosen} | {split: parts[split] for split in parts if split == "test"}
     if not any(parts["val"].values()):
@@ -74,9 +70,19 @@ def read_folder(
     marks = read_annotations(root / FILE_NAME) if (root / FILE_NAME).exists() else {}
     classes = tuple(whole)
     return {
-        split: Dataset(name, root, classes, _samples(classes, files, marks), "single", split)
+        split: Dataset(
+            options.name, root, classes, _samples(classes, files, marks), "single", split, format=options.format
+        )
         for split, files in parts.items()
     }
+
+
+def own_split(root: Path) -> bool:
+    """Whether there are both train/ and val/."""
+    return (root / "train").is_dir() and (root / "val").is_dir()
+
+
+FORMAT = Format(read_folder, own_split=own_split, every_file=True)
 
 
 def _is_split(root: Path, top: Iterable[str]) -> bool:

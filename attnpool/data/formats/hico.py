@@ -9,7 +9,9 @@ import numpy as np
 
 from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.matlab import MatFile, read_mat
+from attnpool.data.formats.entry import Format, ReadOptions
 from attnpool.data.formats.published import (
+    KEYPOINTS,
     Malformed,
     file_name,
     find,
@@ -24,14 +26,11 @@ from attnpool.data.formats.published import (
 
 MAT = "anno.mat"
 MAT_FOLDERS = ("", "annotations")
-KEYPOINTS = "keypoints"
 _VARIABLES = ("list_action", "list_train", "list_test", "anno_train", "anno_test")
 _GET = "get hico_20150920.tar.gz from HICO's page and unpack it there"
 
 
-def read_hico(
-    root: Path, *, name: str, split_seed: int = 0, val_fraction: float = 0.25, test: bool = False
-) -> dict[str, Dataset]:
+def read_hico(root: Path, options: ReadOptions) -> dict[str, Dataset]:
     """Read HICO: images with any number of 600 classes.
 
     Of an image's entries 1 gives `Sample.labels`, 0 `ambiguous`, -1 `negatives`; NaN is unknown. Classes are called
@@ -41,10 +40,7 @@ def read_hico(
 
     Args:
         root: the directory with `anno.mat` and `images/{train,test}2015`; see docs/datasets.md.
-        name: what the user typed, for `Dataset.name`.
-        split_seed: not used, as the split is given.
-        val_fraction: not used.
-        test: also return "val" as "test".
+        options: with `test`, "val" is also returned as "test".
 
     Returns:
         "train" and "val", and perhaps "test", the same dataset as "val".
@@ -63,9 +59,20 @@ def read_hico(
         no_repeats([sample.path for samples in parts.values() for sample in samples], "list_train and list_test")
     except Malformed as error:
         raise ValueError(f"{path}: {error}; get the file again") from None
-    train, val = (Dataset(name, root, classes, tuple(parts[part]), "multi", part) for part in ("train", "test"))
+    train, val = (
+        Dataset(options.name, root, classes, tuple(parts[part]), "multi", part, format=options.format)
+        for part in ("train", "test")
+    )
     need_some([train, val], "images", _GET)
-    return {"train": train, "val": val} | ({"test": val} if test else {})
+    return {"train": train, "val": val} | ({"test": val} if options.test else {})
+
+
+def keypoint_place(dataset: Dataset, sample: Sample) -> str:
+    """`keypoints/train2015/NAME.json` for `images/train2015/NAME.jpg`, unless the reader has found another place."""
+    return sample.keypoints or f"{KEYPOINTS}/{Path(sample.path).parent.name}/{Path(sample.path).stem}.json"
+
+
+FORMAT = Format(read_hico, keypoint_place=keypoint_place)
 
 
 def _class_names(content: MatFile) -> tuple[str, ...]:

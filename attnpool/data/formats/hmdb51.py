@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from attnpool.data.dataset import Dataset, Sample
-from attnpool.data.formats.published import Malformed, file_name, need_folder, need_some, places, read_list
+from attnpool.data.formats.entry import Format, ReadOptions
+from attnpool.data.formats.published import KEYPOINTS, Malformed, file_name, need_folder, need_some, places, read_list
 
 CLIP_FOLDERS = ("", "videos", "hmdb51_org", "frames", "jpegs")
 LIST_FOLDERS = (
@@ -18,7 +21,6 @@ LIST_FOLDERS = (
     "test_train_splits/testTrainMulti_7030_splits",
     "hmdb51_splits",
 )
-KEYPOINTS = "keypoints"
 
 Names = dict[str, None]  # in order, and quick to look up
 
@@ -27,9 +29,7 @@ _LIST = re.compile(r"(?P<name>.+)_test_split(?P<number>[123])\.txt")
 _SPLITS = {"0": "unused", "1": "train", "2": "val"}
 
 
-def read_hmdb51(
-    root: Path, *, name: str, split_seed: int = 0, val_fraction: float = 0.25, test: bool = False, number: int = 1
-) -> dict[str, Dataset]:
+def read_hmdb51(root: Path, options: ReadOptions, number: int = 1) -> dict[str, Dataset]:
     """Read HMDB51: clips of 51 actions, as `.avi` files or as folders of frames.
 
     Classes are numbered by name. The official splits have two parts, and "val" is the test part: whoever chooses
@@ -40,10 +40,7 @@ def read_hmdb51(
     Args:
         root: the directory with a folder of clips for each class, and the lists `CLASS_test_split{1,2,3}.txt`; see
             docs/datasets.md.
-        name: what the user typed, for `Dataset.name`.
-        split_seed: not used, as the split is given.
-        val_fraction: not used.
-        test: also return "val" as "test".
+        options: with `test`, "val" is also returned as "test".
         number: of the split, 1 to 3.
 
     Returns:
@@ -68,13 +65,26 @@ def read_hmdb51(
             known = f"{KEYPOINTS}/{class_name}/{stem}" if class_name in keypoints else ""
             parts[split].append(Sample(where, (label,), keypoints=known))
     classes = tuple(sorted(lists))
-    indices = {}
+    splits = {}
     for split, official in (("train", "train"), ("val", "test")):
         if not parts[split]:
             raise ValueError(f"{root}: no list of split {number} names a clip for {official}; get the lists again")
-        indices[split] = Dataset(name, root, classes, tuple(parts[split]), "single", official, "clips")
-    need_some([indices["train"], indices["val"]], "", "unpack hmdb51_org.rar, and what is in it, there")
-    return indices | ({"test": indices["val"]} if test else {})
+        samples = tuple(parts[split])
+        splits[split] = Dataset(options.name, root, classes, samples, "single", official, "clips", options.format)
+    need_some([splits["train"], splits["val"]], "", "unpack hmdb51_org.rar, and what is in it, there")
+    return splits | ({"test": splits["val"]} if options.test else {})
+
+
+def keypoint_place(dataset: Dataset, sample: Sample) -> str:
+    """`keypoints/CLASS/NAME` for the clip `CLASS/NAME.avi` or the folder of its frames."""
+    name = sample.path.rpartition("/")[2]
+    stem = name[: -len(_SUFFIX)] if name.lower().endswith(_SUFFIX) else name
+    return sample.keypoints or f"{KEYPOINTS}/{dataset.classes[sample.labels[0]]}/{stem}"
+
+
+FORMAT = Format(read_hmdb51, keypoint_place=keypoint_place)
+FORMAT_2 = replace(FORMAT, read=partial(read_hmdb51, number=2))
+FORMAT_3 = replace(FORMAT, read=partial(read_hmdb51, number=3))
 
 
 def _lists(root: Path, number: int) -> dict[str, Path]:

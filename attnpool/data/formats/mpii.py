@@ -8,7 +8,10 @@ from typing import Any
 
 from attnpool.data.dataset import Dataset, Person, Sample
 from attnpool.data.decoding.matlab import MatFile, read_mat
+from attnpool.data.formats.coco import with_evidence
+from attnpool.data.formats.entry import Format, ReadOptions
 from attnpool.data.formats.published import (
+    KEYPOINTS,
     Malformed,
     file_name,
     find,
@@ -28,29 +31,24 @@ MAT = "mpii_human_pose_v1_u12_1.mat"
 MAT_FOLDERS = ("", "mpii_human_pose_v1_u12_2", "mpii_human_pose_v1_u12_1", "annotations")
 LIST = "images_mpii_{}.txt"
 LIST_FOLDERS = ("", "lists", "splits")
-KEYPOINTS = "keypoints"
 HEIGHT = 200.0  # pixels of a person of scale 1
 # MATLAB counts pixels from 1, and 1 is the middle of the first; here that is at 0.5.
 SHIFT = -0.5
 
 
-def read_mpii(
-    root: Path, *, name: str, split_seed: int = 0, val_fraction: float = 0.25, test: bool = False
-) -> dict[str, Dataset]:
+def read_mpii(root: Path, options: ReadOptions) -> dict[str, Dataset]:
     """Read MPII: images, their activity, and everybody's 16 joints.
 
     The class is `act_name`; classes are numbered by first occurrence in the order of `annolist` over train and val (393
     of them in the published lists). Samples stand in the order of `annolist`, too. A joint has a label if neither
     its x nor its y is negative, visible or not. A person's box is the square around `objpos` whose side is the person's
     height, 200 `scale` pixels; what of it lies outside of the image is not cut off. Pixels count from 1 in the file.
+    Where the evidence is MPII does not say; an `annotations.json` beside it does, such as the playground's.
 
     Args:
         root: the directory with `mpii_human_pose_v1_u12_1.mat`, the lists `images_mpii_{train,val,test}.txt` and
             `images/`; see docs/datasets.md.
-        name: what the user typed, for `Dataset.name`.
-        split_seed: not used, as the split is given.
-        val_fraction: not used.
-        test: also return the split "test", if there is its list; its samples have no labels.
+        options: with `test`, the split "test" is also returned if there is its list; its samples have no labels.
 
     Returns:
         "train" and "val", and perhaps "test".
@@ -62,7 +60,7 @@ def read_mpii(
     need_folder(root, f"{MAT}, {LIST.format('{train,val}')} and images/")
     path = _find_mat(root)
     lists = {split: _find_list(root, split) for split in ("train", "val")}
-    if test and (optional := find(root, LIST_FOLDERS, _list_names("test"))):
+    if options.test and (optional := find(root, LIST_FOLDERS, _list_names("test"))):
         lists["test"] = optional
     stems = {split: _stems(path) for split, path in lists.items()}
     try:
@@ -71,17 +69,20 @@ def read_mpii(
         raise ValueError(f"{path}: {error}; get the file again") from None
     if (root / KEYPOINTS).is_dir():
         parts = {split: [_with_estimated(sample) for sample in samples] for split, samples in parts.items()}
-    indices = {split: Dataset(name, root, classes, tuple(samples), "single", split) for split, samples in parts.items()}
-    trained = {sample.labels for sample in indices["train"]}
-    for sample in indices["val"]:
+    splits = {
+        split: Dataset(options.name, root, classes, tuple(samples), "single", split, format=options.format)
+        for split, samples in parts.items()
+    }
+    trained = {sample.labels for sample in splits["train"]}
+    for sample in splits["val"]:
         if sample.labels not in trained:
             stray = classes[sample.labels[0]]
             raise ValueError(f"{lists['val']}: no image in train shows {stray!r}, as {sample.path} does; correct it")
     if len(classes) < 2:
         raise ValueError(f"{lists['train']}: all images show {classes[0]!r}; two or more classes are needed")
     get = "get mpii_human_pose_v1.tar.gz from MPII's page and unpack it there"
-    need_some([indices["train"], indices["val"]], "images", get)
-    return indices
+    need_some([splits["train"], splits["val"]], "images", get)
+    return {split: with_evidence(dataset) for split, dataset in splits.items()}
 
 
 def annolist_ids(root: Path) -> dict[str, int]:
@@ -97,6 +98,14 @@ def annolist_ids(root: Path) -> dict[str, int]:
     except Malformed as error:
         raise ValueError(f"{path}: {error}; get the file again") from None
     return {f"images/{name}": i for i, name in enumerate(names, start=1)}
+
+
+def keypoint_place(dataset: Dataset, sample: Sample) -> str:
+    """`keypoints/NAME.json` for `images/NAME.jpg`."""
+    return f"{KEYPOINTS}/{Path(sample.path).stem}.json"
+
+
+FORMAT = Format(read_mpii, keypoint_place=keypoint_place, image_numbers=annolist_ids)
 
 
 def _find_mat(root: Path) -> Path:

@@ -42,6 +42,11 @@ _MAPPINGS = {len(names): joint_mapping(names) for names in (OPENPOSE_JOINTS, COC
 _TO_OPENPOSE = joint_mapping(OPENPOSE_JOINTS)
 
 
+def frame_file(folder: str, frame: int) -> str:
+    """The file of a clip's frame, counted from 0, in the clip's folder: `image_00001.json` for the first."""
+    return f"{folder}/image_{frame + 1:05d}.json"
+
+
 class _Malformed(Exception):
     pass
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from attnpool.data.dataset import Dataset
 
+KEYPOINTS = "keypoints"
+"""The folder of OpenPose's JSON in a published dataset, where the authors' files and those of `attnpool pose` lie."""
+
 
 class Malformed(Exception):
     """A value in a file is not what the format says; the reader adds the name of the file."""

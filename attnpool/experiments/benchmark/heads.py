@@ -29,7 +29,7 @@ SKETCH, COVARIANCE, PROBE = "compact bilinear, D=8192", "covariance, 256 channel
 Layout = Literal["NCHW", "NHWC", "tokens"]
 LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC", "tokens")
 PASSES = ("forward", "forward + backward")
-# Weights of a head that take more than this are not made.
+# A head whose weights take more bytes than this is left out.
 LARGEST = 2**30
 QUERIES = 32
 
@@ -68,11 +68,11 @@ class Entry:
     """A head that is timed.
 
     Attributes:
-        name: in the tables.
-        family: a key of POOLINGS, or "timm"; by it heads are chosen.
-        ours: it is one of this library.
-        build: makes it.
-        layouts: that it takes.
+        name: its name in the tables.
+        family: a key of POOLINGS, or "timm"; heads are chosen by it.
+        ours: whether it is one of this library.
+        build: a function that makes it.
+        layouts: the layouts of features that it takes.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Entry:
 
 
 def families() -> tuple[str, ...]:
-    """What heads can be chosen by."""
+    """The names by which heads can be chosen."""
     return (*POOLINGS, "timm")
 
 
@@ -119,7 +119,7 @@ def catalogue(sizes: Sizes, chosen: tuple[str, ...]) -> tuple[list[Entry], dict[
 
 
 def references(sizes: Sizes) -> list[Entry]:
-    """What people use today, each under the pooling that it is compared with."""
+    """What people use today, each in the family of the pooling that it is compared with."""
     c, k = sizes.channels, sizes.classes
     return [
         Entry(MAPS_FIRST, "attentional", False, lambda: MapsFirst(c, k)),

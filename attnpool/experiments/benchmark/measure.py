@@ -20,14 +20,14 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Milliseconds of each step in each round. All take turns, so that a busy machine slows all of them alike.
 
-    Every other round runs backwards: what a step leaves behind in the caches and the allocator is not always for the
-    same one.
+    Every other round runs in reverse order, so that what a step leaves in the caches and the allocator does not always
+    meet the same next step.
 
     Args:
-        steps: to be timed.
-        rounds: after one that warms up and is not counted.
-        device: waited for before and after each step.
-        progress: called after each step.
+        steps: what is timed, by name.
+        rounds: how many rounds are timed; one more comes first, to warm up.
+        device: the device that does the work; it is waited for before and after each step.
+        progress: is called after each step.
     """
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 1):
@@ -43,13 +43,13 @@ def interleaved(
 
 
 def wait(device: torch.device) -> None:
-    """Returns when the device has done what it was asked to."""
+    """Returns when the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def ratio(times: Sequence[float], base: Sequence[float]) -> float:
-    """How many times `base` takes what `times` take: the median over rounds, each of which had the same load."""
+    """How many times as long as `base` something takes: the median over rounds, in each of which the load was alike."""
     return statistics.median(mine / theirs for mine, theirs in zip(times, base, strict=True))
 
 
@@ -74,7 +74,7 @@ def peak_memory(step: Step, device: torch.device) -> int:
 
 @contextmanager
 def quiet_profiler() -> Iterator[None]:
-    """Without the lines that the profiler's library writes to standard error."""
+    """Runs a block without the lines that the profiler's library writes to standard error."""
     name = "KINETO_LOG_LEVEL"
     before = os.environ.get(name)
     os.environ[name] = before or "99"

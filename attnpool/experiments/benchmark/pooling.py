@@ -154,7 +154,7 @@ def benchmark_pooling(
     """
     sizes = QUICK if quick else Sizes()
     turns = rounds if rounds is not None else QUICK_ROUNDS if quick else ROUNDS
-    require_positive(rounds=turns)
+    require_positive({"rounds": turns})
     for layout in layouts:
         if layout not in LAYOUTS:
             raise ValueError(f"layouts {layout}: there is no such layout; use some of {', '.join(LAYOUTS)}")

@@ -1,4 +1,4 @@
-"""One step of every way of training that is timed, on the same batch."""
+"""One step of each way of training that is timed, all on the same batch."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Repeated:
 
 
 def stored(dataset: Dataset, shape: Sequence[int], folder: Path) -> CachedFeatures:
-    """Random features in a store on disk, as `features.extract` keeps them, under all names of the index."""
+    """Random features in a store on disk, as `features.extract` keeps them, under all names of the dataset."""
     store = FeatureStore(folder / "store")
     channels, height, width = shape
     rng = np.random.default_rng(0)

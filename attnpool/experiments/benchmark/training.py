@@ -138,7 +138,7 @@ def benchmark_training(
         usual.classes,
     )
     turns = rounds if rounds is not None else QUICK_ROUNDS if quick else ROUNDS
-    require_positive(rounds=turns, batch_size=sizes.batch, image_size=sizes.image_size)
+    require_positive({"rounds": turns, "batch_size": sizes.batch, "image_size": sizes.image_size})
     cuda = [torch.device("cuda")] if torch.cuda.is_available() else []
     with torch_threads(threads), torch.random.fork_rng(cuda), tempfile.TemporaryDirectory() as folder:
         trained, frozen = (recognizer(sizes, pooling, fixed) for fixed in (False, True))

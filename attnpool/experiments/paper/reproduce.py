@@ -13,10 +13,10 @@ from attnpool.data import Dataset, read_splits
 from attnpool.evaluation.evaluate import Evaluation, evaluate
 from attnpool.evaluation.similarity import feature_similarity
 from attnpool.experiments.arguments import require_seeds, weight_files
-from attnpool.experiments.paper.tables import TABLES, Job, plan, result_page
+from attnpool.experiments.paper.tables import TABLES, plan, result_page, root_of
 from attnpool.files import write_json, write_text
 from attnpool.models.run import Run, is_finished
-from attnpool.playground import write_style
+from attnpool.playground import write_playground
 from attnpool.progress import bar
 from attnpool.training.checkpoint import require_same
 from attnpool.training.recipe import RECIPES, Options, Recipe, fit, read_recipe
@@ -112,8 +112,7 @@ def reproduce(
     jobs = [job for recipe in chosen for job in jobs_of(recipe, about.data, place, seeds, scale, workers, files)]
     require_wanted(files, jobs)
     if root is None:
-        with bar(about.samples, "playground", "items", hidden=not progress) as shown:
-            write_style(place, about.data, about.samples, 1, progress=lambda done, total: shown.update(done - shown.n))
+        write_playground(place, style=about.data, images=about.samples, seed=1, progress=progress)
     kept = {job.name: kept_scores(job, folder / "runs" / job.name) for job in jobs}
     splits = read_all_of([job for job in jobs if kept[job.name] is None])  # faults show before days of training
     backbones: dict[str, Backbone] = {}
@@ -145,22 +144,6 @@ def reproduce(
             write_json(folder / f"{table}.json", results)
             write_text(folder / f"{table}.md", result_page(results).markdown())
     return Reproduced(folder, results)
-
-
-def root_of(table: str, roots: Mapping[str, str | Path | None], scale: Literal["full", "small"]) -> Path | None:
-    """The root of the benchmark's files that a table is about; None where a playground is to stand for it.
-
-    Raises:
-        ValueError: the root of another benchmark is given, or none at full scale.
-    """
-    data = TABLES[table].data
-    given = [name for name, root in roots.items() if root is not None]
-    if given and given != [data]:
-        other = next(name for name in given if name != data)
-        raise ValueError(f"{table} is about {data}; give {data}, the root of its files, and not {other}")
-    if not given and scale != "small":
-        raise ValueError(f"{table} at full scale needs data: give {data}, the root of its files, or use scale small")
-    return Path(roots[data] or "") if given else None
 
 
 def jobs_of(

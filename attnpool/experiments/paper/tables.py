@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -111,6 +112,22 @@ def plan(table: str, rows: Sequence[str], scale: str) -> tuple[list[Recipe], dic
     if not left:
         raise ValueError(f"{table}: none of these rows can be run at scale {scale} ({reason}); use scale full")
     return left, skipped
+
+
+def root_of(table: str, roots: Mapping[str, str | Path | None], scale: Literal["full", "small"]) -> Path | None:
+    """The root of the benchmark's files that a table is about; None where a playground is to stand for it.
+
+    Raises:
+        ValueError: the root of another benchmark is given, or none at full scale.
+    """
+    data = TABLES[table].data
+    given = [name for name, root in roots.items() if root is not None]
+    if given and given != [data]:
+        other = next(name for name in given if name != data)
+        raise ValueError(f"{table} is about {data}; give {data}, the root of its files, and not {other}")
+    if not given and scale != "small":
+        raise ValueError(f"{table} at full scale needs data: give {data}, the root of its files, or use scale small")
+    return Path(roots[data] or "") if given else None
 
 
 def values_of(trainings: Sequence[Mapping[str, Any]], column: str, split: str | None = None) -> list[float]:

@@ -15,8 +15,8 @@ class Row:
     """A pooling.
 
     Attributes:
-        title: in the table.
-        options: of the model and its training, as in a recipe.
+        title: its title in the table.
+        options: options of the model and of its training, as in a recipe.
         rates: peak learning rates to choose from, a stretch of 1, 3, 10, 30, ... The optimizer is that of
             `OptimizerOptions`: SGD for average pooling on frozen features, else AdamW.
         usual: whether it is trained unless rows are named.

@@ -27,7 +27,7 @@ from attnpool.features.extraction import extract
 from attnpool.files import write_bytes, write_json, write_text
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run
-from attnpool.playground import write_folder
+from attnpool.playground.write_folder import write_folder
 from attnpool.progress import bar
 from attnpool.training.checkpoint import require_same
 from attnpool.training.losses import classification_loss
@@ -35,7 +35,7 @@ from attnpool.training.recipe import Options, fit
 
 NAME = "poolings"
 IMAGES = 840
-VAL = 0.4  # of the world: images that are only scored cost little
+VAL = 0.4  # part of the world: images that are only scored cost little
 WORLD_SEED = 3
 EPOCHS = 6
 IMAGE_SIZE = 448
@@ -126,7 +126,7 @@ def poolings(
             )
     train, val = read(place)
     kept = None if cache is None else Path(cache)
-    study = _Work(folder, results, common | {"workers": workers}, (train, val), network, kept, progress)
+    study = Trainings(folder, results, common | {"workers": workers}, (train, val), network, kept, progress)
     study.run(chosen, seeds)
     return Study(folder, results)
 
@@ -160,8 +160,8 @@ def begin(folder: Path, settings: Mapping[str, Any], seeds: Sequence[int]) -> di
     return {"study": NAME, "settings": dict(settings), "seeds": list(seeds), "complete": False} | results
 
 
-class _Work:
-    """The trainings of a study, which write down what they find in `results`."""
+class Trainings:
+    """The trainings of a study; they write what they find into `results`."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class _Work:
         }
 
     def run(self, rows: Mapping[str, Row], seeds: Sequence[int]) -> None:
-        """All that is not done yet."""
+        """Does all that has not been done yet."""
         for name, row in rows.items():
             for dropout in DROPOUTS:
                 entry = self.results["rows"].setdefault(f"{name}, {dropout:g}", {})
@@ -282,12 +282,12 @@ class _Work:
         )
 
     def keep(self) -> None:
-        """Writes down what there is."""
+        """Writes the JSON file and the page, as far as the study has come."""
         write_json(self.folder / f"{NAME}.json", self.results)
         if entries_of(self.results):
             write_text(self.folder / f"{NAME}.md", result_page(self.results).markdown())
 
 
 def finite(score: float) -> float:
-    """A mean over no class at all is not a number; it counts as nothing."""
+    """The score, or 0 where it is not a number because no class could be scored."""
     return score if math.isfinite(score) else 0.0

@@ -121,7 +121,7 @@ def message(source: str) -> str:
 def test_missing_parts(tmp_path: Path) -> None:
     assert f"{tmp_path / 'no'} does not exist; give the directory with {MAT}" in message(f"mpii:{tmp_path / 'no'}")
     source = make(tmp_path)
-    (tmp_path / "images").rename(tmp_path / "images")
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
     found = message(source)
     assert f"{tmp_path / 'images'}: not one of 4 files is there, such as images/02.jpg; get mpii_human_pose_v1" in found
     (tmp_path / "images_mpii_val.txt").unlink()

@@ -44,7 +44,7 @@ def maps_first() -> tuple[PoolingHead, nn.Module, list[Tensor]]:
 
 
 def covariance(dim: int) -> tuple[PoolingHead, nn.Module, list[Tensor]]:
-    ours, theirs = CovariancePooling(C, K, dim=dim), UsualCovariance(C, K, dim)
+    ours, theirs = CovariancePooling(C, K, channels=dim), UsualCovariance(C, K, dim)
     reduce = [] if theirs.reduce is None else [theirs.reduce.weight]
     return ours, theirs, [*reduce, theirs.linear.weight, theirs.linear.bias]
 

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from scipy.io import loadmat
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.data import annolist_ids, read_splits
+from attnpool.data import read_splits
+from attnpool.data.formats.mpii import annolist_ids
 from attnpool.evaluation.evaluate import evaluate
 from attnpool.experiments.paper.reproduce import jobs_of, reproduce
 from attnpool.experiments.paper.tables import TABLES, plan
@@ -179,7 +180,7 @@ def test_table2(roots: dict[str, Path], tmp_path: Path) -> None:
         assert training["accuracy"] is None  # there are several labels
         assert 0 <= training["known_object"] <= 1
     run = Run.load(value["rows"][0]["trainings"][0]["run"])
-    assert (run.model.pooling, run.about["model"]["head_options"]["dim"]) == ("compact_bilinear", 2048)
+    assert (run.model.pooling, run.about["model"]["pooling_options"]["dim"]) == ("compact_bilinear", 2048)
     assert run.about["recipe"]["loss"] == "random_positive"
     found = evaluate(run, read_splits(f"hico:{roots['hico']}")["val"])
     assert value["rows"][0]["trainings"][0]["mAP_voc07"] == pytest.approx(found.scores.mAP_voc07)
@@ -214,7 +215,7 @@ def test_weights_from_a_file(command: list[Any], table1: dict[str, Any], tmp_pat
     save_file(Backbone("lite0").net.state_dict(), file)
     for recipe in plan("table1", ["bn-inception", "resnet101"], "full")[0]:
         (job,) = jobs_of(recipe, "mpii", tmp_path, [0], "full", 0, {"bn_inception": file})
-        assert job.options.model.weights == (str(file) if recipe.name == "bn-inception" else "pretrained")
+        assert job.options.model["weights"] == (str(file) if recipe.name == "bn-inception" else "pretrained")
     # the numbers may be others: what was trained from other weights is not taken for it
     refused(
         attnpool(*command, "--weights", f"lite0={file}"), f"weights was pretrained, is {file}", "another folder as out"

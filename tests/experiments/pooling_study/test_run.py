@@ -78,9 +78,9 @@ def test_rows(command: list[Any], study: dict[str, Any], world: Path) -> None:
         assert entry["parameters"] == {"average": 1280 * 14 + 14, "rank1": 1280 * 14 + 14 + 1281}[entry["row"]]
         for seed, training in entry["trainings"].items():
             run = Run.load(training["run"])
-            recipe, head = run.about["recipe"], run.about["model"]["head_options"]
+            recipe, head = run.about["recipe"], run.about["model"]["pooling_options"]
             assert (recipe["seed"], recipe["lr"], recipe["epochs"]) == (int(seed), entry["lr"], 1)
-            assert head == ({"dropout": 0.8} if entry["dropout"] else {})
+            assert head["dropout"] == (0.8 if entry["dropout"] else 0)
             assert run.about["split"]["train"] == [sample.path for sample in train]
             found = evaluate(run, val)
             expected = found.scores.mAP, found.scores.accuracy, found.pointing
@@ -253,7 +253,7 @@ def test_neighbours() -> None:
 def test_rows_are_recipes(name: str) -> None:
     row = ROWS[name]
     options = Options.of(row.options | {"lr": row.rates[0], "dropout": 0.8}, name)
-    assert options.model.pooling in POOLINGS
+    assert options.model["pooling"] in POOLINGS
     assert [neighbour(rate, 1) for rate in row.rates[:-1]] == list(row.rates[1:])
 
 

@@ -135,7 +135,7 @@ def test_a_layer_norm_of_the_average(name: str, tmp_path: Path) -> None:
         layer = net.get_submodule(norm)
         layer.weight.uniform_(0.5, 1.5)
         layer.bias.normal_()
-    model = ap.convert(net, image_size=size, rank=2)
+    model = ap.convert(net, image_size=size, pooling_options={"rank": 2})
     x = 3 * noise(size)
     logits, out, features = exact(net, x), exact(model, x, maps=True), exact(model.backbone, x)
     same(out.logits, logits)
@@ -298,10 +298,10 @@ def test_an_input_that_is_rescaled() -> None:
 )
 def test_every_attention_starts_there(options: dict[str, Any], tmp_path: Path) -> None:
     net = network("resnet10t")
-    model = ap.convert(net, image_size=64, **options)
+    model = ap.convert(net, image_size=64, pooling_options=options)
     x = noise(64)
     same(exact(model, x).logits, exact(net, x))
-    assert model.head_options.items() >= options.items()
+    assert model.pooling_options.items() >= options.items()
     loaded = ap.Recognizer.load(model.save(tmp_path / "run"))
     with torch.inference_mode():
         assert torch.equal(loaded(x).logits, model(x).logits)
@@ -310,7 +310,7 @@ def test_every_attention_starts_there(options: dict[str, Any], tmp_path: Path) -
 def test_the_attention_can_learn() -> None:
     """One step changes the bottom-up map, of which every term has its own."""
     net = network("resnet10t")
-    model = ap.convert(net, image_size=64, rank=2, freeze_backbone=False).train()
+    model = ap.convert(net, image_size=64, pooling_options={"rank": 2}, freeze_backbone=False).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(3):
         optimizer.zero_grad()
@@ -345,19 +345,19 @@ def test_a_recognizer_with_average_pooling(tmp_path: Path) -> None:
         classes=list("abcdefg"),
         pooling="average",
         weights="random",
-        dropout=0.3,
+        pooling_options={"dropout": 0.3},
         task="multi",
         preprocessing=view,
     ).eval()
     before.standardize.fit(torch.randn(512), torch.rand(512) + 0.5)  # type: ignore[operator]
     with torch.no_grad():
         before.head.a.normal_()  # type: ignore[union-attr, operator]
-    model = ap.convert(before, rank=2)
+    model = ap.convert(before, pooling_options={"rank": 2})
     x = noise(64)
     same(exact(model, x).logits, exact(before, x).logits)
     kept = ("classes", "task", "scores", "standardize", "preprocessing", "pixels", "backbone")
     assert {key: model.describe()[key] for key in kept} == {key: before.describe()[key] for key in kept}
-    assert model.head_options == {"rank": 2, "dropout": 0.3}
+    assert model.pooling_options.items() >= {"rank": 2, "dropout": 0.3}.items()
     loaded = ap.Recognizer.load(model.save(tmp_path / "run"))
     with torch.inference_mode():
         assert torch.equal(loaded(x).logits, model(x).logits)

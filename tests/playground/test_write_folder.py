@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from attnpool.keypoints.joints import MPII_JOINTS
-from attnpool.playground import CLASSES, render, write_folder
+from attnpool.playground import CLASSES, render
+from attnpool.playground.write_folder import write_folder
 
 SIZE = 96
 

@@ -7,8 +7,14 @@ from typing import Any
 
 import pytest
 
-from attnpool.playground import CLASSES, STYLES, write_style
+from attnpool.playground import CLASSES, STYLES, write_playground
+from attnpool.playground.playground import CLIPS, IMAGES
+from attnpool.playground.write_folder import write_folder
+from attnpool.playground.write_hico import write_hico
+from attnpool.playground.write_hmdb51 import write_hmdb51
+from attnpool.playground.write_mpii import write_mpii
 
+WRITERS: dict[str, Any] = {"folder": write_folder, "mpii": write_mpii, "hico": write_hico, "hmdb51": write_hmdb51}
 COUNTS = {"folder": 28, "mpii": 42, "hico": 28, "hmdb51": 28}
 MORE: dict[str, dict[str, int]] = {style: {"frames": 2} if style == "hmdb51" else {"size": 64} for style in COUNTS}
 styles = pytest.mark.parametrize("style", list(COUNTS))
@@ -23,12 +29,27 @@ def contents(directory: Path) -> dict[str, str]:
 
 
 def write(directory: Path, style: Any, seed: int = 0, **more: Any) -> None:
-    write_style(directory, style, COUNTS[style], seed, **MORE[style], **more)
+    WRITERS[style](directory, COUNTS[style], seed, **MORE[style], **more)
 
 
 def test_every_style_is_tried() -> None:
-    assert list(STYLES) == list(COUNTS)
-    assert all(usual >= COUNTS[style] and usual >= 10 * len(CLASSES) for style, (_, usual) in STYLES.items())
+    assert list(STYLES) == list(COUNTS) == list(WRITERS)
+    assert min(IMAGES, CLIPS) >= max(*COUNTS.values(), 10 * len(CLASSES))
+
+
+@styles
+def test_the_function_for_all_styles(style: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "a", style, seed=3)
+    made = write_playground(tmp_path / "b", style=style, images=COUNTS[style], seed=3, **MORE[style], progress=True)  # type: ignore[arg-type]
+    assert contents(tmp_path / "b") == contents(tmp_path / "a")
+    assert f"{COUNTS[style]}/{COUNTS[style]}" in capsys.readouterr().err
+    unit = "clips" if style == "hmdb51" else "images"
+    expected = {"directory": str(tmp_path / "b"), "style": style, unit: COUNTS[style], "seed": 3, **MORE[style]}
+    assert made.to_json() == expected
+    assert f"attnpool train {style}:{tmp_path / 'b'}" in made.text()
+    again = write_playground(tmp_path / "b", style=style, images=COUNTS[style], seed=3, **MORE[style])  # type: ignore[arg-type]
+    assert again == made
+    assert capsys.readouterr().err == ""
 
 
 @styles
@@ -95,11 +116,11 @@ def test_refusals_leave_everything_as_it_was(style: str, tmp_path: Path) -> None
     ]
     for name, count, seed, more, reason in cases:
         with pytest.raises(ValueError, match=reason) as caught:
-            write_style(tmp_path / name, style, count, seed, **more)  # type: ignore[arg-type]
+            write_playground(tmp_path / name, style=style, images=count, seed=seed, **more)  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "mine", "photo.txt"]
 
 
 def test_unknown_style(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="folder, mpii, hico, hmdb51"):
-        write_style(tmp_path / "a", "coco", 28, 0)  # type: ignore[arg-type]
+        write_playground(tmp_path / "a", style="coco")  # type: ignore[arg-type]

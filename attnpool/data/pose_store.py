@@ -1,25 +1,25 @@
 """Where the joints that an estimator found are kept, so that the readers find them again.
 
-A dataset of the format `folder:` has them in its `annotations.json`, beside what a person labelled; every other one as
-OpenPose's JSON in `keypoints/`, a file an image or frame.
+The format's entry in `READERS` says which way: in `annotations.json`, beside what a person labelled, or as OpenPose's
+JSON, a file an image or frame.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from attnpool.data.coco_merging import Labelled, known_names, merge
 from attnpool.data.dataset import Dataset, Sample
+from attnpool.data.formats import READERS
 from attnpool.data.formats.coco import FILE_NAME, read_annotations
-from attnpool.data.formats.openpose import write_openpose
+from attnpool.data.formats.coco_merging import Labelled, known_names, merge
+from attnpool.data.formats.openpose import frame_file, write_openpose
 from attnpool.files import write_text
 from attnpool.keypoints.detections import Estimate
 
-KEYPOINTS = "keypoints"
-FRAME_FILE = "image_{:05d}.json"  # frames are counted from 1 here
+Place = Callable[[Dataset, Sample], str]
 
 
 class Store(Protocol):
@@ -39,16 +39,17 @@ class Store(Protocol):
 
 
 class OpenPoseFiles:
-    """A file `{"bodies": [...]}` for every image or frame; see `pose.openpose` for the format.
+    """A file `{"bodies": [...]}` for every image or frame; see `formats.openpose`.
 
     Args:
         dataset: the dataset.
         base: the folder that paths are relative to, the dataset's root or another.
+        place: where the reader looks, see `Format.keypoint_place`.
         overwrite: label again what has a file. Images with joints in the dataset's own annotations never get one.
     """
 
-    def __init__(self, dataset: Dataset, base: Path, *, overwrite: bool = False) -> None:
-        self.dataset, self.base, self.overwrite = dataset, base, overwrite
+    def __init__(self, dataset: Dataset, base: Path, place: Place, *, overwrite: bool = False) -> None:
+        self.dataset, self.base, self.place, self.overwrite = dataset, base, place, overwrite
         self.begun: set[Path] = set()  # with `overwrite`: what was labelled in this call
 
     def begin(self, samples: Sequence[Sample]) -> None:
@@ -75,17 +76,9 @@ class OpenPoseFiles:
         pass
 
     def file(self, sample: Sample, frame: int | None) -> Path:
-        """`keypoints/train2015/a.json` for an image, `keypoints/CLASS/a/image_00001.json` for the first frame of a
-        clip; of a clip without a frame, its folder. The reader's own place, if it names one, goes first."""
-        clip = self.dataset.media == "clips"
-        place = sample.keypoints
-        if not place and clip:
-            name = sample.path.rpartition("/")[2]
-            class_name = self.dataset.classes[sample.labels[0]]
-            place = f"{KEYPOINTS}/{class_name}/{name[:-4] if name.lower().endswith('.avi') else name}"
-        elif not place:
-            place = f"{KEYPOINTS}/{sample.path.removeprefix('images/').rpartition('.')[0]}.json"
-        return self.base / place / FRAME_FILE.format(frame + 1) if frame is not None else self.base / place
+        """The file of an image or of a clip's frame; of a clip without a frame, its folder."""
+        place = self.place(self.dataset, sample)
+        return self.base / (place if frame is None else frame_file(place, frame))
 
 
 class AnnotationFile:
@@ -160,6 +153,7 @@ class AnnotationFile:
 
 def open_store(dataset: Dataset, base: Path, *, by: str, overwrite: bool) -> Store:
     """The store of a dataset's format."""
-    if dataset.name.startswith("folder:"):
+    place = READERS[dataset.format].keypoint_place
+    if place is None:
         return AnnotationFile(dataset, base, by=by, overwrite=overwrite)
-    return OpenPoseFiles(dataset, base, overwrite=overwrite)
+    return OpenPoseFiles(dataset, base, place, overwrite=overwrite)
