@@ -27,9 +27,9 @@ OPTIONS: dict[str, dict[str, tuple[Any, ...]]] = {
     "pose": {"hidden": (8,), "init": STARTS},
     "bilinear": {"bias": BIAS},
     "compact_bilinear": {"dim": (16, 7), "signed_sqrt": FLAG, "l2": FLAG},
-    "covariance": {"dim": (256, 4, 3), "iterations": (5, 1)},
+    "covariance": {"channels": (256, 4, 3), "iterations": (5, 1)},
     "multi_query": {"queries": (3, 2, 32), "dim": (None, 4), "positions": FLAG},
-    "netvlad": {"clusters": (3, 2), "l2": (True, False)},
+    "netvlad": {"clusters": (3, 2), "norms": (True, False)},
     "saliency": {"bias": BIAS, "saliency": ("norm", "centre")},
 }
 
@@ -60,11 +60,11 @@ FEW: list[tuple[str, dict[str, Any]]] = [
     ("bilinear", {}),
     ("compact_bilinear", {"dim": 16}),
     ("compact_bilinear", {"dim": 16, "signed_sqrt": True, "l2": True}),
-    ("covariance", {"dim": 4}),
+    ("covariance", {"channels": 4}),
     ("multi_query", {"queries": 3}),
     ("multi_query", {"queries": 3, "positions": True}),
     ("netvlad", {"clusters": 3}),
-    ("netvlad", {"clusters": 3, "l2": False}),
+    ("netvlad", {"clusters": 3, "norms": False}),
     ("saliency", {}),
     ("saliency", {"saliency": "centre"}),
 ]
@@ -186,7 +186,9 @@ def check_layouts_shapes_and_sums(key: str, options: dict[str, Any], shape: tupl
 
 def mapless(key: str, options: dict[str, Any]) -> bool:
     """Whether the score is no sum over positions, so that there can be no maps."""
-    return bool(key == "covariance" or options.get("signed_sqrt") or options.get("l2", key == "netvlad"))
+    return bool(
+        key == "covariance" or options.get("signed_sqrt") or options.get("l2") or options.get("norms", key == "netvlad")
+    )
 
 
 REALISTIC = [
@@ -199,7 +201,7 @@ REALISTIC = [
     ("compact_bilinear", {}),
     ("multi_query", {}),
     ("multi_query", {"positions": True}),
-    ("netvlad", {"clusters": 4, "l2": False}),
+    ("netvlad", {"clusters": 4, "norms": False}),
     ("saliency", {}),
     ("saliency", {"saliency": "centre"}),
 ]

@@ -8,10 +8,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from attnpool.cli.parser import build_parser
 
+from attnpool.cli.main import parse
+from attnpool.cli.verbs import VERBS
 from attnpool.experiments.paper.tables import TABLES, plan
 from attnpool.pooling import POOLINGS
+from attnpool.pooling.options import resolved_options
 from attnpool.training.config import OptimizerOptions
 from attnpool.training.recipe import RECIPES, Options, Recipe, read_recipe
 
@@ -73,12 +75,11 @@ def recipe_of(table: str, row: str) -> Recipe:
 
 
 def full(table: str, row: str) -> Options:
-    return Options.of(recipe_of(table, row).options)
+    return recipe_of(table, row).at("full")
 
 
 def small(table: str, row: str) -> Options:
-    recipe = recipe_of(table, row)
-    return Options.of(recipe.options | recipe.small)
+    return recipe_of(table, row).at("small")
 
 
 def test_every_row_has_a_file_and_every_file_a_row() -> None:
@@ -88,13 +89,7 @@ def test_every_row_has_a_file_and_every_file_a_row() -> None:
 
 def its_head_can_be_built_at_both_scales(table: str, row: str) -> None:
     for options in (full(table, row), small(table, row)):
-        chosen = options.model
-        head = {
-            name: value
-            for name in ("rank", "per_class", "activation", "dropout", "dropout_on", "init", "dim", "signed_sqrt", "l2")
-            if (value := getattr(chosen, name)) is not None
-        }
-        POOLINGS[chosen.pooling](8, 3, **head)
+        POOLINGS[options.model["pooling"]](8, 3, **options.model["pooling_options"])
 
 
 def it_opens_with_its_command(table: str, row: str) -> None:
@@ -102,12 +97,13 @@ def it_opens_with_its_command(table: str, row: str) -> None:
     data = TABLES[table].data
     weights = " --weights bn_inception=FILE" if row.startswith("bn-inception") else ""  # they are in no package
     assert first == f"# attnpool reproduce {table} --{data} ROOT --rows {row}{weights} --out runs/{table}"
-    words = first.removeprefix("# attnpool ").split()
-    args = build_parser(words).parse_args(words)
-    assert (args.verb, args.table, args.rows, args.scale) == ("reproduce", table, [row], None)  # at full scale
-    assert [f" --weights {word}" for word in args.weights] == ([weights] if weights else [])
-    assert (getattr(args, data), args.out) == (Path("ROOT"), Path("runs") / table)
-    assert [recipe.name for recipe in plan(table, args.rows, "full")[0]] == [row]
+    verb, *words = first.removeprefix("# attnpool ").split()
+    calls, _ = parse(verb, VERBS[verb], words)
+    (given,) = calls.values()
+    assert (given["table"], given["rows"], given.get("scale", "full")) == (table, [row], "full")
+    assert [f" --weights {word}" for word in given.get("weights", ())] == ([weights] if weights else [])
+    assert (Path(given[data]), Path(given["out"])) == (Path("ROOT"), Path("runs") / table)
+    assert [recipe.name for recipe in plan(table, given["rows"], "full")[0]] == [row]
     assert recipe_of(table, row).about["data"] == data
 
 
@@ -155,25 +151,28 @@ def it_trains_as_the_paper_did(table: str, row: str) -> None:
     assert (view.max_width, view.squash) == ((512, False) if data == "mpii" else (None, True))
     assert (view.flip, view.color_jitter, view.random_resized_crop) == (0.5, 0.0, False)
     assert (view.segments, view.frames) == (3, 25)
-    assert options.model.backbone == ("bn_inception" if row.startswith("bn-inception") else "resnet101.tv_in1k")
-    assert (options.model.weights, options.model.freeze_backbone) == ("pretrained", False)
+    assert options.model["backbone"] == ("bn_inception" if row.startswith("bn-inception") else "resnet101.tv_in1k")
+    assert (options.model["weights"], options.model["freeze_backbone"]) == ("pretrained", False)
 
 
 def its_head_is_the_papers(table: str, row: str) -> None:
-    head = full(table, row).model
-    assert head.pooling == POOLING.get(row, "attentional")
-    if head.pooling in ("attentional", "pose"):
-        expected = (None, None) if row == "dropout-attention" else (0.8, "positions")
-        assert (head.dropout, head.dropout_on) == expected
-        assert (head.init, head.activation) == ("official", None)
+    model = full(table, row).model
+    assert model["pooling"] == POOLING.get(row, "attentional")
+    expected: dict[str, object] = {}  # average pooling drops nothing
+    if model["pooling"] in ("attentional", "pose"):
+        expected["init"] = "official"
+        if row != "dropout-attention":
+            expected |= {"dropout": 0.8, "dropout_on": "positions"}
     elif row in ("cbp", "dropout-average"):
-        assert (head.dropout, head.dropout_on) == (0.8, None)
-    else:  # average pooling drops nothing
-        assert (head.dropout, head.dropout_on) == (None, None)
-    assert (head.dim, bool(head.signed_sqrt), bool(head.l2)) == (2048 if row == "cbp" else None, False, False)
-    ranks = {"rank2": 2, "rank5": 5}
-    assert head.rank == (ranks.get(row, 1) if head.pooling == "attentional" else None)
-    assert bool(head.per_class) == (row == "per-class")
+        expected["dropout"] = 0.8
+    if row == "cbp":
+        expected["dim"] = 2048
+    if row in ("rank2", "rank5"):
+        expected["rank"] = int(row[-1])
+    if row == "per-class":
+        expected["per_class"] = True
+    defaults = resolved_options(POOLINGS, model["pooling"], {})
+    assert defaults | model["pooling_options"] == defaults | expected
 
 
 def in_small_it_differs_in_nothing_that_the_row_is_about(table: str, row: str) -> None:
@@ -181,12 +180,15 @@ def in_small_it_differs_in_nothing_that_the_row_is_about(table: str, row: str) -
     if row.startswith("bn-inception"):
         assert recipe_of(table, row).about["small"] is False
         return
-    assert (little.model.backbone, little.model.weights, little.model.freeze_backbone) == ("lite0", "pretrained", True)
-    for name in ("pooling", "rank", "per_class", "activation", "dim", "signed_sqrt", "l2"):
-        assert getattr(little.model, name) == getattr(large.model, name), name
+    kept = {name: little.model[name] for name in ("backbone", "weights", "freeze_backbone")}
+    assert kept == {"backbone": "lite0", "weights": "pretrained", "freeze_backbone": True}
+    assert little.model["pooling"] == large.model["pooling"]
+    for name in ("rank", "per_class", "activation", "dim", "signed_sqrt", "l2"):
+        found, expected = (options.model["pooling_options"].get(name) for options in (little, large))
+        assert found == expected, name
     for name in ("loss", "trainval", "pose_target", "pose_weight", "class_weights"):
         assert getattr(little.train, name) == getattr(large.train, name), name
-    assert little.model.dropout == (0.8 if row.startswith("dropout-") else None)
+    assert little.model["pooling_options"].get("dropout") == (0.8 if row.startswith("dropout-") else None)
     assert (little.preprocessing.image_size, little.preprocessing.squash) == (
         224 if row.endswith("-224") else 448,
         False,
