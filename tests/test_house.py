@@ -11,6 +11,7 @@ import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,14 @@ ORDER = """
     < explain, playground < experiments < cli
 """
 LEVELS = {room.strip(): level for level, rooms in enumerate(ORDER.split("<")) for room in rooms.split(",")}
+# Rooms that know less than the order lets them: pooling is torch alone, data knows no network, models no dataset, and
+# the playground writes for the readers of data without being one.
+ONLY = {
+    "pooling": set[str](),
+    "data": {"files", "progress", "keypoints"},
+    "models": {"files", "progress", "keypoints", "pooling", "backbones"},
+    "playground": {"files", "progress", "keypoints"},
+}
 # Who draws: nothing that trains or evaluates waits for these to be imported.
 DRAWING = {"matplotlib": {"explain", "experiments"}, "gradio": {"explain", "experiments", "cli"}}
 
@@ -69,6 +78,14 @@ def imports(path: Path) -> dict[str, int]:
     return found
 
 
+def arrows() -> Iterator[tuple[str, str, str]]:
+    """(importing module, imported module, where) of every import of one part of the package by another."""
+    for module, path in MODULES.items():
+        for name, line in imports(path).items():
+            if name.split(".")[0] == "attnpool":
+                yield module, name, f"{path.relative_to(ROOT.parent)}:{line} imports {name}"
+
+
 def none(violations: list[str]) -> None:
     """Asserts that there are none, or lists them all."""
     assert not violations, "\n".join(["", *violations])
@@ -79,6 +96,38 @@ def test_the_root_has_rooms_and_little_else() -> None:
     entries = [path for path in ROOT.iterdir() if path.name != "__pycache__"]
     none([f"attnpool/{path.name} has no place in the order" for path in entries if path.stem not in known])
     assert len(entries) <= 17
+
+
+def test_imports_run_one_way() -> None:
+    violations = []
+    for module, name, where in arrows():
+        room, other = room_of(module), room_of(name)
+        if room in ("", other):
+            continue
+        below = other in LEVELS and LEVELS[other] < LEVELS[room]
+        if not below or (room in ONLY and other not in ONLY[room]):
+            violations.append(where)
+    none(violations)
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    """Neither for types: whoever reads one file of a circle has to read them all."""
+    below: dict[str, set[str]] = {module: set() for module in MODULES}
+    for module, name, _ in arrows():
+        below[module].add(name)
+
+    def reached(start: str) -> set[str]:
+        found, ahead = set[str](), list(below[start])
+        while ahead:
+            name = ahead.pop()
+            if name in below and name not in found:
+                found.add(name)
+                ahead += below[name]
+        return found
+
+    reach = {module: reached(module) for module in MODULES}
+    circles = {frozenset(b for b in reach[a] if a in reach[b]) for a in MODULES if a in reach[a]}
+    none([f"a circle of {', '.join(sorted(circle))}" for circle in circles])
 
 
 def test_pooling_imports_torch_alone() -> None:
