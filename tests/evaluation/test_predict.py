@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clips import numbered, write_clip
 from command_line import attnpool, refused
 from networks import arguments
 
@@ -34,18 +33,6 @@ def recognizer(backbone: Backbone, **options: Any) -> Recognizer:
         for weight in model.head.parameters():
             weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
     return model.eval()
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clip, its frames as images, and one of them alone. Not to be changed."""
-    root = tmp_path_factory.mktemp("files")
-    clip = write_clip(root / "clip.avi", 12)
-    (root / "clip.frames").mkdir()
-    for i, frame in enumerate(read_frames(clip, range(12))):
-        frame.save(root / "clip.frames" / f"image_{i + 1:05d}.png")
-    numbered(5).save(root / "photo.png")
-    return root
 
 
 def test_a_clip_is_the_mean_of_its_frames(lite0: Backbone, files: Path) -> None:
