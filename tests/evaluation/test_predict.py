@@ -26,7 +26,7 @@ def lite0() -> Backbone:
 
 
 def recognizer(backbone: Backbone, **options: Any) -> Recognizer:
-    view = Preprocessing(image_size=64, **options.pop("view", {})).of_model()
+    view = Preprocessing(image_size=64, **options.pop("preprocessing", {})).of_model()
     model = Recognizer(backbone, classes=["a", "b", "c"], preprocessing=view, **arguments(options))
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():  # scores that differ from frame to frame
