@@ -201,35 +201,3 @@ class Recognizer(nn.Module):
             )
         backbone.mean, backbone.std = tuple(about["pixels"]["mean"]), tuple(about["pixels"]["std"])
         return recognizer
-
-    def save(
-        self,
-        run: str | Path,
-        *,
-        recipe: Mapping[str, Any] | None = None,
-        split: Mapping[str, Any] | None = None,
-        results: Mapping[str, Any] | None = None,
-    ) -> Path:
-        """Writes a run folder, see `models.run`; `run.json` comes last (a folder without it is not a run).
-
-        Args:
-            run: the folder, made if it is not there.
-            recipe: the resolved options of the training.
-            split: which files were trained on and which held out.
-            results: what the training wrote down.
-        """
-        from attnpool.models.run import save_run  # which imports this module, for it makes recognizers
-
-        save_run(self, Path(run), recipe=recipe, split=split, results=results)
-        return Path(run)
-
-    @classmethod
-    def load(cls, run: str | Path) -> Recognizer:
-        """Reads a run folder, in eval mode.
-
-        Raises:
-            ValueError: it is not a run folder, is damaged, or was written by another version.
-        """
-        from attnpool.models.run import load_model
-
-        return load_model(run)

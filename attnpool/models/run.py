@@ -22,7 +22,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from attnpool.data.decoding.image import IMAGE_SUFFIXES
 from attnpool.files import read_tensors, save_tensors, write_json, write_text
 from attnpool.models.recognizer import Recognizer
 
@@ -68,9 +67,8 @@ class Run:
 
     @property
     def media(self) -> Literal["images", "clips"]:
-        """What the run was trained on, told from the names of its training part: a clip has no image's name."""
-        names = self.about["split"].get("train", ())
-        return "clips" if names and Path(names[0]).suffix.lower() not in IMAGE_SUFFIXES else "images"
+        """What the run was trained on; images where it was not trained here."""
+        return self.about["split"].get("media", "images")
 
 
 def is_finished(folder: Path) -> bool:
@@ -115,13 +113,25 @@ def read_run(run: str | Path) -> dict[str, Any]:
 
 def save_run(
     model: Recognizer,
-    folder: Path,
+    run: str | Path,
     *,
     recipe: Mapping[str, Any] | None = None,
     split: Mapping[str, Any] | None = None,
     results: Mapping[str, Any] | None = None,
-) -> None:
-    """Writes a finished run; arguments are those of `Recognizer.save`. After a failure nothing is left of new files."""
+) -> Path:
+    """Writes a finished run. After a failure nothing is left of new files.
+
+    Args:
+        model: the recognizer.
+        run: the folder, made if it is not there.
+        recipe: the resolved options of the training.
+        split: what was trained on and what held out: the paths of "train" and "val", "split_seed", and "media".
+        results: what the training wrote down.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(run)
     made, new = not folder.exists(), not (folder / WEIGHTS_FILE).exists()
     try:
         save_tensors(folder / WEIGHTS_FILE, model.state_dict())
@@ -140,6 +150,7 @@ def save_run(
         if made and folder.exists():
             folder.rmdir()
         raise
+    return folder
 
 
 def load_model(run: str | Path) -> Recognizer:
