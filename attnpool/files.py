@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # How long a child process that has closed its pipe may take to end by itself, so that its exit code can be reported.
-END_SECONDS = (
-    5.0  # how long a child process that has closed its pipe may take to end, so that its exit code can be reported
-)
+END_SECONDS = 5.0
 
 
 def cache_folder() -> Path:
