@@ -1,7 +1,7 @@
 """attnpool: what people are doing in an image or a clip, and exactly where the evidence is.
 
-The names below are the library; they are imported when first used, so that `import attnpool` costs nothing. The heads
-(`AttentionalPooling`, ...) are here as well, all that `attnpool.pooling` exports.
+The names below are the public API; they are imported when first used, so that `import attnpool` is quick. Everything
+that `attnpool.pooling` exports (`AttentionalPooling`, ...) is here as well.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def __getattr__(name: str) -> Any:
         return version("attnpool")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
-    if name == "POOLINGS" or name.startswith("Pool") or name.endswith("Pooling"):  # the others are not worth torch
+    if name == "POOLINGS" or name.startswith("Pool") or name.endswith("Pooling"):  # other names must not import torch
         pooling = import_module("attnpool.pooling")
         if name in pooling.__all__:
             return getattr(pooling, name)

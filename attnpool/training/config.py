@@ -1,4 +1,4 @@
-"""What a user can set about a training. Flags and recipes are made from the fields and from their `Args` entries."""
+"""The options of a training. Flags and recipe keys derive from the fields, and help from their `Args` entries."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def without_none(hint: Any) -> Any:
-    """The type that a value has where there is one: `int | None` -> `int`; of other unions the first part."""
-    if get_origin(hint) in (types.UnionType, Union):  # of a Literal and None, Python makes the older kind
+    """The type of a value that is not None: `int | None` -> `int`; of other unions, their first type."""
+    if get_origin(hint) in (types.UnionType, Union):  # `Literal[...] | None` is a `typing.Union`
         return next(part for part in get_args(hint) if part is not types.NoneType)
     return hint
 
 
 def converted(name: str, value: Any, hint: Any, default: Any) -> Any:
-    """A value from a YAML file in the type of the option that it is meant for.
+    """Converts a value from a YAML file to the type of an option.
 
     Args:
-        name: of the option, for messages.
-        value: what YAML made of it. Of `1e-3` that is a string.
-        hint: the option's annotation: bool, a Literal of strings, or a type that is made from a string, such as int.
-        default: the option's default. Only an option whose default is `None` may be left without a value.
+        name: name of the option, for error messages.
+        value: the value as YAML reads it; `1e-3`, for example, is read as a string.
+        hint: annotation of the option: bool, a Literal of strings, or a type that can be made from a string, such as
+            int.
+        default: default of the option. Only an option whose default is `None` accepts an empty value, and then it is
+            `None`.
 
     Raises:
         ValueError: the value is of another type.
@@ -32,7 +34,7 @@ def converted(name: str, value: Any, hint: Any, default: Any) -> Any:
     kind = without_none(hint)
     if value is None:
         if default is not None:
-            raise ValueError(f"{name} has no value; write one, such as {default}, or leave it out")
+            raise ValueError(f"{name} has no value; give one, such as {default}, or leave the option out")
         return None
     if kind is bool:
         if not isinstance(value, bool):
@@ -49,7 +51,7 @@ def converted(name: str, value: Any, hint: Any, default: Any) -> Any:
 
 
 def converted_arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the values that are arguments of a class or function, each `converted` to its annotation."""
+    """The values that are arguments of a class or function, each `converted` to the type of its annotation."""
     hints = get_type_hints(getattr(function, "__init__") if isinstance(function, type) else function)  # noqa: B009
     parameters = inspect.signature(function).parameters
     return {
@@ -61,27 +63,29 @@ def converted_arguments(function: Callable[..., Any], values: Mapping[str, Any])
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How long and on what a recognizer is trained.
+    """The data, loss and length of a training.
 
     Args:
-        epochs: passes over the training part (default: 30, and more with few images, for 400 updates).
-        batch_size: images in a step, in each process.
-        accumulate: batches whose gradients are added up for one update.
+        epochs: number of passes over the training images (default: 30, or as many as give 400 updates).
+        batch_size: number of images per batch, in each process.
+        accumulate: number of batches whose gradients are added up for one update.
         precision: number format of the computation, fp32 or mixed precision (fp16 needs a GPU).
-        loss: what is minimised, see docs/scores.md (auto: cross-entropy for one label an image, BCE for several;
-            random_positive: cross-entropy of one positive an image, drawn anew every time).
-        class_weights: how much more rare classes count.
-        positive_weight: weight of the positive terms of bce, focal and asymmetric, such as 10.
-        label_smoothing: part of the target that is spread over all classes, from 0 to below 1.
-        pose_weight: weight of the pose loss, for heads that predict pose.
-        pose_target: heatmap of a joint, the official filled disc or a Gaussian as wide.
-        patience: stop after so many epochs without a better mAP on a part held out of train, and keep the best weights
-            (0: never).
-        tune_fraction: part of train that is held out, with patience.
-        trainval: train on val too, as for a benchmark's test server; scores on val then say nothing.
-        seed: seed of the head's start, of the order of images, augmentation and dropout.
-        workers: number of processes that decode images (0: none besides the main one).
-        use_cache: keep the features of a frozen backbone on disk.
+        loss: loss function, see docs/scores.md (auto: cross-entropy for one label per image, binary cross-entropy for
+            several; random_positive: cross-entropy of one label per image, drawn at random in every step).
+        class_weights: weights that make rare classes count more in the loss (balanced: in inverse proportion to their
+            frequency; sqrt: the square root of that).
+        positive_weight: weight of the positive terms of the losses bce, focal and asymmetric, such as 10.
+        label_smoothing: fraction of the target that is spread over all classes, from 0 to below 1.
+        pose_weight: weight of the pose loss, for poolings that predict pose.
+        pose_target: shape of a joint in the target heatmaps, a filled disc as in the paper's code or a Gaussian of the
+            same width.
+        patience: number of epochs without a better mAP after which training stops and keeps its best weights, measured
+            on a part held out of train (0: train for all epochs).
+        tune_fraction: fraction of train that is held out to choose the best epoch, used with patience.
+        trainval: train on val too, as for a benchmark's test server; scores on val then mean nothing.
+        seed: seed of the initial weights, of the order of images, of augmentation and of dropout.
+        workers: number of processes that decode images (0: the main process decodes them).
+        use_cache: compute the features of a frozen backbone once and keep them on disk.
     """
 
     epochs: int | None = None
@@ -121,21 +125,22 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """How weights are updated. The defaults suit a head on a frozen, standardised backbone (docs/study.md).
+    """How the weights are updated. The defaults suit a head on a frozen, standardised backbone (docs/study.md).
 
     Args:
-        optimizer: adamw, or sgd with momentum 0.9 (auto: sgd for average pooling on a frozen backbone, which is
-            logistic regression, else adamw).
-        lr: peak learning rate of the head (default: by optimizer and pooling).
+        optimizer: optimizer, adamw or sgd with momentum 0.9 (auto: sgd for average pooling on a frozen backbone, which
+            is logistic regression, else adamw).
+        lr: peak learning rate of the head (default: depends on optimizer and pooling).
         backbone_lr: peak learning rate of a backbone that is trained (default: lr with sgd, lr / 10 with adamw).
-        weight_decay: decay of weights, not of biases, norms and position embeddings (default: 5e-4; for average pooling
-            on a frozen backbone 10 / images, which is C = 0.1 of a logistic regression).
-        schedule: course of the learning rate after the warm-up.
-        warmup: part of all updates in which the learning rate rises linearly.
-        step_updates: updates between two reductions of the learning rate, with schedule step.
-        step_factor: factor of each reduction of the learning rate, with schedule step.
-        clip: largest norm of the gradient (default: no limit).
-        ema: decay of a moving average of the weights that is then what is kept, such as 0.999 (0: none).
+        weight_decay: weight decay, which leaves out biases, norms and position embeddings (default: 5e-4; for average
+            pooling on a frozen backbone 10 / number of images, which is C = 0.1 of a logistic regression).
+        schedule: learning-rate schedule after the warm-up.
+        warmup: fraction of all updates in which the learning rate rises linearly to its peak.
+        step_updates: number of updates between two reductions of the learning rate, with schedule step.
+        step_factor: factor by which the learning rate is multiplied at each reduction, with schedule step.
+        clip: largest norm of the gradient, to which larger gradients are scaled down (default: no limit).
+        ema: decay of an exponential moving average of the weights, which is kept in their place, such as 0.999 (0: no
+            average).
     """
 
     optimizer: Literal["auto", "adamw", "sgd"] = "auto"
