@@ -197,7 +197,7 @@ class Recognizer(nn.Module):
                 instances=about.get("instances", "none"),
                 context=about.get("context", 1.5),
                 preprocessing=about["preprocessing"],
-                **about["head_options"],
+                pooling_options=about["pooling_options"],
             )
         backbone.mean, backbone.std = tuple(about["pixels"]["mean"]), tuple(about["pixels"]["std"])
         return recognizer

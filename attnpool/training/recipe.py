@@ -112,6 +112,16 @@ class Recipe:
     small: dict[str, Any]
     about: dict[str, Any]
 
+    def at(self, scale: str) -> Options:
+        """Its options at scale "full" or "small"; where `small` leaves an option without a value, it has its default.
+
+        Raises:
+            ValueError: as `Options.of`.
+        """
+        values = self.options if scale != "small" else self.options | self.small
+        left_out = {name for name, value in self.small.items() if value is None and scale == "small"}
+        return Options.of({name: values[name] for name in values if name not in left_out}, f"recipe {self.name}")
+
 
 def read_recipe(path: Path) -> Recipe:
     """Reads a recipe and what it is based on.

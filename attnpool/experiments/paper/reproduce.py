@@ -156,8 +156,7 @@ def jobs_of(
     weights: Mapping[str, str | Path],
 ) -> list[Job]:
     """The trainings of a row; `weights` are the files of some backbones."""
-    values = recipe.options | (recipe.small if scale == "small" else {})
-    options = Options.of(values, f"recipe {recipe.name}")
+    options = recipe.at(scale)
     if file := weights.get(options.model["backbone"]):
         options = options.change({"weights": str(file)})
     names = ("hmdb51", "hmdb51-2", "hmdb51-3") if data == "hmdb51" else (data,)
