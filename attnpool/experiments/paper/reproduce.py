@@ -20,7 +20,8 @@ from attnpool.models.run import Run, is_finished
 from attnpool.playground import write_playground
 from attnpool.progress import bar
 from attnpool.training.checkpoint import require_same
-from attnpool.training.recipe import RECIPES, Options, Recipe, fit, read_recipe
+from attnpool.training.config import Options
+from attnpool.training.recipe import RECIPES, Recipe, fit, read_recipe
 
 SEEDS = (0, 1, 2)
 SCORES_FILE = "scores.json"

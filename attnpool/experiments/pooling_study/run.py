@@ -30,8 +30,9 @@ from attnpool.models.run import Run
 from attnpool.playground.write_folder import write_folder
 from attnpool.progress import bar
 from attnpool.training.checkpoint import require_same
+from attnpool.training.config import Options
 from attnpool.training.losses import classification_loss
-from attnpool.training.recipe import Options, fit
+from attnpool.training.recipe import fit
 
 NAME = "poolings"
 IMAGES = 840
