@@ -70,7 +70,7 @@ def classifier(name: str, weights: str | Path = "pretrained") -> nn.Module:
     count = classes_in(state, [named] if isinstance(named, str) else list(named or ()))
     if count is None:
         raise ValueError(
-            f"{source_of(name, weights)}: holds no classifier of {short}; give a file with the network and its classifier"
+            f"{source_of(name, weights)}: holds no classifier of {short}; give a file with the network and classifier"
         )
     net = timm.create_model(BUNDLED.get(known, short), num_classes=count)
     assign(net, state, source_of(name, weights))

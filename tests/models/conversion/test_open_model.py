@@ -100,7 +100,7 @@ def test_a_run_of_a_classifier(lite0_run: Path, flower: Path, world: Path, tmp_p
     assert value["best"] == "daisy"
     assert json.loads((lite0_run / "run.json").read_text())["recipe"] == {"converted_from": "lite0"}
     refused(attnpool("evaluate", lite0_run, f"folder:{world}"), "classes")
-    refused(attnpool("convert", "lite0", "--out", lite0_run), lite0_run, "is there already; give a new folder as out")
+    refused(attnpool("convert", "lite0", "--out", lite0_run), lite0_run, "exists already; give a new folder as out")
     refused(
         attnpool("convert", lite0_run, "--out", tmp_path / "a"), lite0_run, "its pooling is attentional, not average"
     )
@@ -190,8 +190,8 @@ def test_a_folder_is_not_a_classifier(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_runs_have_their_own(run: Path, flower: Path) -> None:
-    refused(attnpool("predict", run, flower, "--image-size", 96), run, "image_size is for classifiers by name")
-    refused(attnpool("predict", run, flower, "--weights", flower), "weights is for classifiers by name")
+    refused(attnpool("predict", run, flower, "--image-size", 96), run, "image_size is only for classifiers")
+    refused(attnpool("predict", run, flower, "--weights", flower), "weights is only for classifiers")
 
 
 def test_a_run_with_average_pooling(command: list[str], world: Path, tmp_path: Path) -> None:
