@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from attnpool.models.conversion.classifier import convert
     from attnpool.models.conversion.tensorflow import convert_tf
     from attnpool.models.recognizer import Recognizer
-    from attnpool.models.run import Run
+    from attnpool.models.run import Run, load_model, save_run
     from attnpool.pooling import *  # noqa: F403
     from attnpool.training.config import OptimizerOptions, TrainOptions
     from attnpool.training.train import train
@@ -43,8 +43,10 @@ __all__ = [
     "extract",
     "feature_similarity",
     "label_pose",
+    "load_model",
     "predict",
     "read",
+    "save_run",
     "train",
 ]
 
@@ -64,8 +66,10 @@ _HOME = {
     "extract": "attnpool.features.extraction",
     "feature_similarity": "attnpool.evaluation.similarity",
     "label_pose": "attnpool.data.pose_labelling",
+    "load_model": "attnpool.models.run",
     "predict": "attnpool.evaluation.predict",
     "read": "attnpool.data",
+    "save_run": "attnpool.models.run",
     "train": "attnpool.training.train",
 }
 

@@ -11,6 +11,7 @@ import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from attnpool.data import READERS
 
 ROOT = Path(attnpool.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
+TESTS = Path(__file__).parent
 
 # From below to above, as the design has it: a room imports what stands before it. Rooms of one level know nothing of
 # each other, and nothing imports the public names of `attnpool` itself, which are above all.
@@ -28,6 +30,14 @@ ORDER = """
     < explain, playground < experiments < cli
 """
 LEVELS = {room.strip(): level for level, rooms in enumerate(ORDER.split("<")) for room in rooms.split(",")}
+# Rooms that know less than the order lets them: pooling is torch alone, data knows no network, models no dataset, and
+# the playground writes for the readers of data without being one.
+ONLY = {
+    "pooling": set[str](),
+    "data": {"files", "progress", "keypoints"},
+    "models": {"files", "progress", "keypoints", "pooling", "backbones"},
+    "playground": {"files", "progress", "keypoints"},
+}
 # Who draws: nothing that trains or evaluates waits for these to be imported.
 DRAWING = {"matplotlib": {"explain", "experiments"}, "gradio": {"explain", "experiments", "cli"}}
 
@@ -69,6 +79,14 @@ def imports(path: Path) -> dict[str, int]:
     return found
 
 
+def arrows() -> Iterator[tuple[str, str, str]]:
+    """(importing module, imported module, where) of every import of one part of the package by another."""
+    for module, path in MODULES.items():
+        for name, line in imports(path).items():
+            if name.split(".")[0] == "attnpool":
+                yield module, name, f"{path.relative_to(ROOT.parent)}:{line} imports {name}"
+
+
 def none(violations: list[str]) -> None:
     """Asserts that there are none, or lists them all."""
     assert not violations, "\n".join(["", *violations])
@@ -79,6 +97,38 @@ def test_the_root_has_rooms_and_little_else() -> None:
     entries = [path for path in ROOT.iterdir() if path.name != "__pycache__"]
     none([f"attnpool/{path.name} has no place in the order" for path in entries if path.stem not in known])
     assert len(entries) <= 17
+
+
+def test_imports_run_one_way() -> None:
+    violations = []
+    for module, name, where in arrows():
+        room, other = room_of(module), room_of(name)
+        if room in ("", other):
+            continue
+        below = other in LEVELS and LEVELS[other] < LEVELS[room]
+        if not below or (room in ONLY and other not in ONLY[room]):
+            violations.append(where)
+    none(violations)
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    """Neither for types: whoever reads one file of a circle has to read them all."""
+    below: dict[str, set[str]] = {module: set() for module in MODULES}
+    for module, name, _ in arrows():
+        below[module].add(name)
+
+    def reached(start: str) -> set[str]:
+        found, ahead = set[str](), list(below[start])
+        while ahead:
+            name = ahead.pop()
+            if name in below and name not in found:
+                found.add(name)
+                ahead += below[name]
+        return found
+
+    reach = {module: reached(module) for module in MODULES}
+    circles = {frozenset(b for b in reach[a] if a in reach[b]) for a in MODULES if a in reach[a]}
+    none([f"a circle of {', '.join(sorted(circle))}" for circle in circles])
 
 
 def test_pooling_imports_torch_alone() -> None:
@@ -106,6 +156,7 @@ def test_only_what_draws_imports_what_draws() -> None:
 # with its job.
 LONG = {
     "attnpool.features.extraction": "features of images that are kept on disk",
+    "attnpool.training.recipe": "options, the files they are in, and a training from them",
 }
 
 
@@ -113,6 +164,112 @@ def test_long_files_have_one_job() -> None:
     lengths = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in MODULES.items()}
     none([f"{module} has {length} lines" for module, length in lengths.items() if length > 300 and module not in LONG])
     none([f"{module} is no long file (any more)" for module in LONG if lengths.get(module, 0) <= 300])
+
+
+# Tested where they are used, by the test file that is named; every other module has a test file at its own path.
+TESTED_BY = {
+    # what draws a world: parts of one image, whose pixels and annotations are held against each other
+    **dict.fromkeys(
+        (
+            *("playground.actions", "playground.annotation", "playground.backdrop", "playground.body"),
+            *("playground.clutter", "playground.compose", "playground.crowd", "playground.draw", "playground.figure"),
+            *("playground.ground", "playground.looks", "playground.objects", "playground.plan", "playground.raster"),
+            *("playground.scene", "playground.staging"),
+        ),
+        "playground/test_world.py",
+    ),
+    "playground.motion": "playground/test_clip.py",
+    "playground.mat": "playground/test_write_mpii.py",
+    "playground.openpose": "playground/test_write_hmdb51.py",
+    # programs that run in a process of their own, by whom starts them
+    "data.decoding.matlab_worker": "data/decoding/test_matlab.py",
+    "keypoints.mediapipe_worker": "keypoints/test_blazepose.py",
+    "models.conversion.tensorflow_worker": "models/conversion/test_tensorflow.py",
+    "models.conversion.tensorflow_names": "models/conversion/test_tensorflow.py",
+    "__main__": "cli/test_main.py",
+    # parts of one thing, which are tested together as that
+    "backbones.classifiers": "models/conversion/test_classifier.py",
+    "backbones.weights": "backbones/test_backbone.py",
+    "data.check_report": "data/test_check.py",
+    "data.clips": "models/test_clip_pooling.py",
+    "data.dataset": "data/test_reading.py",
+    "data.decoding.video_stream": "data/decoding/test_video.py",
+    "data.formats.coco_merging": "data/test_pose_labelling.py",
+    "data.formats.entry": "data/test_reading.py",
+    "data.formats.published": "data/formats/test_hico.py",
+    "data.people": "models/test_instance_pooling.py",
+    "data.pose_store": "data/test_pose_labelling.py",
+    "evaluation.splits": "evaluation/test_evaluate.py",
+    **dict.fromkeys(
+        (*("experiments.benchmark." + part for part in ("heads", "measure", "passes", "report")), "experiments.pages"),
+        "experiments/benchmark/test_pooling.py",
+    ),
+    "experiments.benchmark.steps": "experiments/benchmark/test_training.py",
+    "experiments.pooling_study.table": "experiments/pooling_study/test_run.py",
+    "explain.image_figure": "explain/test_explain.py",
+    "explain.lettering": "explain/test_overlay.py",
+    "explain.plots": "explain/test_report.py",
+    "features.batches": "features/test_extraction.py",
+    "keypoints.estimators": "data/test_pose_labelling.py",
+    "models.conversion.linear_head": "models/conversion/test_classifier.py",
+    "models.run": "models/test_recognizer.py",
+    "training.checkpoint": "training/test_train.py",
+    "training.interruption": "cli/test_main.py",
+    "training.trainer": "training/test_train.py",
+}
+
+
+def test_tests_mirror_the_tree() -> None:
+    violations = []
+    for module, path in MODULES.items():
+        place = path.relative_to(ROOT)
+        if place.name == "__init__.py":
+            continue
+        elsewhere = TESTED_BY.get(module.removeprefix("attnpool."))
+        test = TESTS / (elsewhere or place.with_name(f"test_{place.name}"))
+        if not test.is_file():
+            violations.append(f"{place} has no tests/{test.relative_to(TESTS)}")
+    none(violations)
+    none([f"attnpool.{name} is no module" for name in TESTED_BY if f"attnpool.{name}" not in MODULES])
+
+
+# Formats of datasets are known to their readers, to who draws worlds in them and to the paper's tables.
+FORMATS = ("folder", "table", "mpii", "hico", "hmdb51", "coco", "openpose")
+KEYPOINT_FILES = (
+    "coco",
+    "openpose",
+)  # which no dataset is, but which people of any dataset are read from and written to
+KNOWN_TO = ("attnpool.data.formats", "attnpool.playground", "attnpool.experiments.paper")
+
+
+def format_named(node: ast.AST) -> str:
+    """The format that a piece of code asks for, in a comparison or as what a name begins with; else nothing."""
+    if isinstance(node, ast.Compare):
+        asked = [*ast.walk(node.left), *(inner for each in node.comparators for inner in ast.walk(each))]
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.endswith("with"):
+        asked = [inner for argument in node.args for inner in ast.walk(argument)]
+    else:
+        return ""
+    texts = [str(inner.value).partition(":")[0] for inner in asked if isinstance(inner, ast.Constant)]
+    return next((text for text in texts if text in FORMATS), "")
+
+
+def test_formats_are_known_to_their_readers() -> None:
+    """Elsewhere what differs between formats is asked of their entries in READERS."""
+    violations = []
+    for module, path in MODULES.items():
+        if module.startswith(KNOWN_TO):
+            continue
+        where = path.relative_to(ROOT.parent)
+        for name, line in imports(path).items():
+            format = name.removeprefix("attnpool.data.formats.")
+            known = KEYPOINT_FILES if room_of(module) == "data" else ()
+            if format in FORMATS and format not in known and module != "attnpool.data":  # which has READERS
+                violations.append(f"{where}:{line} imports {name}")
+        for node in ast.walk(tree_of(path)):
+            if named := format_named(node):
+                violations.append(f"{where}:{node.lineno} asks for {named}")  # type: ignore[attr-defined]
+    none(violations)
 
 
 def test_no_module_is_a_drawer() -> None:

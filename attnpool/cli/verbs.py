@@ -34,7 +34,7 @@ def training_options() -> Groups:
     model = {option.name: option for option in options("attnpool.models.recognizer:Recognizer")}
     model["pooling"] = replace(model["pooling"], choices=tuple(heads))
     return {
-        "model": [model[name] for name in SOURCE.literal("attnpool.training.recipe", "MODEL")],
+        "model": [model[name] for name in SOURCE.literal("attnpool.training.config", "MODEL")],
         "pooling": merged(heads),
         "training": options("attnpool.training.config:TrainOptions"),
         "optimizer": options("attnpool.training.config:OptimizerOptions"),

@@ -54,6 +54,28 @@ COCO_JOINTS: tuple[str, ...] = (
 )
 """COCO's keypoints in the order of its person category."""
 
+OPENPOSE_JOINTS: tuple[str, ...] = (
+    "nose",
+    "neck",
+    "right_shoulder",
+    "right_elbow",
+    "right_wrist",
+    "left_shoulder",
+    "left_elbow",
+    "left_wrist",
+    "right_hip",
+    "right_knee",
+    "right_ankle",
+    "left_hip",
+    "left_knee",
+    "left_ankle",
+    "right_eye",
+    "left_eye",
+    "right_ear",
+    "left_ear",
+)
+"""The 18 joints of OpenPose's COCO model in its order. "Right" is the person's own right."""
+
 MPII_FLIP: tuple[int, ...] = (5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10)
 """Joint j of a mirrored person is joint `MPII_FLIP[j]` of the person: left and right change places."""
 

@@ -203,39 +203,7 @@ class Recognizer(nn.Module):
                 instances=about.get("instances", "none"),
                 context=about.get("context", 1.5),
                 preprocessing=about["preprocessing"],
-                **about["head_options"],
+                pooling_options=about["pooling_options"],
             )
         backbone.mean, backbone.std = tuple(about["pixels"]["mean"]), tuple(about["pixels"]["std"])
         return recognizer
-
-    def save(
-        self,
-        run: str | Path,
-        *,
-        recipe: Mapping[str, Any] | None = None,
-        split: Mapping[str, Any] | None = None,
-        results: Mapping[str, Any] | None = None,
-    ) -> Path:
-        """Writes a run folder, see `models.run`. `run.json` is written last (a folder without it is not a run).
-
-        Args:
-            run: the folder, which is made if it does not exist.
-            recipe: the resolved options of the training.
-            split: the files that were trained on and those that were held out.
-            results: the results of the training.
-        """
-        from attnpool.models.run import save_run  # here, because that module imports this one
-
-        save_run(self, Path(run), recipe=recipe, split=split, results=results)
-        return Path(run)
-
-    @classmethod
-    def load(cls, run: str | Path) -> Recognizer:
-        """Reads the recognizer of a run folder, in eval mode.
-
-        Raises:
-            ValueError: the folder is not a run, is damaged, or was written by an incompatible version.
-        """
-        from attnpool.models.run import load_model
-
-        return load_model(run)

@@ -23,7 +23,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from attnpool.data.decoding.image import IMAGE_SUFFIXES
 from attnpool.files import read_tensors, save_tensors, write_json, write_text
 from attnpool.models.recognizer import Recognizer
 
@@ -69,9 +68,8 @@ class Run:
 
     @property
     def media(self) -> Literal["images", "clips"]:
-        """Whether the run was trained on images or clips, from the names of its training files."""
-        names = self.about["split"].get("train", ())
-        return "clips" if names and Path(names[0]).suffix.lower() not in IMAGE_SUFFIXES else "images"
+        """Whether the run was trained on images or clips; "images" for a converted model."""
+        return self.about["split"].get("media", "images")
 
 
 def is_finished(folder: Path) -> bool:
@@ -118,13 +116,25 @@ def read_run(run: str | Path) -> dict[str, Any]:
 
 def save_run(
     model: Recognizer,
-    folder: Path,
+    run: str | Path,
     *,
     recipe: Mapping[str, Any] | None = None,
     split: Mapping[str, Any] | None = None,
     results: Mapping[str, Any] | None = None,
-) -> None:
-    """Writes a finished run; arguments are those of `Recognizer.save`. After a failure no new files are left."""
+) -> Path:
+    """Writes a finished run. After a failure no new files are left.
+
+    Args:
+        model: the recognizer.
+        run: the folder, which is made if it does not exist.
+        recipe: the resolved options of the training.
+        split: the files that were trained on and held out: the paths of "train" and "val", "split_seed", and "media".
+        results: the results of the training.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(run)
     made, new = not folder.exists(), not (folder / WEIGHTS_FILE).exists()
     try:
         save_tensors(folder / WEIGHTS_FILE, model.state_dict())
@@ -143,6 +153,7 @@ def save_run(
         if made and folder.exists():
             folder.rmdir()
         raise
+    return folder
 
 
 def load_model(run: str | Path) -> Recognizer:

@@ -6,59 +6,13 @@ import inspect
 import math
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-
-def without_none(hint: Any) -> Any:
-    """The type of a value that is not None: `int | None` -> `int`; of other unions, their first type."""
-    if get_origin(hint) in (types.UnionType, Union):  # `Literal[...] | None` is a `typing.Union`
-        return next(part for part in get_args(hint) if part is not types.NoneType)
-    return hint
-
-
-def converted(name: str, value: Any, hint: Any, default: Any) -> Any:
-    """Converts a value from a YAML file to the type of an option.
-
-    Args:
-        name: name of the option, for error messages.
-        value: the value as YAML reads it; `1e-3`, for example, is read as a string.
-        hint: annotation of the option: bool, a Literal of strings, or a type that can be made from a string, such as
-            int.
-        default: default of the option. Only an option whose default is `None` accepts an empty value, and then it is
-            `None`.
-
-    Raises:
-        ValueError: the value is of another type.
-    """
-    kind = without_none(hint)
-    if value is None:
-        if default is not None:
-            raise ValueError(f"{name} has no value; give one, such as {default}, or leave the option out")
-        return None
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise ValueError(f"{name} is {value!r}; write true or false")
-        return value
-    if get_origin(kind) is Literal:
-        if str(value) not in get_args(kind):
-            raise ValueError(f"{name} is {value!r}; use one of {', '.join(get_args(kind))}")
-        return str(value)
-    try:
-        return kind(str(value))
-    except ValueError as error:
-        raise ValueError(f"{name} is {value!r}; it takes {getattr(kind, '__name__', 'another value')}") from error
-
-
-def converted_arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that are arguments of a class or function, each `converted` to the type of its annotation."""
-    hints = get_type_hints(getattr(function, "__init__") if isinstance(function, type) else function)  # noqa: B009
-    parameters = inspect.signature(function).parameters
-    return {
-        name: converted(name, values[name], hints[name], parameter.default)
-        for name, parameter in parameters.items()
-        if name in values
-    }
+from attnpool.data import Preprocessing
+from attnpool.models.recognizer import Recognizer
+from attnpool.pooling import POOLINGS
+from attnpool.pooling.options import options_of, resolved_options
 
 
 @dataclass(frozen=True)
@@ -170,3 +124,128 @@ class OptimizerOptions:
             raise ValueError(f"ema {self.ema} and warmup {self.warmup} must be in [0, 1)")
         if self.step_updates < 1:
             raise ValueError(f"step_updates is {self.step_updates}; give at least 1")
+
+
+MODEL = ("backbone", "weights", "pooling", "instances", "context", "standardize", "freeze_backbone")
+"""The arguments of `Recognizer` that are options. The others follow from the data and from other options."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that a training depends on besides the data.
+
+    Attributes:
+        model: arguments of `Recognizer`: all those of `MODEL`, and the `pooling_options` that were given.
+        train, optimizer, preprocessing: see their classes.
+    """
+
+    model: Mapping[str, Any]
+    train: TrainOptions
+    optimizer: OptimizerOptions
+    preprocessing: Preprocessing
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], where: str = "options") -> Options:
+        """Builds options from a flat mapping of names to values, as recipes and the command line give it.
+
+        Raises:
+            ValueError: a name is unknown, or a value has the wrong type or is out of range; the message begins with
+                `where`.
+        """
+        typed = typed_options(values, where)
+        try:
+            model = {name: typed.get(name, inspect.signature(Recognizer).parameters[name].default) for name in MODEL}
+            given = {name: value for name, value in typed.items() if name in head_options()}
+            resolved_options(POOLINGS, model["pooling"], given)
+            parts = {
+                name: part(**{item.name: typed[item.name] for item in fields(part) if item.name in typed})
+                for name, part in PARTS.items()
+            }
+            return cls(model | {"pooling_options": given}, **parts)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+
+    def flat(self) -> dict[str, Any]:
+        """These options as the flat mapping that `of` takes."""
+        model = {name: value for name, value in self.model.items() if name != "pooling_options"}
+        parts = (value for name in PARTS for value in asdict(getattr(self, name)).items())
+        return model | self.model["pooling_options"] | dict(parts)
+
+    def change(self, values: Mapping[str, Any], where: str = "options") -> Options:
+        """These options with some of them changed; errors are those of `of`."""
+        return Options.of(self.flat() | dict(values), where)
+
+
+def head_options() -> set[str]:
+    """The names of the options of all poolings."""
+    return {name for head in POOLINGS.values() for name in options_of(head)}
+
+
+def typed_options(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Converts the values of a flat mapping of options to the types of the options.
+
+    Raises:
+        ValueError: a name is unknown, or a value has the wrong type; the message begins with `where`.
+    """
+    makers: tuple[Any, ...] = (Recognizer, *PARTS.values(), *POOLINGS.values())
+    known = {*MODEL, *head_options(), *(item.name for part in PARTS.values() for item in fields(part))}
+    if unknown := [name for name in values if name not in known]:
+        raise ValueError(f"{where}: unknown option {unknown[0]!r}; see attnpool train --help")
+    try:
+        return {name: value for made in makers for name, value in converted_arguments(made, values).items()}
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+PARTS: dict[str, Any] = {"train": TrainOptions, "optimizer": OptimizerOptions, "preprocessing": Preprocessing}
+
+
+def without_none(hint: Any) -> Any:
+    """The type of a value that is not None: `int | None` -> `int`; of other unions, their first type."""
+    if get_origin(hint) in (types.UnionType, Union):  # `Literal[...] | None` is a `typing.Union`
+        return next(part for part in get_args(hint) if part is not types.NoneType)
+    return hint
+
+
+def converted(name: str, value: Any, hint: Any, default: Any) -> Any:
+    """Converts a value from a YAML file to the type of an option.
+
+    Args:
+        name: name of the option, for error messages.
+        value: the value as YAML reads it; `1e-3`, for example, is read as a string.
+        hint: annotation of the option: bool, a Literal of strings, or a type that can be made from a string, such as
+            int.
+        default: default of the option. Only an option whose default is `None` accepts an empty value, and then it is
+            `None`.
+
+    Raises:
+        ValueError: the value is of another type.
+    """
+    kind = without_none(hint)
+    if value is None:
+        if default is not None:
+            raise ValueError(f"{name} has no value; give one, such as {default}, or leave the option out")
+        return None
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r}; write true or false")
+        return value
+    if get_origin(kind) is Literal:
+        if str(value) not in get_args(kind):
+            raise ValueError(f"{name} is {value!r}; use one of {', '.join(get_args(kind))}")
+        return str(value)
+    try:
+        return kind(str(value))
+    except ValueError as error:
+        raise ValueError(f"{name} is {value!r}; it takes {getattr(kind, '__name__', 'another value')}") from error
+
+
+def converted_arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are arguments of a class or function, each `converted` to the type of its annotation."""
+    hints = get_type_hints(getattr(function, "__init__") if isinstance(function, type) else function)  # noqa: B009
+    parameters = inspect.signature(function).parameters
+    return {
+        name: converted(name, values[name], hints[name], parameter.default)
+        for name, parameter in parameters.items()
+        if name in values
+    }

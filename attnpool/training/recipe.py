@@ -9,98 +9,21 @@ rank: 2
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.data import Dataset, Preprocessing, read
+from attnpool.data import Dataset, read
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run
-from attnpool.pooling import POOLINGS
-from attnpool.pooling.options import options_of, resolved_options
-from attnpool.training.config import OptimizerOptions, TrainOptions, converted_arguments
+from attnpool.training.config import Options, converted_arguments, typed_options
 from attnpool.training.train import train
 
 RECIPES = Path(__file__).parents[1] / "experiments" / "paper" / "recipes"
 RESERVED = ("about", "base", "small")
-
-
-MODEL = ("backbone", "weights", "pooling", "instances", "context", "standardize", "freeze_backbone")
-"""The arguments of `Recognizer` that are options. The others follow from the data and from other options."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """Everything that a training depends on besides the data.
-
-    Attributes:
-        model: arguments of `Recognizer`: all those of `MODEL`, and the `pooling_options` that were given.
-        train, optimizer, preprocessing: see their classes.
-    """
-
-    model: Mapping[str, Any]
-    train: TrainOptions
-    optimizer: OptimizerOptions
-    preprocessing: Preprocessing
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any], where: str = "options") -> Options:
-        """Builds options from a flat mapping of names to values, as recipes and the command line give it.
-
-        Raises:
-            ValueError: a name is unknown, or a value has the wrong type or is out of range; the message begins with
-                `where`.
-        """
-        typed = typed_options(values, where)
-        try:
-            model = {name: typed.get(name, inspect.signature(Recognizer).parameters[name].default) for name in MODEL}
-            given = {name: value for name, value in typed.items() if name in head_options()}
-            resolved_options(POOLINGS, model["pooling"], given)
-            parts = {
-                name: part(**{item.name: typed[item.name] for item in fields(part) if item.name in typed})
-                for name, part in PARTS.items()
-            }
-            return cls(model | {"pooling_options": given}, **parts)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
-
-    def flat(self) -> dict[str, Any]:
-        """These options as the flat mapping that `of` takes."""
-        model = {name: value for name, value in self.model.items() if name != "pooling_options"}
-        parts = (value for name in PARTS for value in asdict(getattr(self, name)).items())
-        return model | self.model["pooling_options"] | dict(parts)
-
-    def change(self, values: Mapping[str, Any], where: str = "options") -> Options:
-        """These options with some of them changed; errors are those of `of`."""
-        return Options.of(self.flat() | dict(values), where)
-
-
-def head_options() -> set[str]:
-    """The names of the options of all poolings."""
-    return {name for head in POOLINGS.values() for name in options_of(head)}
-
-
-def typed_options(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Converts the values of a flat mapping of options to the types of the options.
-
-    Raises:
-        ValueError: a name is unknown, or a value has the wrong type; the message begins with `where`.
-    """
-    makers: tuple[Any, ...] = (Recognizer, *PARTS.values(), *POOLINGS.values())
-    known = {*MODEL, *head_options(), *(item.name for part in PARTS.values() for item in fields(part))}
-    if unknown := [name for name in values if name not in known]:
-        raise ValueError(f"{where}: unknown option {unknown[0]!r}; see attnpool train --help")
-    try:
-        return {name: value for made in makers for name, value in converted_arguments(made, values).items()}
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-PARTS: dict[str, Any] = {"train": TrainOptions, "optimizer": OptimizerOptions, "preprocessing": Preprocessing}
 
 
 @dataclass(frozen=True)
@@ -111,6 +34,16 @@ class Recipe:
     options: dict[str, Any]
     small: dict[str, Any]
     about: dict[str, Any]
+
+    def at(self, scale: str) -> Options:
+        """Its options at scale "full" or "small"; where `small` leaves an option without a value, it has its default.
+
+        Raises:
+            ValueError: as `Options.of`.
+        """
+        values = self.options if scale != "small" else self.options | self.small
+        left_out = {name for name, value in self.small.items() if value is None and scale == "small"}
+        return Options.of({name: values[name] for name in values if name not in left_out}, f"recipe {self.name}")
 
 
 def read_recipe(path: Path) -> Recipe:

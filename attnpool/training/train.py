@@ -14,7 +14,7 @@ from attnpool.features.extraction import extract, standardize
 from attnpool.keypoints.joints import MPII_JOINTS
 from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
-from attnpool.models.run import Run, is_finished, remove_state
+from attnpool.models.run import Run, is_finished, remove_state, save_run
 from attnpool.training.checkpoint import load_state, require_same
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.losses import resolve_loss
@@ -71,6 +71,7 @@ def train(
         "preprocessing": asdict(preprocessing),
     }
     split = {
+        "media": train.media,
         "split_seed": split_seed,
         "train": [sample.path for sample in train],
         "val": [sample.path for sample in val],
@@ -94,7 +95,7 @@ def train(
             "history": trainer.at.history,
             "skipped": skipped,
         }
-        model.save(folder, recipe=recipe, split=split, results=results)
+        save_run(model, folder, recipe=recipe, split=split, results=results)
         remove_state(folder)
     trainer.accelerator.wait_for_everyone()
     return Run.load(folder)

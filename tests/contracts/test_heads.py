@@ -186,8 +186,9 @@ def check_layouts_shapes_and_sums(key: str, options: dict[str, Any], shape: tupl
 
 def mapless(key: str, options: dict[str, Any]) -> bool:
     """Whether the score is no sum over positions, so that there can be no maps."""
-    normed = options.get("norms", key == "netvlad") or options.get("l2") or options.get("signed_sqrt")
-    return bool(key == "covariance" or normed)
+    return bool(
+        key == "covariance" or options.get("signed_sqrt") or options.get("l2") or options.get("norms", key == "netvlad")
+    )
 
 
 REALISTIC = [

@@ -13,8 +13,9 @@ from attnpool.cli.main import parse
 from attnpool.cli.verbs import VERBS
 from attnpool.experiments.paper.tables import TABLES, plan
 from attnpool.pooling import POOLINGS
-from attnpool.training.config import OptimizerOptions
-from attnpool.training.recipe import RECIPES, Options, Recipe, read_recipe
+from attnpool.pooling.options import resolved_options
+from attnpool.training.config import OptimizerOptions, Options
+from attnpool.training.recipe import RECIPES, Recipe, read_recipe
 
 ROWS = [(table, row) for table, about in TABLES.items() for row in about.rows]
 NAMES = [f"{table}/{row}" for table, row in ROWS]
@@ -74,12 +75,11 @@ def recipe_of(table: str, row: str) -> Recipe:
 
 
 def full(table: str, row: str) -> Options:
-    return Options.of(recipe_of(table, row).options)
+    return recipe_of(table, row).at("full")
 
 
 def small(table: str, row: str) -> Options:
-    recipe = recipe_of(table, row)
-    return Options.of(recipe.options | recipe.small)
+    return recipe_of(table, row).at("small")
 
 
 def test_every_row_has_a_file_and_every_file_a_row() -> None:
@@ -100,8 +100,9 @@ def it_opens_with_its_command(table: str, row: str) -> None:
     verb, *words = first.removeprefix("# attnpool ").split()
     calls, _ = parse(verb, VERBS[verb], words)
     (given,) = calls.values()
-    expected = {"table": table, "rows": [row], data: "ROOT", "out": f"runs/{table}"}  # at full scale
-    assert given == expected | ({"weights": ["bn_inception=FILE"]} if weights else {})
+    assert (given["table"], given["rows"], given.get("scale", "full")) == (table, [row], "full")
+    assert [f" --weights {word}" for word in given.get("weights", ())] == ([weights] if weights else [])
+    assert (Path(given[data]), Path(given["out"])) == (Path("ROOT"), Path("runs") / table)
     assert [recipe.name for recipe in plan(table, given["rows"], "full")[0]] == [row]
     assert recipe_of(table, row).about["data"] == data
 
@@ -156,20 +157,22 @@ def it_trains_as_the_paper_did(table: str, row: str) -> None:
 
 def its_head_is_the_papers(table: str, row: str) -> None:
     model = full(table, row).model
-    pooling, head = model["pooling"], model["pooling_options"].get
-    assert pooling == POOLING.get(row, "attentional")
-    if pooling in ("attentional", "pose"):
-        expected = (None, None) if row == "dropout-attention" else (0.8, "positions")
-        assert (head("dropout"), head("dropout_on")) == expected
-        assert (head("init"), head("activation")) == ("official", None)
+    assert model["pooling"] == POOLING.get(row, "attentional")
+    expected: dict[str, object] = {}  # average pooling drops nothing
+    if model["pooling"] in ("attentional", "pose"):
+        expected["init"] = "official"
+        if row != "dropout-attention":
+            expected |= {"dropout": 0.8, "dropout_on": "positions"}
     elif row in ("cbp", "dropout-average"):
-        assert (head("dropout"), head("dropout_on")) == (0.8, None)
-    else:  # average pooling drops nothing
-        assert (head("dropout"), head("dropout_on")) == (None, None)
-    assert (head("dim"), bool(head("signed_sqrt")), bool(head("l2"))) == (2048 if row == "cbp" else None, False, False)
-    ranks = {"rank2": 2, "rank5": 5}
-    assert head("rank") == (ranks.get(row, 1) if pooling == "attentional" else None)
-    assert bool(head("per_class")) == (row == "per-class")
+        expected["dropout"] = 0.8
+    if row == "cbp":
+        expected["dim"] = 2048
+    if row in ("rank2", "rank5"):
+        expected["rank"] = int(row[-1])
+    if row == "per-class":
+        expected["per_class"] = True
+    defaults = resolved_options(POOLINGS, model["pooling"], {})
+    assert defaults | model["pooling_options"] == defaults | expected
 
 
 def in_small_it_differs_in_nothing_that_the_row_is_about(table: str, row: str) -> None:
@@ -177,14 +180,12 @@ def in_small_it_differs_in_nothing_that_the_row_is_about(table: str, row: str) -
     if row.startswith("bn-inception"):
         assert recipe_of(table, row).about["small"] is False
         return
-    assert (little.model["backbone"], little.model["weights"], little.model["freeze_backbone"]) == (
-        "lite0",
-        "pretrained",
-        True,
-    )
+    kept = {name: little.model[name] for name in ("backbone", "weights", "freeze_backbone")}
+    assert kept == {"backbone": "lite0", "weights": "pretrained", "freeze_backbone": True}
     assert little.model["pooling"] == large.model["pooling"]
     for name in ("rank", "per_class", "activation", "dim", "signed_sqrt", "l2"):
-        assert little.model["pooling_options"].get(name) == large.model["pooling_options"].get(name), name
+        found, expected = (options.model["pooling_options"].get(name) for options in (little, large))
+        assert found == expected, name
     for name in ("loss", "trainval", "pose_target", "pose_weight", "class_weights"):
         assert getattr(little.train, name) == getattr(large.train, name), name
     assert little.model["pooling_options"].get("dropout") == (0.8 if row.startswith("dropout-") else None)

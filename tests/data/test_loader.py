@@ -181,7 +181,9 @@ def test_the_order_follows_from_seed_and_epoch() -> None:
     assert batches(5, 2, seed=0, epoch=3, shuffle=False) == [[0, 1], [2, 3], [4]]
 
 
-@pytest.mark.parametrize("wrong", [{"seed": -1}, {"epoch": -1}, {"batch_size": 0}, {"rank": 2, "world": 2}, {"n": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"seed": -1}, {"epoch": -1}, {"batch_size": 0}, {"process_index": 2, "num_processes": 2}, {"n": -1}]
+)
 def test_wrong_numbers(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError):
         batches(**{"n": 3, "batch_size": 1, "seed": 0, "epoch": 0, **wrong})  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import torch
 
 from attnpool.models import run
 from attnpool.models.recognizer import Recognizer
+from attnpool.models.run import save_run
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def test_a_training_is_unfinished_until_its_run_is_written(model: Recognizer, tm
         run.require_new(folder)
     with pytest.raises(ValueError, match="not finished"):
         run.Run.load(folder)
-    model.save(folder)
+    save_run(model, folder)
     assert run.is_finished(folder)
     assert not run.is_unfinished(folder)
     run.remove_state(folder)
@@ -74,5 +75,5 @@ def test_a_run_that_cannot_be_written_leaves_nothing(
 
     monkeypatch.setattr(run, "write_json", full)
     with pytest.raises(OSError, match="no space"):
-        model.save(tmp_path / "r")
+        save_run(model, tmp_path / "r")
     assert not (tmp_path / "r").exists()

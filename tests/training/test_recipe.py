@@ -11,7 +11,8 @@ from command_line import attnpool, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpool.training.recipe import MODEL, PARTS, RECIPES, Options, head_options, read_recipe, typed_options
+from attnpool.training.config import MODEL, PARTS, Options, head_options, typed_options
+from attnpool.training.recipe import RECIPES, read_recipe
 
 
 def write(folder: Path, **texts: str) -> Path:

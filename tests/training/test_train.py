@@ -45,7 +45,7 @@ def fit(
     model: dict[str, Any] | None = None,
     lr: float | None = None,
     optimizer: dict[str, Any] | None = None,
-    view: ap.Preprocessing | None = None,
+    preprocessing: ap.Preprocessing | None = None,
     **options: Any,
 ) -> Run:
     recognizer = ap.Recognizer(backbone, classes=parts[0].classes, preprocessing=VIEW, **arguments(model or {}))
@@ -55,7 +55,7 @@ def fit(
         out=out,
         options=TrainOptions(**({"epochs": 3, "batch_size": 8} | options)),
         optimizer=OptimizerOptions(lr=lr, **(optimizer or {})),
-        preprocessing=view,
+        preprocessing=preprocessing,
         progress=False,
     )
 

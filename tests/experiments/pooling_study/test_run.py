@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import signal
 import statistics
@@ -13,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Process, attnpool, refused
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import log_loss
 
@@ -22,11 +19,11 @@ from attnpool.data import hold_out, read
 from attnpool.evaluation.evaluate import evaluate
 from attnpool.evaluation.predict import predict
 from attnpool.experiments.pooling_study import ROWS, poolings
-from attnpool.experiments.pooling_study.rows import STEPS_BEYOND, in_order, neighbour, next_rate
+from attnpool.experiments.pooling_study.rows import next_rate
 from attnpool.explain.plots import study_plot
 from attnpool.models.run import Run
-from attnpool.pooling import POOLINGS
-from attnpool.training.recipe import Options, fit
+from attnpool.training.config import Options
+from attnpool.training.recipe import fit
 
 SMALL = ("--image-size", "96", "--epochs", "1")
 
@@ -222,39 +219,7 @@ def test_several_labels_an_image(tmp_path: Path) -> None:
     assert str(found).endswith("poolings.png")
 
 
-# rates and rows
-
-
-@given(best=st.sampled_from([1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0]))
-def test_the_best_rate_is_found_wherever_it_is_near(best: float) -> None:
-    """Of scores that fall off from one rate to both sides, and at most two rates beyond each end are tried."""
-    grid, tried = (1e-3, 3e-3, 1e-2), dict[float, float]()
-    while (rate := next_rate(grid, tried)) is not None:
-        assert rate not in tried
-        tried[rate] = -abs(np.log(rate / best))
-    assert sum(rate < grid[0] for rate in tried) <= STEPS_BEYOND
-    assert sum(rate > grid[-1] for rate in tried) <= STEPS_BEYOND
-    assert max(tried, key=lambda rate: tried[rate]) == min(max(best, 1e-4), 0.1)
-
-
-def test_rows_stand_in_the_order_of_the_table() -> None:
-    asked = [("pose", 0.8), ("rank1", 0.0), ("gone", 0.0), ("average", 0.8), ("pose", 0.0), ("average", 0.0)]
-    entries = {f"{row}, {dropout:g}": {"row": row, "dropout": dropout} for row, dropout in asked}
-    assert list(in_order(entries)) == ["average, 0", "average, 0.8", "rank1, 0", "pose, 0", "pose, 0.8", "gone, 0"]
-
-
-def test_neighbours() -> None:
-    rates = [1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0]
-    for low, high in itertools.pairwise(rates):
-        assert (neighbour(low, 1), neighbour(high, -1)) == (high, low)
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_rows_are_recipes(name: str) -> None:
-    row = ROWS[name]
-    options = Options.of(row.options | {"lr": row.rates[0], "dropout": 0.8}, name)
-    assert options.model["pooling"] in POOLINGS
-    assert [neighbour(rate, 1) for rate in row.rates[:-1]] == list(row.rates[1:])
+# what is drawn
 
 
 def test_the_plot_has_a_row_for_each_pooling() -> None:
