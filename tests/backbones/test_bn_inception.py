@@ -171,7 +171,7 @@ def test_pooling_of_odd_maps_starts_where_the_convolutions_do(net: BNInception) 
 
 
 def test_images_that_are_too_small(net: BNInception) -> None:
-    with pytest.raises(ValueError, match="32x32 and more, not 31x64"):
+    with pytest.raises(ValueError, match="at least 32x32 pixels, not 31x64"):
         net.forward_features(noise(1, 3, 31, 64))
 
 

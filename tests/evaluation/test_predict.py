@@ -91,7 +91,7 @@ def test_the_command(run: Path, files: Path, tmp_path: Path) -> None:
 
 def test_what_is_given_beside_a_recognizer(lite0: Backbone, files: Path, run: Path) -> None:
     model = recognizer(lite0)
-    with pytest.raises(ValueError, match="weights is for classifiers by name, such as timm:resnet50"):
+    with pytest.raises(ValueError, match="weights is only for classifiers such as timm:resnet50"):
         predict(model, [files / "photo.png"], weights="x.pth")
     with pytest.raises(ValueError, match="top is 0; give at least 1"):
         predict(model, [files / "photo.png"], top=0)

@@ -287,7 +287,7 @@ def changed(saved: dict[str, bytes], **model: Any) -> dict[str, bytes]:
 def test_a_run_of_another_format(saved: dict[str, bytes], tmp_path: Path) -> None:
     about = json.loads(saved[RUN_FILE]) | {"format": FORMAT + 1, "versions": {"attnpool": "9.9"}}
     message = refused(saved | {RUN_FILE: json.dumps(about).encode()}, tmp_path)
-    assert f"a run of format {FORMAT + 1} (attnpool 9.9), this version reads format {FORMAT}" in message
+    assert f"a run of format {FORMAT + 1} (attnpool 9.9), but this version reads format {FORMAT}" in message
 
 
 def test_not_a_run(saved: dict[str, bytes], tmp_path: Path) -> None:

@@ -267,7 +267,7 @@ def test_networks_that_are_no_row_of_layers() -> None:
 
 def test_mistakes() -> None:
     net = network("resnet10t")
-    with pytest.raises(ValueError, match="scores 7 classes, and 2 names are given"):
+    with pytest.raises(ValueError, match="scores 7 classes, but classes has 2 names"):
         ap.convert(net, classes=["a", "b"], image_size=64)
     with pytest.raises(ValueError, match=r"weights are torch.float16; convert it in float32: network.float\(\)"):
         ap.convert(network("resnet10t").half())

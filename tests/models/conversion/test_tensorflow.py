@@ -312,9 +312,9 @@ def test_no_tensorflow(written: Path, tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_a_run_is_left_alone(written: Path, runs: dict[str, Path]) -> None:
     before = (runs["linear"] / "run.json").read_bytes()
-    refused(convert(written, "pose", runs["linear"]), f"{runs['linear']}: is there already")
+    refused(convert(written, "pose", runs["linear"]), f"{runs['linear']}: exists already")
     assert (runs["linear"] / "run.json").read_bytes() == before
-    refused(convert(written, "pose", written / "classes.txt"), "is there already")
+    refused(convert(written, "pose", written / "classes.txt"), "exists already")
 
 
 def test_unknown_variant(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def test_unknown_variant(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"running\n\ncycling\n", r", line 2: empty; write one class name a line"),
+        (b"running\n\ncycling\n", r", line 2: empty; write one class name per line"),
         (b"", r", line 1: empty"),
         (b"caf\xe9\ncycling", r": cannot be read as a list of classes \(not text in UTF-8\)"),
         (None, r": cannot be read as a list of classes \(No such file"),
