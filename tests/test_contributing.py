@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r'^```(python|diff) title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 # What the page promises of the examples, besides the tests that they bring along.
-PROMISES = '''
+PROMISES = """
 import pytest
 
 import attnpool as ap
@@ -39,7 +39,7 @@ def test_recognizer(tmp_path):
     model = ap.Recognizer("lite0", classes=["a", "b"], weights="random", pooling_options=options)
     model.save(tmp_path)
     assert ap.Run.load(tmp_path).model.head.temperature == 2
-'''
+"""
 
 
 def changed(text: str, diff: str) -> str:

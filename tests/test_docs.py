@@ -16,7 +16,8 @@ from attnpool.cli.verbs import VERBS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# Those that say where things are (targets of links are a test of their own); the others also name files of the user's and of other projects.
+# Those that say where things are. The others also name files of the user's and of other projects. (Targets of links are
+# a test of their own.)
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "design.md", ROOT / "docs" / "index.md"]
 PATH = re.compile(r"(?<![\w/.:(-])((?:attnpool|tests|benchmarks|docs)/[\w./-]*\w/?)")
 # What only a worked example of CONTRIBUTING.md makes, and what only a command does.
@@ -109,7 +110,9 @@ def test_names_exist() -> None:
 def test_options_of_the_poolings_are_what_the_page_says() -> None:
     """New options are added by `python tests/option_table.py`; a long test asks for them."""
     wrong = set(stated().splitlines()) - set(option_table().splitlines())
-    assert not wrong, "\n".join(["run python tests/option_table.py; these rows are not (any more) right:", *sorted(wrong)])
+    assert not wrong, "\n".join(
+        ["run python tests/option_table.py; these rows are not (any more) right:", *sorted(wrong)]
+    )
     assert len(stated().splitlines()) > 30
 
 

@@ -73,8 +73,8 @@ def classification_loss(
 ) -> Tensor:
     """The loss of the scores of a batch.
 
-    Softmax losses are means over the images that show a class; the others are means over the entries of the `(B, K)`
-    table that are known, of `y L+ + (1 - y) L-` with `p = sigmoid(s)`:
+    Softmax losses are means over the images that show a class; the others are means over the entries of `(B, K)`
+    in the label mask, of `y L+ + (1 - y) L-` with `p = sigmoid(s)`:
 
     - "cross_entropy": `-log softmax(s)_k`; several positives of an image share it evenly.
     - "random_positive": the same of one positive an image, drawn at random: how the paper's HICO was trained.
@@ -94,8 +94,8 @@ def classification_loss(
             `sum_i w_i l_i / sum_i w_i`; the others weigh the positive terms `L+` (torch's `pos_weight`).
         positive_weight: a weight of all positive terms, on top of `class_weights`; not for softmax losses. 10 with
             "bce" is the weighted loss of HICO (Mallya & Lazebnik, ECCV 2016).
-        label_smoothing: in `[0, 1)`; the part of the target spread evenly over the known classes (softmax) or over
-            yes and no.
+        label_smoothing: in `[0, 1)`; the part of the target spread evenly over the classes in the label mask
+            (softmax) or over yes and no.
         generator: of the draw of "random_positive", on the targets' device; torch's own by default.
 
     Returns:
@@ -180,7 +180,7 @@ def _over_entries(
     weights: Tensor,
     smoothing: float,
 ) -> Tensor:
-    """Mean of `w y L+ + (1 - y) L-` over the known entries."""
+    """Mean of `w y L+ + (1 - y) L-` over the entries in the label mask."""
     positive, negative = terms(logits)
     smooth = targets * (1 - smoothing) + smoothing / 2
     losses = weights * smooth * positive + (1 - smooth) * negative
