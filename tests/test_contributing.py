@@ -79,10 +79,11 @@ def test_worked_examples(tmp_path: Path) -> None:
         "temperature or between or lines or counts or test_promises or every_option_has_help or of_their_constructors "
         "or (gem and not compile and not export)"
     )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *own, *others, "-k", chosen, "-rN"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env=environment | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
     )
