@@ -1,7 +1,7 @@
 """attnpool: what people are doing in an image or a clip, and exactly where the evidence is.
 
-The names below are the library; they are imported when first used, so that `import attnpool` costs nothing. The heads
-(`AttentionalPooling`, ...) are here as well, all that `attnpool.pooling` exports.
+The names below are the public API; they are imported when first used, so that `import attnpool` is quick. Everything
+that `attnpool.pooling` exports (`AttentionalPooling`, ...) is here as well.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from attnpool.models.conversion.classifier import convert
     from attnpool.models.conversion.tensorflow import convert_tf
     from attnpool.models.recognizer import Recognizer
-    from attnpool.models.run import Run
+    from attnpool.models.run import Run, load_model, save_run
     from attnpool.pooling import *  # noqa: F403
     from attnpool.training.config import OptimizerOptions, TrainOptions
     from attnpool.training.train import train
@@ -43,8 +43,10 @@ __all__ = [
     "extract",
     "feature_similarity",
     "label_pose",
+    "load_model",
     "predict",
     "read",
+    "save_run",
     "train",
 ]
 
@@ -64,8 +66,10 @@ _HOME = {
     "extract": "attnpool.features.extraction",
     "feature_similarity": "attnpool.evaluation.similarity",
     "label_pose": "attnpool.data.pose_labelling",
+    "load_model": "attnpool.models.run",
     "predict": "attnpool.evaluation.predict",
     "read": "attnpool.data",
+    "save_run": "attnpool.models.run",
     "train": "attnpool.training.train",
 }
 
@@ -75,7 +79,7 @@ def __getattr__(name: str) -> Any:
         return version("attnpool")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
-    if name == "POOLINGS" or name.startswith("Pool") or name.endswith("Pooling"):  # the others are not worth torch
+    if name == "POOLINGS" or name.startswith("Pool") or name.endswith("Pooling"):  # other names must not import torch
         pooling = import_module("attnpool.pooling")
         if name in pooling.__all__:
             return getattr(pooling, name)

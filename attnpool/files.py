@@ -1,7 +1,4 @@
-"""Files that are written whole or not at all, files of tensors, and child processes that answer through pipes.
-
-And where the user's cache is.
-"""
+"""Atomic writes, files of tensors, the user's cache folder, and child processes that answer through pipes."""
 
 from __future__ import annotations
 
@@ -21,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-END_SECONDS = 5.0  # for a child process that has closed its pipe to end by itself, so that it can be said how
+# How long a child process that has closed its pipe may take to end by itself, so that its exit code can be reported.
+END_SECONDS = 5.0
 
 
 def cache_folder() -> Path:
-    """Where what can be computed again is kept: `$ATTNPOOL_CACHE`, or attnpool in the user's cache folder."""
+    """The folder for files that can be computed again: `$ATTNPOOL_CACHE`, or attnpool in the user's cache folder."""
     if named := os.environ.get("ATTNPOOL_CACHE"):
         return Path(named)
     from platformdirs import user_cache_path
@@ -35,9 +33,9 @@ def cache_folder() -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a name beside `path` to write to; what stands there in the end takes the place of `path` at once.
+    """Gives a temporary path beside `path` to write to; what is written there replaces `path` atomically at the end.
 
-    After an error nothing of it is left, and `path` is what it was. Missing folders are made.
+    After an error the temporary file is removed and `path` is unchanged. Missing folders are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -50,40 +48,40 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file, whole or not at all; missing folders are made."""
+    """Writes a file atomically; missing folders are made."""
     with replacing(path) as partial:
         partial.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file in UTF-8, whole or not at all."""
+    """Writes a text file in UTF-8 atomically."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
+    """Writes a JSON file atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a safetensors file, whole or not at all."""
+    """Writes a safetensors file atomically."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with replacing(path) as partial:
         try:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
-        except SafetensorError as error:  # how the library reports a full disk
+        except SafetensorError as error:  # safetensors reports a full disk so
             raise OSError(f"{path}: cannot be written ({error})") from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads the state dict of a .safetensors file, or of a PyTorch file without running code of it.
+    """Reads the state dict in a .safetensors or PyTorch file; code in a PyTorch file is never run.
 
-    Wrappers such as `{"state_dict": ...}` and the prefix "module." are taken off a PyTorch file.
+    Wrappers such as `{"state_dict": ...}` and the prefix "module." are removed from the content of a PyTorch file.
 
     Raises:
-        ValueError: the file is missing or damaged, or holds something else than tensors.
+        ValueError: the file is missing or damaged, or holds anything besides tensors.
     """
     import torch
     from safetensors.torch import load_file
@@ -106,13 +104,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 class Child:
-    """A program in a process of its own, perhaps of another environment, that answers each request by a line of JSON.
+    """A child process, possibly of another Python environment, that answers each request by a line of JSON.
 
     What it prints on standard error is kept for the message that says why it ended.
 
     Args:
         command: the program and its arguments.
-        environment: its environment variables; those of this process by default.
+        environment: its environment variables; by default those of this process.
 
     Raises:
         OSError: the program cannot be run.
@@ -140,20 +138,20 @@ class Child:
         return self.process.poll() is None
 
     def ask(self, request: Any = None, data: bytes = b"", *, seconds: float | None = None) -> dict[str, Any]:
-        """Sends a request, a line of JSON and then `data`, and waits for the answer, an object in one line.
+        """Sends a request, which is a line of JSON followed by `data`, and waits for the answer, an object in one line.
 
         Args:
-            request: a JSON value; None to send nothing, and wait for what the process says by itself.
+            request: a JSON value; None sends nothing and waits for a line that the process writes by itself.
             data: bytes that follow the line.
-            seconds: the longest that it may take; None for no limit.
+            seconds: time limit for the answer; None for no limit.
 
         Raises:
-            EOFError: the process ended, or said something else; the message is its last line on standard error, or
-                how it ended.
-            TimeoutError: it did not answer in time. It must be stopped then, for the answer may come later.
+            EOFError: the process ended, or its answer is not a JSON object; the message is its last line on standard
+                error, or how it ended.
+            TimeoutError: there was no answer in time. The process must then be stopped, as the answer may come later.
         """
         sent = b"" if request is None else json.dumps(request).encode() + b"\n" + data
-        # Pipes cannot be waited for with a limit of time on all systems; a queue can.
+        # Not all systems can wait for a pipe with a time limit; a queue can be waited for everywhere.
         lines: queue.Queue[bytes] = queue.Queue()
         threading.Thread(target=lambda: lines.put(self._exchange(sent)), daemon=True).start()
         try:
@@ -169,13 +167,13 @@ class Child:
         return answer
 
     def _exchange(self, sent: bytes) -> bytes:
-        """Sends some bytes and reads a line; an incomplete one if the process has ended."""
+        """Sends bytes and reads a line, which is incomplete if the process has ended."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
             self.process.stdin.write(sent)
             self.process.stdin.flush()
-        except (OSError, ValueError):  # ended, or closed meanwhile; it may have said why
+        except (OSError, ValueError):  # the process ended or closed its pipe; the line may say why
             pass
         try:
             return self.process.stdout.readline()
@@ -183,7 +181,7 @@ class Child:
             return b""
 
     def _last_words(self) -> str:
-        """Why the process ended."""
+        """The reason why the process ended, from its standard error or its exit code."""
         try:
             self.process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -194,7 +192,7 @@ class Child:
 
     @property
     def status(self) -> str:
-        """How the process ended: "exit code 1" or "SIGKILL"; "running" if it did not."""
+        """How the process ended: "exit code 1" or "SIGKILL"; "running" if it has not ended."""
         code = self.process.poll()
         if code is None:
             return "running"
@@ -206,11 +204,11 @@ class Child:
             return f"signal {-code}"
 
     def stop(self) -> None:
-        """Ends the process at once; again, it does nothing."""
+        """Ends the process at once; calling it again does nothing."""
         self.process.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             assert stream is not None
-            with contextlib.suppress(OSError):  # what was still to be sent has no reader any more
+            with contextlib.suppress(OSError):  # bytes that are still to be sent have no reader any more
                 stream.close()
         self.log.close()

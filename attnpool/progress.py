@@ -1,4 +1,4 @@
-"""Progress bars for long work: what is done, the speed and the time left, on standard error."""
+"""Progress bars on standard error for long work, with the speed and the time left."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 def bar(total: int, what: str, unit: str, *, done: int = 0, hidden: bool = False) -> Any:
-    """A tqdm bar; in a log file, where a line cannot be overwritten, it prints every 15 seconds only.
+    """A tqdm progress bar; in a log file, where lines cannot be overwritten, it prints only every 15 seconds.
 
     Args:
-        total: number of units in all.
-        what: what is being done, in front of the bar.
-        unit: what is counted, such as "images"; the speed is given in units a second.
+        total: total number of units.
+        what: description of the work, shown in front of the bar.
+        unit: what is counted, such as "images"; the speed is given in units per second.
         done: number of units that an earlier, interrupted call has done.
-        hidden: show nothing.
+        hidden: whether to show nothing.
     """
     from tqdm import tqdm
 

@@ -17,7 +17,7 @@ import pytest
 
 import attnpool as ap
 from attnpool.cli.main import main
-from attnpool.training.recipe import Options
+from attnpool.training.config import Options
 
 
 def test_flags(capsys):

@@ -1,1 +1,1 @@
-"""Images -> features: networks by name, their weights, and what their layers are turned into."""
+"""Backbones turn images into features: networks by name, their weights, and changes to their layers."""

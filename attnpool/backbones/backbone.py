@@ -1,7 +1,8 @@
-"""Backbones: a network by name, timm's or our own -> features, with weights that are never random unless asked for.
+"""Backbones: networks of timm, of torchvision or our own, by name, that turn normalised pixels into features.
 
-The one question this file answers is "from normalised pixels to features `(B, C, H, W)`": which network, which weights,
-which pixel scale. Tokens of a ViT come out as the same `(B, C, H, W)`, a view of the tokens on their grid.
+This module knows for every name which network it is, which weights it has and how its pixels are normalised. Weights
+are never random unless that is asked for. The tokens of a ViT are returned as `(B, C, H, W)`, too, as a view of the
+tokens on their grid.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from attnpool.backbones.weights import BUNDLED, load_weights
 
 # EfficientNet-Lite was trained on (x - 127) / 128.
 BUNDLED_PIXELS = {"lite0": ((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))}
-# Networks that timm does not have: name -> what makes one for so many input channels, without classifier. They have
-# timm's attributes (`forward_features`, `num_features`, `pretrained_cfg`) and perhaps `rename`, see `load_weights`.
+# Networks that timm does not have: name -> a function from the number of input channels to the network without its
+# classifier. They have the attributes of timm's networks (`forward_features`, `num_features`, `pretrained_cfg`) and
+# perhaps `rename`, see `load_weights`.
 OWN: dict[str, Callable[[int], nn.Module]] = {"bn_inception": BNInception, "resnet101_tf": resnet101_tf}
-# Stacks of optical flow are images in which 128 is no motion.
+# Stacks of optical flow are images in which the value 128 means no motion.
 NO_MOTION = 128.0
 
 
@@ -34,25 +36,25 @@ class Backbone(nn.Module):
 
     Args:
         name: "lite0" (EfficientNet-Lite0, whose ImageNet weights are installed with attnpool), any timm model name,
-            "torchvision:" and a name of torchvision's, "bn_inception" (TSN's network), or "resnet101_tf", the network
-            of the paper's released checkpoints (`convert_tf`).
-        weights: "pretrained" (bundled weights, or timm's from the hub), "random", or the path of a .safetensors,
-            .pth or .pt file with the network's state dict (read without unpickling code).
-        frozen: parameters get no gradient and the network stays in eval mode, so that batch-norm statistics do not
-            move.
-        seed: of random weights.
-        in_channels: of the input; other than 3 for stacks of optical flow (10 in temporal segment networks). Weights
-            for RGB then go through TSN's cross-modality start: the mean of the first convolution's kernels over R, G
-            and B, for every channel.
+            "torchvision:" and a torchvision model name, "bn_inception" (the network of temporal segment networks, TSN),
+            or "resnet101_tf", the network of the paper's released checkpoints (`convert_tf`).
+        weights: "pretrained" (bundled weights, or those of timm or torchvision from their hub), "random", or the path
+            of a .safetensors, .pth or .pt file with the network's state dict (read without unpickling code).
+        frozen: whether the network is not trained: its parameters get no gradient, and it stays in eval mode, so that
+            batch-norm statistics do not change.
+        seed: seed of random weights.
+        in_channels: number of input channels, other than 3 for stacks of optical flow (10 in TSN). Weights for RGB are
+            then adapted by TSN's cross-modality initialisation: every channel gets the mean of the first convolution's
+            kernels over R, G and B.
 
     Attributes:
         out_channels: C.
-        mean, std: of the pixels, on the scale 0..255, as a float each for every input channel.
+        mean, std: mean and standard deviation of the pixels on the scale 0..255, one float for every input channel.
         report: what was loaded, or None for random weights.
-        named: whether `name` is all it takes to build the network again.
+        named: whether the network can be built again from `name` alone.
 
     Raises:
-        ValueError: the name is unknown, the weights cannot be reached or do not fit the network.
+        ValueError: the name is unknown, or the weights cannot be reached or do not fit the network.
     """
 
     def __init__(
@@ -87,11 +89,11 @@ class Backbone(nn.Module):
         *,
         frozen: bool = False,
     ) -> Backbone:
-        """A backbone of a network that is there already, which has `forward_features`; it cannot be saved.
+        """Makes a backbone of an existing network that has `forward_features`. It cannot be saved.
 
         Args:
             net: the network.
-            name: for messages.
+            name: name for error messages.
             out_channels, mean, std: see `Backbone`.
             frozen: see `freeze`.
         """
@@ -103,20 +105,20 @@ class Backbone(nn.Module):
         return backbone
 
     def required_name(self) -> str:
-        """The name by which a run builds this backbone again.
+        """The name from which a run builds this backbone again.
 
         Raises:
-            ValueError: there is none.
+            ValueError: the backbone has no such name.
         """
         if not self.named:
             raise ValueError(
                 f"{self.name}: cannot be saved as a run or trained into one, which builds its backbone by name; use it "
-                "in memory, or give it a place in attnpool.backbones.backbone.OWN"
+                "in memory, or add it to attnpool.backbones.backbone.OWN"
             )
         return self.name
 
     def freeze(self, frozen: bool) -> None:
-        """Trains the network no more; with False it is left as it is: some have parameters that are never trained."""
+        """Freezes the network if `frozen`; else it is unchanged, as some have parameters without gradient."""
         self.frozen = frozen
         if frozen:
             self.requires_grad_(False)
@@ -130,12 +132,12 @@ class Backbone(nn.Module):
         try:
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
                 features = self.net.forward_features(x)
-        except AssertionError as error:  # how timm's fixed-size networks refuse an image
+        except AssertionError as error:  # timm's networks of a fixed input size raise this
             raise ValueError(f"{self.name}: cannot take {x.shape[2]}x{x.shape[3]} images ({error})") from error
         return self.as_map(features, x.shape[2], x.shape[3])
 
     def as_map(self, features: Tensor, height: int, width: int) -> Tensor:
-        """Views what the network returns for a `height x width` input as `(B, C, h, w)`."""
+        """Views the network's output for a `height x width` input as `(B, C, h, w)`."""
         if not isinstance(features, Tensor):  # networks with several branches, such as CrossViT
             raise ValueError(f"{self.name}: returns no single feature map to pool over; use another backbone")
         if features.ndim == 4:
@@ -150,7 +152,7 @@ class Backbone(nn.Module):
         return tokens.unflatten(1, grid).permute(0, 3, 1, 2)
 
     def digest(self) -> str:
-        """A hash of the name and every weight; two backbones with the same digest compute the same features."""
+        """A hash of the name and all weights; two backbones with the same digest compute the same features."""
         digest = hashlib.blake2b(self.name.encode(), digest_size=16)
         for key, value in self.net.state_dict().items():
             digest.update(key.encode())
@@ -159,10 +161,10 @@ class Backbone(nn.Module):
 
 
 def build(name: str, in_channels: int = 3) -> Any:
-    """The network, with random weights and no classifier; ViTs are built for images of any size.
+    """Builds a network with random weights and no classifier; ViTs are built for images of any size.
 
     Raises:
-        ValueError: the name is unknown, or the network cannot be built for so many channels.
+        ValueError: the name is unknown, or the network cannot be built for this number of channels.
     """
     if in_channels < 1:
         raise ValueError(f"in_channels is {in_channels}; give 3, or 10 for stacks of optical flow")
@@ -182,18 +184,17 @@ def build(name: str, in_channels: int = 3) -> Any:
     net: Any
     try:
         net = timm.create_model(known, num_classes=0, in_chans=in_channels, dynamic_img_size=True)
-    except TypeError:  # not a ViT: takes any size as it is
+    except TypeError:  # not a ViT, so it takes images of any size anyway
         net = timm.create_model(known, num_classes=0, in_chans=in_channels)
     if type(net).__name__ == "VGG":
-        # Two layers with nine tenths of the weights come after the feature map; "classifier" is what torchvision's
-        # files call them.
+        # Two layers with nine tenths of the weights follow the feature map; torchvision's files call them "classifier".
         net.pre_logits = nn.Identity()
         net.pretrained_cfg = {**net.pretrained_cfg, "classifier": ("head.fc", "pre_logits", "classifier")}
     return net
 
 
 def token_grid(count: int, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of `count` patch tokens of a `height x width` image.
+    """The numbers of rows and columns of `count` patch tokens of a `height x width` image.
 
     Raises:
         ValueError: the tokens do not form a grid of square patches.
@@ -208,9 +209,9 @@ def token_grid(count: int, height: int, width: int) -> tuple[int, int]:
 
 
 def pixel_statistics(name: str, net: Any, in_channels: int = 3) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the pixels that the network was trained on, on the scale 0..255.
+    """The mean and standard deviation of the pixels that the network was trained on, on the scale 0..255.
 
-    Of optical flow the mean is 128 and the deviation the mean of those of R, G and B, as in temporal segment networks.
+    For optical flow the mean is 128 and the standard deviation is the average of those of R, G and B, as in TSN.
     """
     if name in BUNDLED_PIXELS:
         mean, std = BUNDLED_PIXELS[name]

@@ -1,7 +1,7 @@
-"""A frozen network with its batch norms folded into the convolutions before them: the same features, sooner.
+"""Folds the batch norms of a frozen network into the convolutions before them, for the same features in less time.
 
-In eval mode batch norm is an affine map of every channel, so it can be part of the convolution's weights. On a CPU this
-saves a pass over every activation: EfficientNet-Lite0 at 448 px runs 1.3 to 1.7 times as fast.
+In eval mode batch norm is an affine map of every channel, so it can be merged into the convolution's weights. On a CPU
+this saves a pass over every activation: EfficientNet-Lite0 at 448 px runs 1.3 to 1.7 times as fast.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TOLERANCE = 1e-3
 
 
 class _Activation(nn.Module):
-    """What is left of a folded batch norm: timm's layers carry their activation with them."""
+    """What remains of a folded batch norm: timm's batch-norm layers include an activation."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -31,15 +31,15 @@ class _Activation(nn.Module):
 
 
 def folded(backbone: Backbone, device: torch.device) -> Backbone:
-    """A copy of a frozen backbone for inference, on a device, in channels-last memory, folded where that is right.
+    """A copy of a frozen backbone for inference, on a device and in channels-last memory, with folded batch norms.
 
-    Which batch norm follows which convolution is guessed from the order of the modules. The guess is put to the test:
-    if the copy's features of a random image differ by more than rounding, or the network does not take images of
-    the size tried, an unfolded copy is returned.
+    Which batch norm follows which convolution is guessed from the order of the modules. The guess is tested: if the
+    features of a random image differ by more than rounding, or the network does not take images of the tested size, an
+    unfolded copy is returned.
 
     Args:
-        backbone: frozen, in eval mode.
-        device: where the copy is to run.
+        backbone: a frozen backbone in eval mode.
+        device: device on which the copy is to run.
     """
     quick = copy.deepcopy(backbone).eval()
     if fold(quick.net) and not agree(backbone, quick):
@@ -51,7 +51,7 @@ def folded(backbone: Backbone, device: torch.device) -> Backbone:
 
 @torch.inference_mode()
 def agree(backbone: Backbone, quick: Backbone) -> bool:
-    """Whether both compute the same features of a random image; not if they do not take one of its size."""
+    """Whether both compute the same features of a random image; False if they do not take images of its size."""
     x = torch.randn(1, backbone.in_channels, 224, 224, generator=torch.Generator().manual_seed(0)).to(
         next(backbone.parameters())
     )
@@ -63,10 +63,10 @@ def agree(backbone: Backbone, quick: Backbone) -> bool:
 
 
 def fold(module: nn.Module) -> int:
-    """Folds every batch norm that stands right after a convolution among the children of a module, in place.
+    """Folds every batch norm that directly follows a convolution among the children of a module, in place.
 
     Returns:
-        How many.
+        The number of folded batch norms.
     """
     before: nn.Module | None = None
     count = 0

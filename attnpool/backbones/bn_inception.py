@@ -1,4 +1,4 @@
-"""BN-Inception (Inception-V2), layer by layer under the names of its published weights (TSN's and Cadene's files)."""
+"""BN-Inception (Inception-V2), whose layers have the names of its published weights (files of TSN and of Cadene)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Of RGB pixels, on the scale 0..255; nothing is divided by a deviation.
+# The mean of RGB pixels on the scale 0..255. Pixels are not divided by a standard deviation.
 MEAN = (128.0, 117.0, 104.0)
-# Wrappers around the network in published files, outermost first.
+# Prefixes of wrappers around the network in published files, outermost first.
 PREFIXES = ("module.", "base_model.", "backbone.")
-# What files call the classifier: Cadene's, TSN's for ImageNet and for actions, mmaction's.
+# Names of the classifier in files of Cadene, of TSN (for ImageNet and for actions) and of mmaction.
 CLASSIFIERS = ("last_linear", "fc", "fc_action", "new_fc", "cls_head")
 
 
 class Block(NamedTuple):
-    """Output channels of the convolutions of an inception block; a block of stride 2 has no 1x1 branch and its pooling
-    is passed on as it is."""
+    """The output channels of the convolutions of an inception block.
+
+    A block of stride 2 has no 1x1 branch, and no convolution after its pooling.
+    """
 
     one: int
     three: tuple[int, int]  # 1x1 "reduce", 3x3
@@ -38,22 +40,22 @@ BLOCKS = {
     "5a": Block(352, (192, 320), (160, 224, 224), 128),
     "5b": Block(352, (192, 320), (192, 224, 224), 128),
 }
-MAX_POOLED = "5b"  # of the blocks of stride 1; the others pool by the average
+MAX_POOLED = "5b"  # the only block of stride 1 with max pooling; the others have average pooling
 
 
 class BNInception(nn.Module):
     """The network of Ioffe & Szegedy without pooling and classifier: `(B, 3, H, W)` -> `(B, 1024, h, w)`, stride 32.
 
-    Images come in as RGB, 0..255 minus (128, 117, 104), like those of every backbone; the published weights were
-    trained in Caffe on BGR, so three channels are turned round before the first convolution and the weights stay as
-    they are in the files. Stacks of optical flow (`in_channels` other than 3) are taken as they come.
+    Images are RGB, 0..255 minus (128, 117, 104). The published weights were trained in Caffe on BGR, so the order of
+    three channels is reversed before the first convolution, and the weights stay as they are in the files. The channels
+    of stacks of optical flow (`in_channels` other than 3) are not reordered.
 
-    Every convolution has a bias, and a batch norm and a ReLU behind it. At sizes where the published network fails
-    (an odd map before 3c or 4e, whose branches of stride 2 then differ by one), the pooling has one more window, cut
-    off at the border as its last one is at even sizes.
+    Every convolution has a bias and is followed by a batch norm and a ReLU. At sizes where the published network fails
+    (an odd map before 3c or 4e, whose branches of stride 2 then differ by one), the pooling has one more window, which
+    is cut off at the border as its last window is at even sizes.
 
     Args:
-        in_channels: of the input.
+        in_channels: number of input channels.
 
     Source: Ioffe & Szegedy, "Batch Normalization", ICML 2015, in the variant of Wang et al., "Temporal Segment
     Networks", ECCV 2016.
@@ -79,7 +81,7 @@ class BNInception(nn.Module):
         assert channels == self.num_features
 
     def add(self, name: str, channels: int, out: int, *, kernel: int = 1, stride: int = 1) -> None:
-        """A convolution and its batch norm, under published names."""
+        """Adds a convolution and its batch norm under their published names."""
         conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2)
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
@@ -88,7 +90,7 @@ class BNInception(nn.Module):
         self.add_module(f"{name}_bn", nn.BatchNorm2d(out, eps=1e-5, momentum=0.1))
 
     def add_block(self, name: str, channels: int, block: Block) -> int:
-        """The convolutions of a block; returns the number of its output channels."""
+        """Adds the convolutions of a block; returns the number of its output channels."""
         stride = 1 if block.one else 2
         if block.one:
             self.add(f"{name}_1x1", channels, block.one)
@@ -105,7 +107,7 @@ class BNInception(nn.Module):
         return F.relu(self.get_submodule(f"{name}_bn")(self.get_submodule(name)(x)))
 
     def apply_block(self, name: str, x: Tensor) -> Tensor:
-        """One inception block; `name` is a key of `BLOCKS`."""
+        """Applies one inception block; `name` is a key of `BLOCKS`."""
         block, at = BLOCKS[name], f"inception_{name}"
         parts = [self.apply_conv(f"{at}_1x1", x)] if block.one else []
         parts.append(self.apply_conv(f"{at}_3x3", self.apply_conv(f"{at}_3x3_reduce", x)))
@@ -113,7 +115,7 @@ class BNInception(nn.Module):
         parts.append(self.apply_conv(f"{at}_double_3x3_2", double))
         if not block.pool:
             odd = (0, x.shape[3] % 2, 0, x.shape[2] % 2)
-            # 0 is never a maximum that was not there: x has been through a ReLU.
+            # Padding with 0 does not change a maximum, as x is the output of a ReLU.
             parts.append(F.max_pool2d(F.pad(x, odd) if any(odd) else x, 3, 2, ceil_mode=True))
         else:
             pool = F.max_pool2d if name == MAX_POOLED else F.avg_pool2d
@@ -121,13 +123,13 @@ class BNInception(nn.Module):
         return torch.cat(parts, 1)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Normalised pixels `(B, in_channels, H, W)` -> `(B, 1024, h, w)`.
+        """Computes features `(B, 1024, h, w)` of normalised pixels `(B, in_channels, H, W)`.
 
         Raises:
             ValueError: the image is smaller than 32 pixels.
         """
         if min(x.shape[2:]) < 32:
-            raise ValueError(f"bn_inception: takes images of 32x32 and more, not {x.shape[2]}x{x.shape[3]}")
+            raise ValueError(f"bn_inception: takes images of at least 32x32 pixels, not {x.shape[2]}x{x.shape[3]}")
         if self.in_channels == 3:
             x = x.flip(1)
         x = F.max_pool2d(self.apply_conv("conv1_7x7_s2", x), 3, 2, ceil_mode=True)
@@ -138,9 +140,9 @@ class BNInception(nn.Module):
         return x
 
     def rename(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A published state dict in this network's terms: without wrappers, batch norms as vectors.
+        """Converts a published state dict to this network's names and shapes: without wrappers, batch norms as vectors.
 
-        The files of PyTorch 0.1 hold batch norms as `(1, C)`.
+        Files of PyTorch 0.1 hold batch norms as `(1, C)`.
         """
         own = self.state_dict()
         renamed = {}

@@ -1,4 +1,4 @@
-"""Classifiers by name, with the weights and classes that they were trained with; and what is known of given ones."""
+"""Classifiers by name, with their weights; and the names, classes and preprocessing of a given network."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from attnpool.backbones.torchvision_features import MEAN, PREFIX, STD, Trunk, to
 from attnpool.backbones.weights import BUNDLED, assign, bundled_weights, hub_weights, read_state_dict
 
 TIMM = "timm:"
-USUAL_SIZE, USUAL_CROP = 224, 0.875  # of images, and the part of the short side that is seen: ImageNet's custom
+USUAL_SIZE, USUAL_CROP = 224, 0.875  # image size, and cropped fraction of the short side, as customary for ImageNet
 
 
 def is_classifier(name: str) -> bool:
-    """Whether a name means a network of timm or torchvision, and not a run folder."""
+    """Whether a name is that of a network of timm or torchvision, not a run folder."""
     if name.startswith((TIMM, PREFIX)):
         return True
     if name in BUNDLED:
@@ -34,16 +34,16 @@ def is_classifier(name: str) -> bool:
 
 
 def classifier(name: str, weights: str | Path = "pretrained") -> nn.Module:
-    """A network with its classifier, in eval mode.
+    """Builds a network with its classifier, in eval mode.
 
     Args:
-        name: timm's name, with or without "timm:", or "torchvision:" and torchvision's. "lite0" and
+        name: timm model name, with or without "timm:", or "torchvision:" and a torchvision model name. "lite0" and
             "tf_efficientnet_lite0" are the network whose weights are installed with attnpool.
-        weights: "pretrained" (installed, or from the library's hub) or a .safetensors, .pth or .pt file. How many
-            classes the network has is read from the file.
+        weights: "pretrained" (installed, or from the library's hub) or a .safetensors, .pth or .pt file, which also
+            determines the number of classes.
 
     Raises:
-        ValueError: the name is unknown, or the weights cannot be had or do not fit. Random weights are never used.
+        ValueError: the name is unknown, or the weights are missing or do not fit. Random weights are never used.
     """
     short = name.removeprefix(TIMM)
     if short.startswith(PREFIX):
@@ -52,16 +52,16 @@ def classifier(name: str, weights: str | Path = "pretrained") -> nn.Module:
         layers = [key for key, layer in net.named_modules() if isinstance(layer, nn.Linear)]
         if (count := classes_in(state, layers[-1:])) not in (None, 1000):
             net = torchvision_classifier(short, count or 1000)
-        # `assign` asks for what timm's networks say of themselves; auxiliary classifiers count in training alone
+        # `assign` needs the description that timm's networks have; auxiliary classifiers are used only in training
         net.pretrained_cfg = {"classifier": Trunk(net).pretrained_cfg["classifier"]}
         assign(net, state, source_of(short, weights))
         return net.eval()
     import timm
 
     if short in OWN:
-        raise ValueError(f"{name}: has no classifier here; name one of timm's networks, or torchvision's")
+        raise ValueError(f"{name}: has no classifier here; give the name of a timm or torchvision network")
     known = next((own for own, theirs in BUNDLED.items() if short in (own, theirs)), short)
-    backbone = build(known)  # refuses unknown names, and says what there is
+    backbone = build(known)  # raises for unknown names
     if weights == "pretrained":
         state = bundled_weights(backbone) if known in BUNDLED else hub_weights(short)
     else:
@@ -70,7 +70,7 @@ def classifier(name: str, weights: str | Path = "pretrained") -> nn.Module:
     count = classes_in(state, [named] if isinstance(named, str) else list(named or ()))
     if count is None:
         raise ValueError(
-            f"{source_of(name, weights)}: holds no classifier of {short}: it is of another network, or features alone"
+            f"{source_of(name, weights)}: holds no classifier of {short}; give a file with the network and classifier"
         )
     net = timm.create_model(BUNDLED.get(known, short), num_classes=count)
     assign(net, state, source_of(name, weights))
@@ -92,15 +92,15 @@ def source_of(name: str, weights: str | Path) -> str:
 
 
 def classes_in(state: dict[str, torch.Tensor], layers: Sequence[str]) -> int | None:
-    """How many classes the first of some classifiers has in a state dict; None if none of them is there."""
+    """The number of classes of the first of these layers that a state dict holds; None if it holds none of them."""
     found = [state[f"{layer}.weight"] for layer in layers if f"{layer}.weight" in state]
     return len(found[0]) if found else None
 
 
 def names_of(network: Any) -> Iterator[str]:
-    """The names by which a backbone could be built that has the tensors of a network; none for one of the user's own.
+    """Yields the names of backbones that have the same tensors as a network; none for a network of the user's own.
 
-    One after the other, because torchvision's networks do not know their names, and have to be compared.
+    They are yielded one by one, because torchvision's networks do not know their names and have to be compared.
     """
     if hasattr(network, "forward_features"):
         if name := config_of(network).get("architecture"):
@@ -121,7 +121,7 @@ def names_of(network: Any) -> Iterator[str]:
 
 
 class _Outline(TorchFunctionMode):
-    """Builds layers without memory. (On the device "meta" as a whole RegNet cannot compute its widths.)"""
+    """Builds layers without memory. (A RegNet cannot be built entirely on the device "meta".)"""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = dict(kwargs or {})
@@ -129,20 +129,20 @@ class _Outline(TorchFunctionMode):
 
 
 def config_of(network: Any) -> dict[str, Any]:
-    """timm's description of how a network is to be used, {} where there is none."""
+    """timm's description of a network's input and weights; {} where there is none."""
     config = getattr(network, "pretrained_cfg", None)
     return config if isinstance(config, dict) else {}
 
 
 def pixels_of(network: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation, 0..255, of the pixels a network was trained on: as it says itself, else ImageNet's."""
+    """The mean and standard deviation, 0..255, of a network's training pixels; ImageNet's if it does not say them."""
     config = config_of(network)
     mean, std = (tuple(255.0 * v for v in config.get(key, usual)) for key, usual in (("mean", MEAN), ("std", STD)))
     return mean, std
 
 
 def view_of(network: Any, image_size: int | None) -> dict[str, Any]:
-    """How images are brought to a network's input, as a `Recognizer` keeps it: the middle of the image.
+    """The preprocessing of a network with a centre crop, as `Recognizer` takes it.
 
     Raises:
         ValueError: the size is not positive.
@@ -156,14 +156,14 @@ def view_of(network: Any, image_size: int | None) -> dict[str, Any]:
 
 
 def class_names(count: int, given: Sequence[str] | None, *, imagenet: bool) -> tuple[str, ...]:
-    """Names of a network's classes: those given, else ImageNet's if it may be that and there are as many, or numbers.
+    """The names of a network's classes: those given, else those of ImageNet if allowed and as many, else numbered.
 
     Raises:
-        ValueError: other than `count` names are given.
+        ValueError: the number of given names is not `count`.
     """
     if given is not None:
         if len(given) != count:
-            raise ValueError(f"the network scores {count} classes, and {len(given)} names are given; name each of them")
+            raise ValueError(f"the network scores {count} classes, but classes has {len(given)} names; name each class")
         return tuple(given)
     if imagenet:
         from timm.data import ImageNetInfo, infer_imagenet_subset
@@ -176,7 +176,7 @@ def class_names(count: int, given: Sequence[str] | None, *, imagenet: bool) -> t
 
 
 def distinct(descriptions: Sequence[str], synsets: Sequence[str]) -> tuple[str, ...]:
-    """The first word of each description, with its WordNet number where others have the same: two classes are cranes.
+    """The first name in each description, with its WordNet number where it is not unique, such as "crane".
 
     >>> distinct(["crane", "daisy", "crane, machine"], ["n1", "n2", "n3"])
     ('crane (n1)', 'daisy', 'crane (n3)')

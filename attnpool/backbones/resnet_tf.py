@@ -1,4 +1,4 @@
-"""ResNet-101 as TensorFlow's slim library has it: the network of the paper's released checkpoints."""
+"""ResNet-101 of TensorFlow's slim library, the network of the paper's released checkpoints."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def resnet101_tf(in_channels: int = 3) -> Any:
     Two things differ from timm's (and torchvision's) network:
 
     - slim puts the stride 2 into the last unit of blocks 1 to 3: on its 3x3 convolution and on the subsampling of its
-      shortcut. What comes out are rows and columns 0, 2, 4, ... of the unit with stride 1. The next unit starts with
-      1x1 convolutions, on which that selection is a stride of 2. So the stride stands on `conv1` and on the shortcut's
-      convolution of the first unit of layers 2 to 4, for images of any size.
-    - the max pooling of the stem pads as TensorFlow's SAME does: one row and column on each side of a map of odd size,
+      shortcut. The output consists of rows and columns 0, 2, 4, ... of the unit with stride 1. The next unit starts
+      with 1x1 convolutions, for which that selection is a stride of 2. So here the stride is on `conv1` and on the
+      convolution of the shortcut in the first unit of layers 2 to 4, which is the same for images of any size.
+    - the max pooling of the stem pads like TensorFlow's SAME: by one row and column on each side of a map of odd size,
       and only below and on the right of a map of even size.
 
-    The convolutions pad as timm's do: slim pads explicitly before those with a stride.
+    The convolutions pad like timm's, because slim pads explicitly before convolutions with a stride.
     """
     import timm
     from timm.layers.pool2d_same import MaxPool2dSame

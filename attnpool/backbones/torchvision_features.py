@@ -1,7 +1,7 @@
-"""Networks that are a row of layers, an average pooling and a classifier, as torchvision's are: their features alone.
+"""The features of networks that are a sequence of layers, an average pooling and a classifier, as torchvision's are.
 
-timm's networks have a method for their features; torchvision's have only names that differ. What they share is the
-order of their children.
+timm's networks have a method that computes their features. In torchvision's the names of the layers differ; what they
+share is the order of their children.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ import torch
 from torch import Tensor, nn
 
 PREFIX = "torchvision:"
-# What torchvision's published weights were trained on, 0..1.
+# The mean and standard deviation of pixels, on the scale 0..1, that torchvision's published weights were trained with.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Trunk(nn.Module):
-    """The children of a network in their order, up to its average pooling or its classifier.
+    """The layers of a network before its average pooling or its classifier: its children, in their order.
 
-    Children keep their names, so a state dict of the network fits once its classifier is left out. Auxiliary
-    classifiers, which play a part in training alone, are left out too; DenseNet's last ReLU, which is no child of the
-    network, is added. Whether this really is how the network computes its features is for the caller to test.
+    Children keep their names, so the network's state dict without its classifier fits. Auxiliary classifiers, which are
+    used only in training, are left out, too; the last ReLU of DenseNet, which is not a child, is added. The caller must
+    test whether the network really computes its features in this way.
 
     Args:
         net: the network; its children are shared, not copied.
 
     Attributes:
-        num_features: C, channels of the features; 0 until `measure`.
-        pretrained_cfg: in timm's terms, what the weights of the network go with.
+        num_features: number C of channels of the features; 0 until `measure`.
+        pretrained_cfg: the input of the network and the names of its layers, in timm's terms.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -51,7 +51,7 @@ class Trunk(nn.Module):
         return x
 
     def measure(self) -> Trunk:
-        """Finds out `num_features` from a small image."""
+        """Determines `num_features` by running the network on a small image."""
         with torch.inference_mode():
             self.num_features = int(self.eval().forward_features(torch.zeros(1, 3, 96, 96)).shape[1])
         self.train()
@@ -59,13 +59,13 @@ class Trunk(nn.Module):
 
 
 def is_end(child: nn.Module) -> bool:
-    """Whether a child of a network is its pooling or its classifier."""
+    """Whether a child of a network is its average pooling or its classifier."""
     parts = [child, *(child.children() if isinstance(child, nn.Sequential) else ())]
     return any(isinstance(part, nn.Linear | nn.AdaptiveAvgPool2d) for part in parts)
 
 
 def torchvision_classifier(name: str, num_classes: int = 1000) -> Any:
-    """One of torchvision's networks with random weights, by its name behind "torchvision:".
+    """Builds the torchvision network "torchvision:NAME" with random weights.
 
     Raises:
         ValueError: torchvision has no such classifier.
@@ -76,20 +76,22 @@ def torchvision_classifier(name: str, num_classes: int = 1000) -> Any:
     known = torchvision.models.list_models(module=torchvision.models)
     if short not in known:
         close = [other for other in known if short[:4] in other][:5] or ["resnet50", "densenet121", "efficientnet_b0"]
-        raise ValueError(f"unknown network {name!r}: torchvision has {', '.join(close)} and others")
-    options = {"init_weights": False} if short in ("googlenet", "inception_v3") else {}  # else they warn
+        raise ValueError(f"unknown network {name!r}: use one of torchvision's, such as {', '.join(close)}")
+    options = {"init_weights": False} if short in ("googlenet", "inception_v3") else {}  # these warn otherwise
     return torchvision.models.get_model(short, weights=None, num_classes=num_classes, **options)
 
 
 def torchvision_trunk(name: str, in_channels: int = 3) -> Trunk:
-    """The features of one of torchvision's networks, with random weights.
+    """Builds the layers before the pooling of the torchvision network "torchvision:NAME", with random weights.
 
     Raises:
-        ValueError: torchvision has no such classifier, or it has no plain row of layers.
+        ValueError: torchvision has no such classifier, or its layers are not a plain sequence.
     """
     if in_channels != 3:
         raise ValueError(f"{name}: takes images of 3 channels; for {in_channels} use a backbone of timm")
     try:
         return Trunk(torchvision_classifier(name)).measure()
     except (AssertionError, RuntimeError, NotImplementedError, TypeError, IndexError) as error:
-        raise ValueError(f"{name}: is no row of layers that ends in a feature map; use a backbone of timm") from error
+        raise ValueError(
+            f"{name}: is not a sequence of layers that ends in a feature map; use a backbone of timm"
+        ) from error

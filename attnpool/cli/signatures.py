@@ -1,6 +1,6 @@
-"""The options of functions and classes, read from their source: help does not import what their modules import.
+"""Reads the options of functions and classes from their source, so that help needs no import of their modules.
 
-An option is a parameter. Its type and default stand in the signature, and its help is the first sentence of its entry
+An option is a parameter. Its type and default come from the signature, and its help is the first sentence of its entry
 in the `Args:` section of the docstring.
 """
 
@@ -23,16 +23,16 @@ Definition = ast.FunctionDef | ast.ClassDef
 
 @dataclass(frozen=True)
 class Option:
-    """A parameter that can be typed.
+    """A parameter of a function that the command line can offer.
 
     Attributes:
-        name: of the parameter.
+        name: name of the parameter.
         default: its default, `REQUIRED` where there is none.
-        help: what it is.
-        type: of one value; `None` where the annotation is no type that can be typed, such as a model.
+        help: its help text.
+        type: type of one value; `None` where a command line cannot give such a value, for example a model.
         choices: the values of a `Literal`.
-        many: whether it is a sequence.
-        keyword: whether it is given by name alone.
+        many: whether it takes a sequence of values.
+        keyword: whether it is keyword-only.
     """
 
     name: str
@@ -46,13 +46,13 @@ class Option:
 
 @dataclass(frozen=True)
 class Source:
-    """The modules below a folder; each is parsed when a name of it is looked up, and never imported."""
+    """The modules below a folder; each is parsed when one of its names is looked up, and never imported."""
 
     root: Path
 
     @cache  # noqa: B019
     def names(self, module: str) -> dict[str, Any]:
-        """What the top level of a module names; what it imports from below the folder is an `ImportFrom`."""
+        """The names at the top level of a module; those imported from modules below the folder are an `ImportFrom`."""
         path = self.root.joinpath(*module.split("."))
         file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         found: dict[str, Any] = {}
@@ -67,19 +67,19 @@ class Source:
         return found
 
     def find(self, module: str, name: str) -> tuple[str, Any]:
-        """The module that defines a name, and what it names there; KeyError where that is not below the folder."""
+        """The module that defines a name, and its definition; KeyError where that module is not below the folder."""
         node = self.names(module)[name]
         return self.find(str(node.module), node.names[0].name) if isinstance(node, ast.ImportFrom) else (module, node)
 
     def literal(self, module: str, name: str) -> Any:
-        """The value of a constant."""
+        """The value of a module constant."""
         return self.default(*self.find(module, name))
 
     def options(self, module: str, name: str) -> list[Option]:
-        """The parameters of a function, a dataclass or a class's constructor; this and its help may be inherited.
+        """The parameters of a function, a dataclass or a constructor; a constructor and its help may be inherited.
 
         Raises:
-            KeyError, ValueError: a default is neither a literal nor a name for one.
+            KeyError, ValueError: a default is neither a literal nor a constant with a literal value.
         """
         family = [*self.family(module, name)]
         texts = {key: text for _, node in reversed(family) for key, text in argument_texts(node).items()}
@@ -90,7 +90,7 @@ class Source:
         ]
 
     def family(self, module: str, name: str) -> Iterator[tuple[str, Definition]]:
-        """A definition and, of a class, the bases that are below the folder."""
+        """A definition and, for a class, its base classes that are defined below the folder."""
         where, node = self.find(module, name)
         yield where, node
         for base in getattr(node, "bases", ()):
@@ -98,12 +98,12 @@ class Source:
                 yield from self.family(where, base.id)
 
     def default(self, module: str, node: ast.expr | None) -> Any:
-        if isinstance(node, ast.Name):  # a constant of this module or of one that it imports
+        if isinstance(node, ast.Name):  # a constant of this module or of a module that it imports
             return self.default(*self.find(module, node.id))
         return REQUIRED if node is None else ast.literal_eval(node)
 
     def kind(self, module: str, hint: ast.expr) -> dict[str, Any]:
-        """An annotation as fields of `Option`. Of a union the first part that can be typed counts, str before all."""
+        """The fields of `Option` for an annotation. A union counts as str, or as its first usable type."""
         match hint:
             case ast.BinOp(op=ast.BitOr()) if {"str"} & {getattr(part, "id", "") for part in union(hint)}:
                 return {"type": str}
@@ -128,12 +128,12 @@ class Source:
 
 
 def union(hint: ast.expr) -> list[ast.expr]:
-    """The parts of `A | B | C`."""
+    """The types in a union `A | B | C`."""
     return [*union(hint.left), *union(hint.right)] if isinstance(hint, ast.BinOp) else [hint]
 
 
 def parameters(node: Definition) -> list[tuple[str, ast.expr, ast.expr | None, bool]]:
-    """Name, annotation, default, and whether it is given by name alone, of the parameters without `self`."""
+    """For every parameter besides `self`: its name, annotation and default, and whether it is keyword-only."""
     if isinstance(node, ast.FunctionDef):
         args, few = node.args.args, node.args.defaults
         defaults = [*[None] * (len(args) - len(few)), *few, *node.args.kw_defaults]
@@ -148,7 +148,7 @@ def parameters(node: Definition) -> list[tuple[str, ast.expr, ast.expr | None, b
 
 
 def argument_texts(node: Definition) -> dict[str, str]:
-    """The first sentences of the `Args:` section of a docstring; names that share an entry share its text."""
+    """The first sentence of every entry in the `Args:` section of a docstring; names that share one share its text."""
     section = re.search(r"^Args:\n((?: .*\n?|\n)+)", ast.get_docstring(node) or "", re.MULTILINE)
     entries = re.split(r"^    (?=\S)", section[1], flags=re.MULTILINE)[1:] if section else []
     split = [" ".join(entry.split()).partition(": ") for entry in entries]

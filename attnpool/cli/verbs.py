@@ -1,4 +1,4 @@
-"""The verbs: what each is for, an example, and the library function that does it and whose signature its flags are."""
+"""The verbs: the summary and an example of each, and the library function whose signature gives its flags."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Groups = dict[str, list[Option]]
 
 
 def options(function: str) -> list[Option]:
-    """What can be typed of `module:name`: its parameters, except those that are for Python alone."""
+    """The parameters of `module:name` that a command line can give; the others are for use from Python."""
     found = SOURCE.options(*function.split(":"))
     return [option for option in found if option.type is not None and option.name not in ("progress", "maps")]
 
@@ -34,7 +34,7 @@ def training_options() -> Groups:
     model = {option.name: option for option in options("attnpool.models.recognizer:Recognizer")}
     model["pooling"] = replace(model["pooling"], choices=tuple(heads))
     return {
-        "model": [model[name] for name in SOURCE.literal("attnpool.training.recipe", "MODEL")],
+        "model": [model[name] for name in SOURCE.literal("attnpool.training.config", "MODEL")],
         "pooling": merged(heads),
         "training": options("attnpool.training.config:TrainOptions"),
         "optimizer": options("attnpool.training.config:OptimizerOptions"),
@@ -49,16 +49,16 @@ def attention_options() -> Groups:
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb.
+    """A verb of the command line.
 
     Attributes:
-        summary: what it does.
-        example: a command.
-        function: `module:name` of the library function, or a word -> function where the verb has several.
-        word: of several functions, what the word is called; a function that has a parameter of this name gets it.
+        summary: what the verb does.
+        example: an example command.
+        function: `module:name` of the library function, or word -> function where a word after the verb selects one.
+        word: name of that word in the usage; a function with a parameter of this name gets the word.
         groups: further options, by the title of their group, which the function takes as one mapping.
         into: the function's parameter for that mapping.
-        then: `module:name` of a function that is called with the result and gives the one that is printed.
+        then: `module:name` of a function that is called with the result, and whose own result is printed.
     """
 
     summary: str
@@ -72,29 +72,29 @@ class Verb:
 
 VERBS = {
     "quickstart": Verb(
-        "compare three poolings on a generated world, with a report",
+        "train and compare three poolings on the generated playground, and write a report",
         "attnpool quickstart --out runs/quickstart",
         "attnpool.experiments.quickstart:quickstart",
     ),
     "playground": Verb(
-        "write a generated world of people doing things",
+        "generate a labelled dataset of drawn people who do things",
         "attnpool playground data/play --images 600 --seed 1",
         "attnpool.playground.playground:write_playground",
     ),
     "check": Verb(
-        "read every image of a dataset and list what cannot be used",
+        "read every image of a dataset and list the files that cannot be used",
         "attnpool check folder:data/play",
         "attnpool.data.check:check",
     ),
     "train": Verb(
-        "train a recognizer; the same command goes on where it was stopped",
+        "train a recognizer; the same command continues where it was stopped",
         "attnpool train folder:data/play --out runs/a --pooling attentional --epochs 15",
         "attnpool.training.recipe:train_recipe",
         groups=training_options,
         into="options",
     ),
     "evaluate": Verb(
-        "score a run on a dataset",
+        "evaluate a run on a dataset",
         "attnpool evaluate runs/a folder:data/play",
         "attnpool.evaluation.evaluate:evaluate",
         then="attnpool.explain.report:draw_evaluation",
@@ -105,29 +105,29 @@ VERBS = {
         "attnpool.evaluation.predict:predict",
     ),
     "explain": Verb(
-        "draw where the evidence is",
+        "draw where in an image or clip the evidence for its actions is",
         "attnpool explain runs/a photo.jpg --out explained/",
         "attnpool.explain.explain:explain_files",
     ),
     "pose": Verb(
-        "label a dataset with the joints that an estimator finds; the same command goes on where it was stopped",
+        "label a dataset with the joints that a pose estimator finds; the same command continues where it was stopped",
         "attnpool pose folder:photos --estimator mediapipe",
         "attnpool.data.pose_labelling:label_pose",
     ),
     "convert": Verb(
-        "put attention in place of the average pooling of a trained classifier, without changing a prediction",
+        "replace the average pooling of a trained classifier by attention, without changing a prediction",
         "attnpool convert timm:resnet50 --out runs/resnet50",
         "attnpool.models.conversion.open_model:convert_to_run",
         groups=attention_options,
         into="pooling_options",
     ),
     "convert-tf": Verb(
-        "turn a TensorFlow checkpoint of the paper's authors into a run",
+        "convert a TensorFlow checkpoint of the paper's authors to a run",
         "attnpool convert-tf models/model.ckpt-12000 --variant pose --classes classes.txt --out runs/authors",
         "attnpool.models.conversion.tensorflow:convert_tf",
     ),
     "reproduce": Verb(
-        "train the rows of a table of the paper, and set its numbers beside ours",
+        "train the rows of a table of the paper, and compare the results with its numbers",
         "attnpool reproduce table1 --scale small --out runs/table1",
         {
             "table1": "attnpool.experiments.paper.reproduce:reproduce",
@@ -138,7 +138,7 @@ VERBS = {
         word="table",
     ),
     "benchmark": Verb(
-        "time heads or training steps beside what people use today",
+        "measure the speed of heads or training steps beside common implementations",
         "attnpool benchmark pooling --heads attentional timm --layouts NHWC",
         {
             "pooling": "attnpool.experiments.benchmark.pooling:benchmark_pooling",

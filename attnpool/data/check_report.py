@@ -83,7 +83,7 @@ class Check:
             content[name] = [{"file": path, "reason": reason} for path, reason in files]
         return content
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """For people to read."""
         total = sum(part.samples for part in self.parts.values())
         lines = [f"{self.source}: {total} {self.media}, {len(self.classes)} classes", ""]

@@ -54,7 +54,7 @@ class PoseLabels:
         failed = [{"file": path, "reason": reason} for path, reason in self.failed]
         return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"failed": failed}
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         lines = [f"cannot be read: {path} ({reason})" for path, reason in self.failed[:LISTED]]
         if len(self.failed) > LISTED:
             lines.append(f"and {len(self.failed) - LISTED} more, see --json")

@@ -1,9 +1,11 @@
-"""A table of results with what is said about it, as text for a terminal and as a page in Markdown."""
+"""Results of an experiment, and a table of them with what is said about it, for a terminal and as a Markdown page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from attnpool.evaluation.tables import markdown_table, text_table
 
@@ -40,3 +42,14 @@ class ResultPage:
         parts += ["\n".join(text_table(self.header, self.rows))]
         parts += ["\n".join(statements) for _, statements in self.lists if statements]
         return "\n\n".join([*parts, "\n".join(self.notes)])
+
+
+@dataclass(frozen=True)
+class Results:
+    """What an experiment found: its folder, and the content of its JSON file; `str()` of a subclass is to be read."""
+
+    out: Path
+    results: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return self.results

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from attnpool.evaluation.evaluate import Evaluation, evaluate
 from attnpool.evaluation.predict import predict
 from attnpool.evaluation.tables import spread, text_table
 from attnpool.experiments.arguments import command_line, require_seeds
+from attnpool.experiments.pages import Results
 from attnpool.explain.explain import explain
 from attnpool.explain.overlay import grid
 from attnpool.explain.plots import comparison_plot
@@ -43,15 +43,8 @@ IMAGE_SIZE = 448
 SHOWN = 4  # images in each grid of the report
 
 
-@dataclass(frozen=True)
-class Quickstart:
+class Quickstart(Results):
     """What `quickstart` found: `results` is the content of results.json, `str()` the same to read."""
-
-    out: Path
-    results: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        return self.results
 
     def __str__(self) -> str:
         seeds = self.results["seeds"]

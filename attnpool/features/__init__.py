@@ -1,1 +1,1 @@
-"""Where images meet a network: batches, extraction, and features kept on disk."""
+"""Features of images: their extraction, their cache on disk, and batches of images or features."""

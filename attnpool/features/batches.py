@@ -1,4 +1,4 @@
-"""What a training step or an evaluation sees: batches of images, or of features kept on disk, behind one face."""
+"""Batches for training and evaluation, of decoded images or of cached features, with a common interface."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from attnpool.data.decoding.image import Unreadable
 from attnpool.features.extraction import Features
 from attnpool.keypoints.joints import Box, Joints
 
-_FRAMES = 3  # apart from the streams of `data.loader`
+_FRAMES = 3  # random stream for frames, different from those of `data.loader`
 
 
 @dataclass
 class Batch:
-    """A batch.
+    """A batch of images or clips, as pixels or as features.
 
     Attributes:
-        inputs: pixels uint8 `(B, 3, S, S)`, or features float32 `(B, C, h, w)`; with a T after the B for clips.
+        inputs: pixels uint8 `(B, 3, S, S)`, or features float32 `(B, C, h, w)`; clips have the axis T after B.
         targets, label_mask: `(B, K)`, as in `data.PixelBatch`.
         paths: the names of the B samples.
         people, boxes, evidence: in pixels of the network's input, as in `data.PixelBatch`.
-        failed: `(path, reason)` of images that belonged here and cannot be read, or whose keypoints cannot.
+        failed: `(path, reason)` of images that are left out of the batch because they, or their keypoints, cannot be
+            read.
     """
 
     inputs: Tensor
@@ -40,14 +41,14 @@ class Batch:
 
 
 class BatchSource(Protocol):
-    """Where batches come from.
+    """A source of batches.
 
     Attributes:
         dataset: the samples.
         cached: whether inputs are features, not pixels.
-        failed: `(path, reason)` of what is known to be unreadable before any batch.
-        views: test-time views of every image, or of every frame of a clip.
-        inputs_per_sample: how many inputs of the network one sample becomes in testing: its frames times its views.
+        failed: `(path, reason)` of samples that are known to be unreadable before the first batch.
+        views: number of test-time views of every image, or of every frame of a clip.
+        inputs_per_sample: number of network inputs per sample in testing: its frames times its views.
     """
 
     dataset: Dataset
@@ -61,7 +62,7 @@ class BatchSource(Protocol):
     def inputs_per_sample(self) -> int: ...
 
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Batch]:
-        """The batches of these positions in `dataset`."""
+        """Yields a batch for each list of positions in `dataset`."""
 
 
 class Images:
@@ -76,16 +77,16 @@ class Images:
         self.dataset = dataset
         self.options = options
         self.workers = workers
-        self.crops, self.flip = crops, flip  # in testing
+        self.crops, self.flip = crops, flip  # used in testing only
 
     @property
     def views(self) -> int:
-        """Test-time views of every image or frame."""
+        """The number of test-time views of every image or frame."""
         return self.crops * (2 if self.flip and self.crops == 1 else 1)
 
     @property
     def inputs_per_sample(self) -> int:
-        """Frames times views."""
+        """The number of frames times the number of views."""
         return self.views * (self.options.frames if self.dataset.media == "clips" else 1)
 
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Batch]:
@@ -115,13 +116,13 @@ class Images:
 
 
 class CachedFeatures:
-    """Batches of features of a frozen backbone, read from the cache: every image's one view, without augmentation.
+    """Batches of cached features of a frozen backbone: one view per image, without augmentation.
 
-    Of a clip, testing sees all frames that were kept, and training draws one of them from each of `segments` parts.
+    For clips, testing uses all cached frames, and training draws one of them from each of `segments` parts.
 
     Args:
-        features: of the samples.
-        segments: of clips; 0 takes all frames in training, too.
+        features: the features of the samples.
+        segments: number of parts of a clip from which training draws a frame each; 0 uses all frames in training too.
     """
 
     cached = True
@@ -135,7 +136,7 @@ class CachedFeatures:
 
     @property
     def inputs_per_sample(self) -> int:
-        """The frames that were kept of every clip; 1 for images."""
+        """The number of cached frames per clip; 1 for images."""
         return max(self.features.frames, 1)
 
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Batch]:
@@ -168,7 +169,7 @@ class CachedFeatures:
             )
 
     def draw(self, seed: int, epoch: int, position: int) -> list[int] | None:
-        """Which of the frames that were kept training sees of a clip."""
+        """The cached frames of a clip that training uses in an epoch; None for all of them."""
         kept = self.features.frames
         if not kept or not self.segments or self.segments >= kept:
             return None

@@ -1,8 +1,8 @@
 """Features of a frozen backbone, computed once and kept on disk, so that heads train in seconds.
 
-There is one store for a backbone (every weight of it) and a way of preparing images. Images are found in it by
-content, so runs, splits and datasets that share images share their features, a renamed folder costs nothing and a
-changed image is computed again.
+There is one store for every combination of a backbone (with its weights) and a preprocessing of images. Images are
+found in it by content. So runs, splits and datasets that share images share their features, a renamed folder costs
+nothing, and a changed image is computed again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from attnpool.progress import bar
 
 FORMAT = 2
 BATCH = 8  # larger ones leave the processor's caches and are slower on a CPU
-# Versions that can change a pixel or a feature in the last digits.
+# Libraries whose versions can change the last digits of a pixel or a feature.
 RELEVANT = ("torch", "timm", "pillow")
 
 
@@ -42,13 +42,13 @@ class Features:
 
     Attributes:
         dataset: the readable samples.
-        store: `(R, h, w, C)` float16, memory-mapped; holds other datasets' rows, too. (Float32 after `averaged`.) Of
-            clips `(R, T, h, w, C)`.
-        rows: `(n,)` the row of every sample.
+        store: `(R, h, w, C)` float16, memory-mapped, with rows of other datasets too (float32 after `averaged`). For
+            clips it is `(R, T, h, w, C)`.
+        rows: `(n,)`, the row of every sample.
         matrices: `(n, 2, 3)` from `(x, y, 1)` in an image to `(x, y)` in the network's input.
-        counts: `(n,)` how many frames each clip has, 0 for images.
+        counts: `(n,)`, the number of frames of each clip, 0 for images.
         image_size: side of the network's input in pixels.
-        length: consecutive frames that each frame of `store` was made of: 1, or those of a stack of optical flow.
+        length: number of consecutive frames behind each frame of `store`: 1, or the frames of a stack of optical flow.
         failed: `(path, reason)` of the images that could not be read.
     """
 
@@ -66,35 +66,35 @@ class Features:
 
     @property
     def frames(self) -> int:
-        """T of clips, 0 of images."""
+        """The number T of cached frames per clip; 0 for images."""
         return self.store.shape[1] if self.store.ndim == 5 else 0
 
     def batch(self, positions: Sequence[int], frames: Sequence[Sequence[int] | None] | None = None) -> Tensor:
-        """Features of some samples, float32, channels last in memory.
+        """The features of some samples, float32, with channels last in memory.
 
         Args:
-            positions: of the samples.
-            frames: of each clip the frames to take, the same number of each; `None` for all.
+            positions: positions of the samples in the dataset.
+            frames: the frames to take of each clip, of every clip the same number; `None` for all.
 
         Returns:
-            `(B, C, h, w)`, or `(B, T, C, h, w)` of clips.
+            `(B, C, h, w)`, or `(B, T, C, h, w)` for clips.
         """
         rows = self.rows[list(positions)]
         if frames is None or all(chosen is None for chosen in frames):
             taken = self.store[rows]
-        else:  # a frame at a time: reading whole clips would read many times what is needed
+        else:  # frame by frame, because reading whole clips would read many times as much
             taken = np.stack([self.store[row][list(chosen or ())] for row, chosen in zip(rows, frames, strict=True)])
         return torch.from_numpy(taken).float().movedim(-1, -3)
 
     def view(self, position: int) -> View:
-        """Where the network's input lies in the image (without pixels)."""
+        """The view of an image that the network sees, without its pixels."""
         pixels = torch.empty(1, dtype=torch.uint8).expand(3, self.image_size, self.image_size)
         return View(pixels, self.matrices[position], False)
 
     def people(self, position: int, frames: Sequence[int] | None = None) -> list[list[Joints]]:
-        """Joints of everybody in the image, or in each of a clip's frames, in pixels of the network's input.
+        """The joints of everybody in an image, or in each frame of a clip, in pixels of the network's input.
 
-        Of clips whose frames were averaged nobody is known.
+        After `averaged` there are none for clips.
         """
         sample, view = self.dataset.samples[position], self.view(position)
         shown: Sequence[int | None] = [None]
@@ -106,22 +106,22 @@ class Features:
         return [[view.points(joints) for joints in people_of(self.dataset, sample, frame)] for frame in shown]
 
     def boxes(self, position: int) -> list[Box]:
-        """Boxes of the persons in an image, in pixels of the network's input; none for clips."""
+        """The boxes of the persons in an image, in pixels of the network's input; none for clips."""
         sample = self.dataset.samples[position]
         if self.dataset.media == "clips":
             return []
         return self.view(position).boxes(person_boxes(sample, people_of(self.dataset, sample)))
 
     def evidence(self, position: int) -> list[Box]:
-        """Evidence boxes in pixels of the network's input."""
+        """The evidence boxes of an image, in pixels of the network's input."""
         return self.view(position).boxes(self.dataset.samples[position].evidence)
 
     def objects(self, position: int) -> list[Box]:
-        """Boxes of the objects in use, in pixels of the network's input."""
+        """The boxes of the objects in use, in pixels of the network's input."""
         return self.view(position).boxes(self.dataset.samples[position].objects)
 
     def select(self, paths: Sequence[str], split: str) -> Features:
-        """The readable ones among these samples."""
+        """The features of those of these samples that are readable."""
         wanted = set(paths)
         keep = [i for i, sample in enumerate(self.dataset.samples) if sample.path in wanted]
         failed = tuple(item for item in self.failed if item[0] in wanted)
@@ -130,16 +130,16 @@ class Features:
         return replace(self, dataset=dataset, rows=rows, matrices=matrices, counts=counts, failed=failed)
 
     def averaged(self) -> Features:
-        """The same with every map replaced by its mean: all that average pooling needs, in a small part of the time.
+        """These features averaged over positions, which is all that average pooling needs, at a fraction of the time.
 
-        A clip becomes the mean over its frames, which is what the mean of its frames' logits sees.
+        A clip is averaged over its frames, too, which gives average pooling the same logits.
         """
         means = [self.batch(chunk).movedim(-3, 1).flatten(2).mean(2) for chunk in self.chunks()]
         pooled = torch.cat(means)[:, None, None].numpy()
         return replace(self, store=pooled, rows=np.arange(len(self)))
 
     def chunks(self) -> Iterator[range]:
-        """Positions in portions that fit into memory."""
+        """The positions of all samples, in ranges whose features fit into memory."""
         size = max(1, 64 // max(self.frames, 1))
         return (range(start, min(start + size, len(self))) for start in range(0, len(self), size))
 
@@ -153,27 +153,27 @@ def extract(
     device: torch.device | None = None,
     progress: bool = True,
 ) -> Features:
-    """Features of every readable image of a dataset, from the cache or, where they are not in it, computed now.
+    """The features of every readable image of a dataset; those that are not in the cache are computed now.
 
     Args:
-        model: whose backbone and preparation of images (`view`) are used; it must be frozen.
-        dataset: the images.
+        model: recognizer whose backbone and `preprocessing` are used; the backbone must be frozen.
+        dataset: the images or clips.
         cache: the folder of all stores, `cache_folder()` by default.
-        workers: processes that decode images.
-        device: where the backbone runs.
+        workers: number of processes that decode images.
+        device: device on which the backbone runs.
         progress: show a progress bar.
 
     Raises:
-        ValueError: no image can be read, or a feature does not fit half precision.
+        ValueError: no image can be read, or a feature is beyond the range of half precision.
         OSError: the disk is full.
     """
     if not model.backbone.frozen:
-        raise ValueError("features of a backbone that is trained change with every step: use freeze_backbone=True")
+        raise ValueError("the features of a backbone that is trained change in every step: use freeze_backbone=True")
     store = FeatureStore((cache or cache_folder()) / "features" / store_key(model, dataset.media))
     digests, failed = digest_files(dataset)
     with store.lock():
         known = store.rows()
-        # An image that stands in the dataset twice is computed once.
+        # An image that the dataset holds twice is computed once.
         todo = {digest: i for i, digest in reversed(list(enumerate(digests))) if digest and digest not in known}
         if todo:
             failed += compute(model, dataset, store, sorted(todo.values()), digests, workers, device, progress)
@@ -196,7 +196,7 @@ def extract(
 
 
 def store_key(model: Recognizer, media: str) -> str:
-    """Name of the store: a hash of everything that changes features."""
+    """The name of a store, with a hash of everything that changes features."""
     view = Preprocessing(**model.preprocessing).of_model()
     if media == "images":
         del view["frames"], view["modality"]
@@ -208,7 +208,7 @@ def store_key(model: Recognizer, media: str) -> str:
 
 
 def digest_files(dataset: Dataset) -> tuple[list[str], list[tuple[str, str]]]:
-    """Content hash of every file, "" for those that cannot be opened, and these with the reason."""
+    """The content hash of every file, "" for files that cannot be opened; and `(path, reason)` of those files."""
     digests, failed = [], []
     for sample in dataset:
         try:
@@ -220,7 +220,7 @@ def digest_files(dataset: Dataset) -> tuple[list[str], list[tuple[str, str]]]:
 
 
 def digest_of(path: Path) -> str:
-    """Content hash of a file, or of the files of a folder of frames."""
+    """The content hash of a file, or of the files in a folder of frames."""
     if path.is_dir():
         whole = hashlib.blake2b(digest_size=16)
         for name in sorted(os.listdir(path)):
@@ -233,7 +233,7 @@ def digest_of(path: Path) -> str:
 def with_copies(
     failed: Sequence[tuple[str, str]], dataset: Dataset, digests: Sequence[str]
 ) -> tuple[tuple[str, str], ...]:
-    """The failures, and those of the files with the same content, in the order of the dataset."""
+    """Extends failures to files with the same content, in the order of the dataset."""
     position = {sample.path: i for i, sample in enumerate(dataset.samples)}
     reasons = dict(failed)
     by_digest = {digests[position[path]]: reason for path, reason in failed if digests[position[path]]}
@@ -271,14 +271,14 @@ def compute(
                     features = backbone(x).permute(0, 2, 3, 1).to("cpu", torch.float16)
                     features = features.unflatten(0, pixels.shape[:-3])
                 if not bool(torch.isfinite(features).all()):
-                    raise ValueError(f"{model.backbone.name}: has features beyond half precision; turn use_cache off")
+                    raise ValueError(f"{model.backbone.name}: its features exceed half precision; turn use_cache off")
                 rows.write(features.numpy(), [digests[i] for i in batch.indices.tolist()], batch.matrices, batch.frames)
             shown.update(len(batch.indices) + len(batch.failed))
     return failed
 
 
 def statistics(features: Features) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every channel over all images and positions, `(C,)` each, for `Standardize`."""
+    """The mean and standard deviation of every channel over all images and positions, `(C,)` each."""
     count = 0
     total = torch.zeros(features.store.shape[-1], dtype=torch.float64)
     squares = torch.zeros_like(total)
@@ -292,10 +292,10 @@ def statistics(features: Features) -> tuple[Tensor, Tensor]:
 
 
 def standardize(model: Recognizer, features: Features) -> None:
-    """Fits a model's `Standardize` on training features; a model without one is left as it is.
+    """Fits a model's `Standardize` on training features; a model without one is not changed.
 
-    Average pooling is given the deviations of what it classifies, the pooled features, as a logistic regression on them
-    would be: with few images that is worth 2 to 4 mAP. Attention works on single positions, and is given theirs.
+    For average pooling the standard deviations are those of the pooled features, which are what it classifies: with few
+    images that is worth 2 to 4 points of mAP. For attention, which works on positions, they are those of the positions.
     """
     if isinstance(model.standardize, Standardize):
         model.standardize.fit(*statistics(features.averaged() if model.pooling == "average" else features))

@@ -1,7 +1,8 @@
-"""Rows of half-precision features on disk, found by the content of the image that they belong to.
+"""Half-precision features on disk, found by a content hash of the image that they belong to.
 
-A store is a folder: `store.json` (the shape of a row), `features.f16` (the rows) and `rows.jsonl`, a line a row. A row
-counts once its line stands in `rows.jsonl`, whole: what an interrupted writer left behind that is dropped.
+A store is a folder with `store.json` (the shape of a row), `features.f16` (the rows) and `rows.jsonl` (one line for
+each row). A row exists once its complete line is in `rows.jsonl`; whatever an interrupted writer has left after that is
+dropped.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from attnpool.files import write_json
 
 @dataclass(frozen=True)
 class Row:
-    """Where an image's features are, `matrix` (2, 3) from its pixels to the network's input, and a clip's frames."""
+    """The row number of an image, `matrix` (2, 3) from its pixels to the network's input, and the frames of a clip."""
 
     number: int
     matrix: list[list[float]]
@@ -32,10 +33,10 @@ class Row:
 
 
 class FeatureStore:
-    """One store; use it under `lock()`, so that runs that start together compute every image once.
+    """A store of features. Use it under `lock()`, so that runs that start together compute every image once.
 
     Args:
-        folder: of the store, made if it is not there.
+        folder: folder of the store, which is made if it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,7 +48,7 @@ class FeatureStore:
         return FileLock(self.folder / "lock")
 
     def rows(self) -> dict[str, Row]:
-        """Digest of an image -> its row."""
+        """The row of every image, by its content hash."""
         if not self.lines.exists():
             return {}
         complete = self.lines.read_text(encoding="utf-8").split("\n")[:-1]
@@ -64,7 +65,7 @@ class FeatureStore:
         """Opens the store for about `expected` more rows.
 
         Raises:
-            OSError: the disk is full, or does not have room for so many; then before any is computed.
+            OSError: the disk is full, or has no room for the expected rows, which is checked first.
         """
         count = len(self.rows())
         shape = json.loads(self.about.read_text())["shape"] if count else None
@@ -77,7 +78,7 @@ class FeatureStore:
 
 
 class Appender:
-    """Writes rows, see `FeatureStore.appending`."""
+    """Writes rows to a store, see `FeatureStore.appending`."""
 
     def __init__(
         self, store: FeatureStore, data: BinaryIO, lines: TextIO, shape: Sequence[int] | None, expected: int
@@ -101,7 +102,7 @@ class Appender:
                 entry = {"digest": digest, "matrix": matrix.tolist(), "frames": count}
                 self.lines.write(json.dumps(entry) + "\n")
             self.lines.flush()
-        except OSError as error:  # an open file does not say its name
+        except OSError as error:  # errors of an open file lack its name
             raise OSError(error.errno, error.strerror, str(self.store.folder)) from error
 
 
@@ -111,7 +112,7 @@ def check_space(folder: Path, needed: int) -> None:
     if needed > free:
         raise OSError(
             errno.ENOSPC,
-            f"the features need {needed / 2**20:.0f} MiB and {free / 2**20:.0f} MiB are free; "
+            f"the features need {needed / 2**20:.0f} MiB and only {free / 2**20:.0f} MiB are free; "
             "give a folder on another disk as cache, or train with use_cache off",
             str(folder),
         )

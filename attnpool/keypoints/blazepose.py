@@ -1,4 +1,4 @@
-"""mediapipe's BlazePose as an estimator, in a process of its own."""
+"""The pose estimator BlazePose of mediapipe, which runs in a child process."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ _WORKER = Path(__file__).with_name("mediapipe_worker.py")
 
 
 class MediaPipe:
-    """mediapipe's BlazePose (extra `pose`, mediapipe 0.10.14): the most prominent person, with 33 joints, no box.
+    """mediapipe's BlazePose (extra `pose`, mediapipe 0.10.14): it finds the most prominent person, without a box.
 
-    It runs in a process of its own, so that it may live in an environment of its own. Its wheel holds the model. A
-    person is kept if the detector is at least `min_score` certain, and a joint if it is at least that likely visible.
+    It runs in a child process, so that it can have a Python environment of its own. The wheel of mediapipe includes the
+    model, which has 33 joints. A person is kept if the detector's confidence is at least `min_score`, and a joint if
+    its visibility is.
 
     Args:
-        python: the interpreter of the environment that has mediapipe; this one's if left out.
-        min_score: 0..1.
+        python: interpreter of an environment that has mediapipe; by default this one.
+        min_score: least confidence and visibility, from 0 to 1.
 
     Raises:
-        ValueError: a number out of range, or that environment has no mediapipe that works.
+        ValueError: `min_score` is out of range, or the environment has no working mediapipe.
     """
 
     def __init__(self, python: str | Path | None = None, *, min_score: float = 0.5) -> None:
@@ -57,12 +58,12 @@ class MediaPipe:
         self.joints: list[str] = about["joints"]
 
     def __call__(self, image: Image.Image) -> list[Estimate]:
-        """Raises OSError if the process has died."""
+        """Finds the person in an image. Raises OSError if the process has died."""
         pixels = np.asarray(image.convert("RGB"))
         try:
             answer = self.child.ask({"width": image.width, "height": image.height}, pixels.tobytes())
         except EOFError as error:
-            raise OSError(f"the process of mediapipe died ({error}); run the same again") from error
+            raise OSError(f"the process of mediapipe died ({error}); run the same command again") from error
         joints = answer["joints"]
         if joints is None:
             return []
@@ -71,9 +72,9 @@ class MediaPipe:
 
     def close(self) -> None:
         """Ends the process."""
-        self.child.stop()  # it holds nothing that could be lost
+        self.child.stop()  # at once, as it has nothing to save
 
 
 def _environment() -> dict[str, str]:
-    """Without this process's paths: modules of this environment must not get into the other one."""
+    """The environment variables without paths of this process, whose modules must not be imported in the other."""
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}

@@ -1,4 +1,4 @@
-"""One person as an estimator finds it, and what all estimators share."""
+"""A person that a pose estimator found, and what all pose estimators share."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Estimate:
 
     Attributes:
         joints: 16 entries `(x, y)` in the order of `MPII_JOINTS`, in pixels of the image; `None` where a joint was
-            not found, or found outside of the image.
-        scores: 16 numbers 0..1, how certain each joint is; 0 where there is none.
-        score: 0..1, how certain the person is.
+            not found, or found outside the image.
+        scores: confidence of each of the 16 joints, from 0 to 1; 0 where there is none.
+        score: confidence of the person, from 0 to 1.
         box: `(x1, y1, x2, y2)`, or `None` if the estimator gives none.
     """
 
@@ -30,7 +30,7 @@ class Estimate:
 
 
 class Estimator(Protocol):
-    """Finds people; `name` says what did so, with its version. `close()` gives back what it holds."""
+    """A pose estimator; `name` identifies it and its version, and `close()` frees its resources."""
 
     name: str
 
@@ -47,9 +47,9 @@ def estimate(
     score: float | None = None,
     box: Box | None = None,
 ) -> Estimate | None:
-    """A person of MPII's joints from `(x, y, score)` of joints with these names; `None` if no joint is left.
+    """Builds a person with MPII's joints from `(x, y, score)` of named joints; `None` if no joint is left.
 
-    Without a score of its own, the person has the mean of its joints'.
+    A person without a score gets the mean score of its joints.
     """
     width, height = size
     joints: list[Joint] = []
@@ -66,7 +66,7 @@ def estimate(
 
 
 def check_score(min_score: float) -> None:
-    """Raises ValueError if the number is not from 0 to 1."""
+    """Raises ValueError if `min_score` is not between 0 and 1."""
     if not 0 <= min_score <= 1:
         raise ValueError(f"min_score is {min_score}; give a number from 0 to 1, such as 0.5")
 

@@ -1,4 +1,4 @@
-"""The estimators by name: who is in an image and where their joints are, by networks of others."""
+"""The pose estimators by name. They find the persons in an image and their joints with published networks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def build_estimator(
     min_score: float = 0.5,
     short_side: int | None = None,
 ) -> Estimator:
-    """The estimator of this name, "keypointrcnn" or "mediapipe"; what is `None` is left to it.
+    """Builds the estimator "keypointrcnn" or "mediapipe"; arguments that are `None` have the estimator's default.
 
     Raises:
-        ValueError: no such estimator, an option that it has not, or as the classes say.
+        ValueError: the estimator is unknown, does not have an option, or cannot be set up.
     """
     if kind == "keypointrcnn":
         if python is not None:

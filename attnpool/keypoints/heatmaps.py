@@ -1,4 +1,4 @@
-"""Target heatmaps for pose regularisation (Method 2 of the paper): its authors' discs, or Gaussians."""
+"""Target heatmaps for pose regularisation (Method 2 of the paper): the discs of its authors, or Gaussians."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def heatmaps(
     radius: float = 0.05,
     sigma: float = 0.025,
 ) -> tuple[Tensor, Tensor]:
-    """Target heatmaps of the 16 joints, everybody of an image in the same 16 channels.
+    """Target heatmaps of the 16 joints. All persons of an image share the same 16 channels.
 
     They are drawn on a canvas W = 200 pixels wide (its height keeps the image's aspect), whatever a person's size.
     With `d` the distance, in canvas pixels, of a canvas pixel's centre from the nearest joint of that kind:
@@ -34,27 +34,28 @@ def heatmaps(
       disc's radius, spreads a person's joint as widely as the disc does: both have the variance `(radius * W)^2 / 4`
       along each axis.
 
-    So people are united, not added. The canvas is then averaged over the cells of the map, so values lie in 0..1; a
-    value at the cells' centres alone would make a Gaussian between cells of 1/14 of the width nearly vanish.
+    So several persons are combined by the maximum, not by the sum. The canvas is then averaged over the cells of the
+    map, so values lie in 0..1. (Sampled at the centres of cells of 1/14 of the width, a Gaussian between them would
+    nearly vanish.)
 
-    A joint outside the image draws nothing, and does not count as labelled either: the crop has lost it, and a map
-    that is zero everywhere would teach the network that nobody has such a joint. So `labelled[b, j]` is true if at
-    least one person of image b has joint j inside `0 <= x < width, 0 <= y < height`.
+    A joint outside the image is neither drawn nor counted as labelled: the crop has lost it, and a map that is zero
+    everywhere would teach the network that nobody has such a joint. So `labelled[b, j]` is true if at least one person
+    of image b has joint j inside `0 <= x < width, 0 <= y < height`.
 
     Args:
         people: `people[b]` is a list of persons, each of them 16 entries `(x, y)` in the order of `MPII_JOINTS` or
             `None`, in pixels of the network's input (the centre of the first pixel is at 0.5, 0.5).
         image_size: (height, width) of the network's input.
         map_size: (h, w) of the maps.
-        kind: what is drawn.
-        radius: of the disc, as a fraction of the image's width.
-        sigma: of the Gaussian, as a fraction of the image's width.
+        kind: shape that is drawn for a joint.
+        radius: radius of the disc, as a fraction of the image's width.
+        sigma: standard deviation of the Gaussian, as a fraction of the image's width.
 
     Returns:
         Heatmaps (B, 16, h, w) float32, and labelled (B, 16) bool.
 
     Raises:
-        ValueError: no such kind, a size, radius or sigma is not positive, or a person has not 16 entries.
+        ValueError: `kind` is unknown, a size, radius or sigma is not positive, or a person does not have 16 entries.
     """
     height, width = image_size
     if kind not in KINDS:
@@ -84,7 +85,7 @@ def heatmaps(
                 continue
             labelled[b, j] = True
             x, y = inside.T * np.array([[scale_x], [scale_y]])
-            # Only the part of the canvas around the joints: the rest is 0.
+            # Only the part of the canvas around the joints is computed, as the rest is 0.
             near_x = (columns >= x.min() - reach) & (columns <= x.max() + reach)
             near_y = (rows >= y.min() - reach) & (rows <= y.max() + reach)
             across, down = columns[near_x] - x[:, None, None], rows[near_y, None] - y[:, None, None]
@@ -97,7 +98,7 @@ def heatmaps(
 
 
 def _cell_averages(pixels: int, cells: int) -> np.ndarray:
-    """(cells, pixels) matrix which averages a line of pixels over equal cells; a pixel on a border counts in parts."""
+    """A matrix (cells, pixels) that averages a line of pixels over equal cells; a pixel on a border counts partly."""
     edges = np.linspace(0, pixels, cells + 1)
     start, stop = np.arange(pixels), np.arange(1, pixels + 1)
     overlap = np.minimum(edges[1:, None], stop) - np.maximum(edges[:-1, None], start)

@@ -1,4 +1,4 @@
-"""Joints, persons and boxes as types, and joint sets: MPII's 16, COCO's 17, and the way from any names to MPII's."""
+"""Types of joints, persons and boxes; the joint sets of MPII and COCO, and the mapping from other sets to MPII's."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ Joint = tuple[float, float] | None
 """`(x, y)` in pixels, continuous: the first pixel reaches from 0 to 1. `None` where there is no label."""
 
 Joints = tuple[Joint, ...]
-"""One person: 16 entries in the order of `MPII_JOINTS`, or none at all."""
+"""The joints of one person: 16 entries in the order of `MPII_JOINTS`, or an empty tuple."""
 
 Box = tuple[float, float, float, float]
-"""`(x1, y1, x2, y2)` in pixels, continuous as joints are."""
+"""`(x1, y1, x2, y2)` in pixels, continuous like joints."""
 
 MPII_JOINTS: tuple[str, ...] = (
     "right_ankle",
@@ -54,20 +54,42 @@ COCO_JOINTS: tuple[str, ...] = (
 )
 """COCO's keypoints in the order of its person category."""
 
+OPENPOSE_JOINTS: tuple[str, ...] = (
+    "nose",
+    "neck",
+    "right_shoulder",
+    "right_elbow",
+    "right_wrist",
+    "left_shoulder",
+    "left_elbow",
+    "left_wrist",
+    "right_hip",
+    "right_knee",
+    "right_ankle",
+    "left_hip",
+    "left_knee",
+    "left_ankle",
+    "right_eye",
+    "left_eye",
+    "right_ear",
+    "left_ear",
+)
+"""The 18 joints of OpenPose's COCO model in its order. "Right" is the person's own right."""
+
 MPII_FLIP: tuple[int, ...] = (5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10)
 """Joint j of a mirrored person is joint `MPII_FLIP[j]` of the person: left and right change places."""
 
-# What may stand in for a joint which a joint set does not have, best first. The paper's authors put the nose in
-# the place of the head's top.
+# Joints that may replace one that a joint set does not have, best first. The paper's authors use the nose as the top of
+# the head.
 _STAND_INS: dict[str, tuple[str, ...]] = {"upper_neck": ("neck",), "head_top": ("head", "nose")}
 
 
 def joint_mapping(names: Sequence[str]) -> tuple[int | None, ...]:
-    """Where each of MPII's 16 joints is found in another joint set.
+    """The position of each of MPII's 16 joints in another joint set.
 
-    Names are compared without regard to case, and spaces and hyphens count as underscores. A neck stands in for the
-    upper neck, and the head or else the nose for the head's top; nothing is made up from other joints, so COCO's
-    persons have no pelvis, thorax or upper neck.
+    Names are compared without regard to case, and spaces and hyphens count as underscores. A neck replaces the upper
+    neck, and the head or else the nose replaces the top of the head. No joint is computed from others, so persons of
+    COCO have no pelvis, thorax or upper neck.
 
     Args:
         names: the names of the other set's joints, in its order.

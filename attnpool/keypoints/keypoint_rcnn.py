@@ -1,4 +1,4 @@
-"""torchvision's Keypoint R-CNN as an estimator."""
+"""The pose estimator Keypoint R-CNN of torchvision."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from attnpool.keypoints.joints import COCO_JOINTS
 
 
 class KeypointRCNN:
-    """torchvision's `keypointrcnn_resnet50_fpn`: everybody in an image, with COCO's 17 joints and a box.
+    """torchvision's `keypointrcnn_resnet50_fpn`: it finds everybody in an image, with COCO's 17 joints and a box.
 
-    A person is kept if the box's score, and a joint if the logistic function of its heatmap's peak, is at least
-    `min_score`. (The published network gives the peak as a logit.)
+    A person is kept if the score of the box is at least `min_score`, and a joint if the sigmoid of the peak of its
+    heatmap is. (The published network gives the peak as a logit.)
 
     Args:
         weights: "pretrained", which torchvision downloads once (COCO; 226 MB), or a .pth or .safetensors file with a
             state dict of the network, such as the published `keypointrcnn_resnet50_fpn_coco-fc266e95.pth`.
-        min_score: 0..1.
-        short_side: to which images are resized for the network; half of it takes a quarter of the time.
-        device: where it runs; a GPU if there is one.
+        min_score: least score of a person and of a joint, from 0 to 1.
+        short_side: short side in pixels to which images are resized; half of it takes a quarter of the time.
+        device: device on which the network runs; by default a GPU if there is one.
 
     Raises:
-        ValueError: a number out of range, a file that is not such a network, or a download that failed.
+        ValueError: a number is out of range, the file does not hold such a network, or the download failed.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class KeypointRCNN:
         if short_side < 32:
             raise ValueError(f"short_side is {short_side}; give at least 32 pixels, such as 800")
         self.min_score = min_score
-        # Never left at its random start: all of its weights are loaded below.
-        with torch.random.fork_rng([]):  # its random start draws numbers
+        # The weights are random only until all of them are loaded below.
+        with torch.random.fork_rng([]):  # keeps torch's generator as it was
             self.model = keypointrcnn_resnet50_fpn(
                 weights=None,
                 weights_backbone=None,
@@ -87,7 +87,7 @@ class KeypointRCNN:
 
 
 def _published() -> Path:
-    """The published weights, where torch's hub keeps them; downloaded if they are not there yet."""
+    """The file of the published weights in the cache of torch's hub; downloads it if it is missing."""
     import torch
     from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights
 

@@ -1,11 +1,11 @@
-"""mediapipe's pose estimator in a process of its own, perhaps in another environment: images in, joints out.
+"""A child process that finds joints in images with mediapipe, possibly in another Python environment.
 
-Run as a file, `PYTHON mediapipe_worker.py MIN_SCORE`, by `blazepose.MediaPipe`. Its environment needs mediapipe and
-NumPy and nothing of this package, whose protobuf and OpenCV may be of other versions.
+`blazepose.MediaPipe` runs this file as `PYTHON mediapipe_worker.py MIN_SCORE`. Its environment needs mediapipe and
+NumPy but not this package, which may need other versions of protobuf and OpenCV.
 
 Standard output begins with a line `{"version": ..., "joints": [names]}`. For every image standard input has a line
 `{"width": w, "height": h}` and then w * h * 3 bytes of RGB; the answer is a line `{"joints": [[x, y, score], ...]}` in
-pixels, or `{"joints": null}` if nobody was found. The end of the input is the end.
+pixels, or `{"joints": null}` if nobody was found. The process ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import sys
 
 
 def main() -> None:
-    # This file's folder stands first on the path: a module beside it must not be taken for one of the environment's.
+    # Python puts this file's folder on the path; its modules must not be imported in place of the environment's.
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [path for path in sys.path if os.path.abspath(path) != here]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes: the other one says when to end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the parent decides when to end
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # libraries may print; that must not get between the answers
+    os.dup2(2, 1)  # what libraries print must not get between the answers
 
     import mediapipe
     import numpy as np
 
     pose = mediapipe.solutions.pose
-    # The wheel holds this model only; the others would be downloaded.
+    # The wheel includes only this model; the others would be downloaded.
     with pose.Pose(static_image_mode=True, model_complexity=1, min_detection_confidence=float(sys.argv[1])) as model:
         names = [joint.name.lower() for joint in pose.PoseLandmark]
         print(json.dumps({"version": mediapipe.__version__, "joints": names}), file=answers, flush=True)

@@ -1,1 +1,1 @@
-"""Recognizer = backbone + pooling, how it treats clips and persons, and the folder it is kept in."""
+"""The recognizer (a backbone and a pooling), its handling of clips and persons, and the run folder that holds it."""

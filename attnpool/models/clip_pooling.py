@@ -1,4 +1,4 @@
-"""From the features of a clip's frames to the scores of the clip."""
+"""Computes the logits of a clip from the features of its frames."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from attnpool.pooling import Pooled, PoolingHead
 def pool_clips(head: PoolingHead, features: Tensor, *, maps: bool = False, views: int = 1) -> Pooled:
     """Scores clips: the mean of the logits of their frames, or, with a head that pools over time, of their views.
 
-    Where every frame was looked at in V views, such a head sees V clips: that of the first views, that of the second,
-    and so on.
+    If every frame has V test-time views, a head that pools over time scores V clips: the clip of the first views, that
+    of the second views, and so on.
 
     Args:
-        head: of a recognizer.
-        features: `(B, T V, C, H, W)`, standardised; of each frame its views one after the other.
-        maps: see `Pooled`; they are `(B, T V, ...)`, and `combined` adds up to the logits over T V, H and W.
-        views: V.
+        head: head of a recognizer.
+        features: standardised features `(B, T V, C, H, W)`; the views of a frame follow each other.
+        maps: see `Pooled`; maps are `(B, T V, ...)`, and `combined` adds up to the logits over T V, H and W.
+        views: number V of views per frame.
     """
     parts = views if head.over_time else features.shape[1]
     if head.over_time:

@@ -1,4 +1,4 @@
-"""Features of different backbones on one scale, so that one learning rate suits all."""
+"""Normalisation of features to a common scale for all backbones, so that one learning rate suits all of them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 class Standardize(nn.Module):
     """Per-channel standardisation of features with fixed statistics: `(x - mean) / std`, on axis 1.
 
-    Features of different backbones differ in scale by orders of magnitude; with this one learning rate suits all, and
-    a head on a frozen backbone converges in fewer steps. Fitted once on training features (`features.statistics`).
+    The scales of different backbones' features differ by orders of magnitude. Standardised, one learning rate suits all
+    of them, and a head on a frozen backbone converges in fewer steps. The statistics are fitted once, on training
+    features (`features.statistics`).
     """
 
     mean: Tensor
@@ -24,7 +25,7 @@ class Standardize(nn.Module):
         self.register_buffer("scale", torch.ones(channels))
 
     def fit(self, mean: Tensor, std: Tensor) -> None:
-        """Sets the statistics; a channel that never varies is centred and otherwise left as it is."""
+        """Sets the statistics; a constant channel is centred but not scaled."""
         self.mean.copy_(mean)
         self.scale.copy_(torch.where(std > 1e-6, 1 / std.clamp_min(1e-6), 1.0))
 
@@ -34,11 +35,11 @@ class Standardize(nn.Module):
 
 
 class PooledNorm(nn.Module):
-    """Features on the scale of their average, image by image: `(x_i - m) / s`, on axis 1.
+    """Normalises features by the statistics of their average, image by image: `(x_i - m) / s`, on axis 1.
 
-    `m` and `s` are the mean and the deviation `sqrt(var + eps)` over the channels of `z = 1/N * sum_i x_i`. The average
-    of what comes out is the layer norm of z, so a classifier behind a layer norm of averaged features is average
-    pooling of these. They have no parameters: a layer norm's own are part of the classifier.
+    `m` and `s` are the mean and the standard deviation `sqrt(var + eps)` over the channels of `z = 1/N * sum_i x_i`.
+    The average of the output is the layer norm of z, so average pooling of the output replaces a layer norm of averaged
+    features. There are no parameters: those of a layer norm become part of the classifier.
     """
 
     eps: Tensor
@@ -55,12 +56,12 @@ class PooledNorm(nn.Module):
 
 
 def make(kind: bool | Literal["pooled"], channels: int) -> nn.Module:
-    """What stands between backbone and head: fixed statistics (True), those of each image ("pooled"), or nothing."""
+    """The normalisation between backbone and head: `Standardize` (True), `PooledNorm` ("pooled") or none (False)."""
     if kind == "pooled":
         return PooledNorm()
     return Standardize(channels) if kind else nn.Identity()
 
 
 def kind_of(module: nn.Module) -> bool | Literal["pooled"]:
-    """What `make` makes it of."""
+    """The `kind` from which `make` makes a module like this one."""
     return "pooled" if isinstance(module, PooledNorm) else isinstance(module, Standardize)

@@ -1,9 +1,9 @@
-"""Multiple-instance learning over person boxes: the pooling head on every person's region, and the best one counts.
+"""Multiple-instance learning over person boxes: the head scores every person's region, and the best score counts.
 
-An image's label says that somebody in it acts, not who. The image and the regions of its persons are so many
-instances; each is pooled by the same head, so that attention is learned inside a person's box and its surroundings,
-and a class's score is its best instance's: the setting of R*CNN (Gkioxari et al., ICCV 2015) and of Mallya & Lazebnik
-(ECCV 2016) on HICO, with attentional pooling in it (the Discussion of Girdhar & Ramanan, NIPS 2017).
+The label of an image says that somebody in it acts, but not who. The whole image and the regions of its persons are the
+instances. Each is pooled by the same head, so that attention is learned within a person's box and its surroundings, and
+the score of a class is that of its best instance. This is the setting of R*CNN (Gkioxari et al., ICCV 2015) and of
+Mallya & Lazebnik (ECCV 2016) on HICO, with attentional pooling (the Discussion of Girdhar & Ramanan, NIPS 2017).
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torchvision.ops import roi_align
 from attnpool.keypoints.joints import Box
 from attnpool.pooling import PoolingHead
 
-Boxes = Sequence[Sequence[Box]]  # of the persons in each image
+Boxes = Sequence[Sequence[Box]]  # boxes of the persons in each image
 
-GRID = 7  # positions along the side of a region, as in Fast R-CNN's heads
-SAMPLES = 2  # along the side of a position
+GRID = 7  # positions along the side of a region, as in the heads of Fast R-CNN
+SAMPLES = 2  # sampling points along the side of a position
 
 
 class Instances(NamedTuple):
-    """Scores of images that are made of instances.
+    """Logits of images, as the maximum over their instances.
 
     Attributes:
-        logits: `(B, K)`, the best of every class over the image and its boxes.
-        winners: int64 `(B, K)`, whose score it is: 0 is the whole image, i the image's box i - 1. Of equal ones
-            the first.
+        logits: `(B, K)`, for every class the maximum over the image and its boxes.
+        winners: int64 `(B, K)`, the instance with that maximum: 0 is the whole image, i the image's box i - 1. In a tie
+            it is the first.
         pose: `(B, 16, H, W)` joint heatmaps of the whole image from heads that predict them.
     """
 
@@ -42,32 +42,35 @@ class Instances(NamedTuple):
 def pool_instances(
     head: PoolingHead, features: Tensor, boxes: Boxes, image_size: int, context: float = 1.5
 ) -> Instances:
-    """Scores images by their best instance: `score_k = max_r head(X_r)_k`, r the image and each of its boxes.
+    """Scores images by their best instance: `score_k = max_r head(X_r)_k`, where r is the image or one of its boxes.
 
     Args:
-        head: scores the whole maps and the regions alike.
+        head: head that scores both the whole image and the regions.
         features: `(B, C, H, W)`.
-        boxes: of the persons in each of the B images, `(x1, y1, x2, y2)` in pixels of the network's input. An image
-            without any has its plain score.
+        boxes: boxes of the persons in each of the B images, `(x1, y1, x2, y2)` in pixels of the network's input. An
+            image without boxes has the score of the whole image.
         image_size: side of the network's input in pixels.
         context: see `regions`.
 
     Raises:
-        ValueError: features of another shape, such as those of clips, or boxes for another number of images.
+        ValueError: the features have another shape, such as those of clips, or there are boxes for another number of
+            images.
     """
     if features.ndim != 4:
         raise ValueError(
-            f"instances need features (B, C, H, W), not {tuple(features.shape)}: boxes are known in images with one "
-            "view, not in clips or several crops"
+            f"instances need features (B, C, H, W), not {tuple(features.shape)}: boxes are known only in images with "
+            "one view, not in clips or several crops"
         )
     if len(boxes) != len(features):
-        raise ValueError(f"boxes of {len(boxes)} images for the features of {len(features)}: give a list for each")
+        raise ValueError(
+            f"boxes has {len(boxes)} lists for the features of {len(features)} images: give one list per image"
+        )
     whole = head(features)
     counts = [len(own) for own in boxes]
     if not any(counts):
         return Instances(whole.logits, torch.zeros_like(whole.logits, dtype=torch.long), whole.pose)
     each = head(regions(features, boxes, image_size, context)).logits
-    # A table of all instances of every image, with -infinity where an image has fewer than another.
+    # A table of all instances of every image, filled up with -infinity where an image has fewer than another.
     rows = [b for b, count in enumerate(counts) for _ in range(count)]
     columns = [i + 1 for count in counts for i in range(count)]
     table = each.new_full((len(boxes), max(counts) + 1, each.shape[1]), -torch.inf)
@@ -78,16 +81,17 @@ def pool_instances(
 
 
 def regions(features: Tensor, boxes: Boxes, image_size: int, context: float = 1.5) -> Tensor:
-    """Features of boxes, interpolated from the map: `(R, C, 7, 7)`, one image's boxes after the other's.
+    """The features of boxes, interpolated from the map: `(R, C, 7, 7)`, in the order of the images.
 
     Args:
         features: `(B, C, H, W)`, of a square input.
-        boxes: for each image, in pixels of the network's input.
+        boxes: boxes of each image, in pixels of the network's input.
         image_size: side of the network's input in pixels.
-        context: every box is enlarged about its middle to so many times its width and height, and cut at the border.
+        context: factor by which every box's width and height are enlarged about its centre; the result is clipped at
+            the border.
 
     Raises:
-        ValueError: a context that is not positive.
+        ValueError: `context` is not positive.
     """
     if not context > 0:
         raise ValueError(f"context is {context}: give a positive number, such as 1.5 for half as much again")
@@ -98,5 +102,5 @@ def regions(features: Tensor, boxes: Boxes, image_size: int, context: float = 1.
     height, width = features.shape[2:]
     corners = corners * torch.tensor([width, height, width, height]) / image_size
     places = torch.cat([table[:, :1], corners], 1).to(features)
-    # `aligned`: pixel i of the map reaches from i to i + 1, as everywhere in this package.
+    # With `aligned`, pixel i of the map reaches from i to i + 1, as everywhere in this package.
     return roi_align(features, places, GRID, sampling_ratio=SAMPLES, aligned=True)

@@ -1,4 +1,4 @@
-"""Recognizer = backbone + pooling: normalised images or clips in, scores and maps out; saved as a run folder."""
+"""The recognizer: a backbone and a pooling that turn normalised images or clips into logits and maps."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ class Recognizer(nn.Module):
     """A backbone whose final average pooling is replaced by one of `attnpool.POOLINGS`.
 
     Args:
-        backbone: network that makes the features: lite0 (its weights are installed), another of ours, torchvision:NAME
-            or a timm name. A `Backbone` is taken as it is.
-        classes: class names; their order is the order of the scores.
-        pooling: how features become scores, a key of `attnpool.POOLINGS` such as average or pose.
-        pooling_options: options of the pooling, the keyword arguments of its class, such as `{"rank": 2}`. One that the
-            pooling does not have is an error.
-        instances: what a score is the best of, the whole image alone (none) or also its persons' boxes. See
-            `instance_pooling.pool_instances`.
-        context: times its size that a person's box is enlarged to, with instances boxes.
-        task: "single" (exactly one class an image) or "multi" (any number).
-        scores: how logits become scores, "softmax" over the classes or a "sigmoid" of each; by default as the task
-            suggests. A model of several labels that is trained by a softmax loss has its scores from a softmax, too.
-        weights: weights of the backbone: pretrained, random or a .safetensors, .pth or .pt file.
-        freeze_backbone: train the head alone, on features that are computed once. (A `Backbone` that is passed in keeps
+        backbone: network that computes the features, as lite0 (whose weights are installed), bn_inception,
+            resnet101_tf, torchvision:NAME or a timm name. A `Backbone` is used as it is.
+        classes: class names; their order is the order of the logits.
+        pooling: pooling of the features, a key of `attnpool.POOLINGS` such as average or pose.
+        pooling_options: options of the pooling, the keyword arguments of its class, such as `{"rank": 2}`. An option
+            that the pooling does not have is an error.
+        instances: regions of which the best one gives the score of a class, the whole image alone (none) or also the
+            boxes of its persons (boxes). See `instance_pooling.pool_instances`.
+        context: factor by which the width and height of a person's box are enlarged, with instances boxes.
+        task: "single" (exactly one class per image) or "multi" (any number).
+        scores: how logits become scores, by "softmax" over the classes or by a "sigmoid" of each; by default the task
+            decides. A model for several labels that is trained with a softmax loss has softmax scores, too.
+        weights: weights of the backbone, pretrained, random or a .safetensors, .pth or .pt file.
+        freeze_backbone: train only the head, on features that are computed once. (A `Backbone` that is passed in keeps
             its own setting.)
         standardize: standardise the features with fixed statistics before pooling (default: if the backbone is frozen).
             See `Standardize`; "pooled" does it image by image (`PooledNorm`).
-        preprocessing: how images are brought to the network's input, in the terms of `data.Preprocessing` (image_size,
-            short_side, max_width); kept here because it belongs to the trained model.
-        seed: of the head's initial weights, and the backbone's if they are random.
+        preprocessing: options of `data.Preprocessing` that testing needs, too (image_size, short_side, max_width); they
+            are kept here because they belong to the trained model.
+        seed: seed of the head's initial weights, and of the backbone's if they are random.
 
     Raises:
-        ValueError: fewer than two classes, repeated classes, an unknown pooling or option, or weights that do not fit.
+        ValueError: there are fewer than two classes or repeated ones, the pooling or an option is unknown, or the
+            weights do not fit.
 
     >>> model = Recognizer("lite0", classes=["drinking", "calling"])
     >>> out = model(model.normalize(torch.zeros(1, 3, 448, 448, dtype=torch.uint8)), maps=True)
@@ -75,14 +76,18 @@ class Recognizer(nn.Module):
         if task not in ("single", "multi"):
             raise ValueError(f"unknown task {task!r}: use single or multi")
         if instances not in ("none", "boxes") or not context > 0:
-            raise ValueError(f"instances {instances!r}, context {context}: use none or boxes, and a positive number")
+            raise ValueError(
+                f"instances is {instances!r} and context {context}: use none or boxes, and a positive number"
+            )
         if scores not in (None, "softmax", "sigmoid"):
             raise ValueError(f"unknown scores {scores!r}: use softmax or sigmoid")
         self.task = task
         self.scores = scores or ("softmax" if task == "single" else "sigmoid")
         self.instances, self.context = instances, context
         self.pooling = pooling
-        self.pooling_options = resolved_options(POOLINGS, pooling, pooling_options or {})  # before the slow part
+        self.pooling_options = resolved_options(
+            POOLINGS, pooling, pooling_options or {}
+        )  # errors come before the slow part
         self.preprocessing: dict[str, Any] = dict(
             preprocessing or {"image_size": 448, "short_side": None, "max_width": None}
         )
@@ -98,12 +103,13 @@ class Recognizer(nn.Module):
         self.head.reset_parameters(torch.Generator().manual_seed(seed))
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """RGB pixels 0..255, uint8 or float, `(..., 3, H, W)` -> the network's input, float32. Never resizes.
+        """Converts RGB pixels 0..255, uint8 or float, `(..., 3, H, W)` to the network's float32 input, without
+        resizing.
 
-        A backbone with other than 3 `in_channels` takes stacks of optical flow, 0..255 with 128 for no motion.
+        A backbone whose `in_channels` is not 3 takes stacks of optical flow, 0..255 with 128 for no motion.
 
         Raises:
-            ValueError: the third axis from the end is not as long as the backbone has channels.
+            ValueError: the length of the third axis from the end is not the backbone's number of input channels.
         """
         channels = self.backbone.in_channels
         if pixels.ndim < 3 or pixels.shape[-3] != channels:
@@ -117,29 +123,29 @@ class Recognizer(nn.Module):
         """Scores normalised images `(B, 3, H, W)` or clips `(B, T, 3, H, W)`.
 
         The logits of a clip are the mean of its frames' logits (the consensus of temporal segment networks), unless the
-        head pools clips as wholes (`over_time`). Its maps are `(B, T, ...)` and `combined`, divided by T, still adds up
-        to the logits over T, H and W. For `boxes` see `pool`.
+        head pools clips as a whole (`over_time`). The maps of clips are `(B, T, ...)`; `combined` is divided by T, so
+        that it adds up to the logits over T, H and W. For `boxes` see `pool`.
 
         Raises:
-            ValueError: the input has other than 4 or 5 axes.
+            ValueError: the input does not have 4 or 5 axes.
         """
         return self.pool(self.features(x), maps=maps, boxes=boxes)
 
     def features(self, x: Tensor) -> Tensor:
-        """What is pooled: `(B, 3, H, W)` -> `(B, C, h, w)`, or `(B, T, 3, H, W)` -> `(B, T, C, h, w)`."""
+        """The features before pooling: `(B, 3, H, W)` -> `(B, C, h, w)`, or `(B, T, 3, H, W)` -> `(B, T, C, h, w)`."""
         if x.ndim not in (4, 5):
             raise ValueError(f"input must be (B, 3, H, W) or (B, T, 3, H, W), not of shape {tuple(x.shape)}")
         return self.backbone(x.flatten(0, -4)).unflatten(0, x.shape[:-3])
 
     def pool(self, features: Tensor, *, maps: bool = False, boxes: Boxes | None = None, views: int = 1) -> Pooled:
-        """Scores features of the backbone, `(B, C, h, w)` or, of clips, `(B, T, C, h, w)`.
+        """Scores features of the backbone, `(B, C, h, w)` or, for clips, `(B, T, C, h, w)`.
 
         Args:
-            features: from `features`.
+            features: features as `features` returns them.
             maps: see `Pooled`.
-            boxes: of the persons in each image, in pixels of the network's input; only a recognizer with instances
-                looks at them. Its scores then are no sums over one map, so there are no maps.
-            views: how many of T are the views of one frame, or of an image in several crops, see `pool_clips`.
+            boxes: boxes of the persons in each image, in pixels of the network's input; only a recognizer with
+                instances uses them. Its scores then are not sums over one map, so there are no maps.
+            views: number of test-time views of a frame or an image that follow each other along T, see `pool_clips`.
         """
         if boxes is not None and self.instances == "boxes":
             best = self.pool_instances(features, boxes)
@@ -150,13 +156,13 @@ class Recognizer(nn.Module):
         return self.head(self.standardize(features), maps=maps)
 
     def pool_instances(self, features: Tensor, boxes: Boxes) -> Instances:
-        """The best instance of every class, and which it is; see `instances.pool_instances`."""
+        """The score of the best instance for every class, and which it is; see `instance_pooling.pool_instances`."""
         return pool_instances(
             self.head, self.standardize(features), boxes, self.preprocessing["image_size"], self.context
         )
 
     def describe(self) -> dict[str, Any]:
-        """Everything but the weights that it takes to build this recognizer again, as JSON values."""
+        """Everything besides the weights that is needed to build this recognizer again, as JSON values."""
         return {
             "classes": list(self.classes),
             "task": self.task,
@@ -174,12 +180,12 @@ class Recognizer(nn.Module):
 
     @classmethod
     def from_description(cls, about: Mapping[str, Any]) -> Recognizer:
-        """The recognizer that `describe` described, with random weights.
+        """Builds a recognizer from the result of `describe`, with random weights.
 
         Raises:
-            KeyError, TypeError, ValueError: a part of the description is missing, or is not known here.
+            KeyError, TypeError, ValueError: a part of the description is missing or unknown.
         """
-        # The random start is to be replaced: no need to draw the caller's numbers.
+        # The random weights will be replaced, so they need not advance the caller's random generator.
         with torch.random.fork_rng(devices=[]):
             backbone = Backbone(
                 about["backbone"],
@@ -201,35 +207,3 @@ class Recognizer(nn.Module):
             )
         backbone.mean, backbone.std = tuple(about["pixels"]["mean"]), tuple(about["pixels"]["std"])
         return recognizer
-
-    def save(
-        self,
-        run: str | Path,
-        *,
-        recipe: Mapping[str, Any] | None = None,
-        split: Mapping[str, Any] | None = None,
-        results: Mapping[str, Any] | None = None,
-    ) -> Path:
-        """Writes a run folder, see `models.run`; `run.json` comes last (a folder without it is not a run).
-
-        Args:
-            run: the folder, made if it is not there.
-            recipe: the resolved options of the training.
-            split: which files were trained on and which held out.
-            results: what the training wrote down.
-        """
-        from attnpool.models.run import save_run  # which imports this module, for it makes recognizers
-
-        save_run(self, Path(run), recipe=recipe, split=split, results=results)
-        return Path(run)
-
-    @classmethod
-    def load(cls, run: str | Path) -> Recognizer:
-        """Reads a run folder, in eval mode.
-
-        Raises:
-            ValueError: it is not a run folder, is damaged, or was written by another version.
-        """
-        from attnpool.models.run import load_model
-
-        return load_model(run)

@@ -1,12 +1,13 @@
 """The run folder: every file in it is named, written and read here.
 
-- `run.json`: the model, the options, the split and the results. It is written last: what has it is a finished run.
+- `run.json`: the model, the options, the split and the results. It is written last: a folder that has it is a finished
+  run.
 - `model.safetensors`: the model's weights.
 - `best.safetensors`: the weights of the epoch with the best monitored mAP, without a frozen backbone.
-- `log.jsonl` and `tensorboard/`: a line, or a point, for every epoch.
-- `evaluation-SPLIT.png`: what an evaluation drew.
-- `state.json` and the `state-EPOCH-STEP.safetensors` that it names: while a training is not finished. The state is
-  replaced whole: new tensors are written beside the old ones and count once `state.json` names them.
+- `log.jsonl` and `tensorboard/`: the measurements after every epoch.
+- `evaluation-SPLIT.png`: the plot of an evaluation.
+- `state.json` and the `state-EPOCH-STEP.safetensors` that it names: the checkpoint of a training that is not finished.
+  It is replaced atomically: new tensors are written beside the old ones and are valid once `state.json` names them.
 """
 
 from __future__ import annotations
@@ -22,19 +23,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from attnpool.data.decoding.image import IMAGE_SUFFIXES
 from attnpool.files import read_tensors, save_tensors, write_json, write_text
 from attnpool.models.recognizer import Recognizer
 
-FORMAT = 2  # of the run folder; raised when an older version could not read it
+FORMAT = 2  # version of the run folder's format; increased when older code cannot read new folders
 RUN_FILE = "run.json"
 WEIGHTS_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
 LOG_FILE = "log.jsonl"
 BOARD_FOLDER = "tensorboard"
-EVALUATION_FILE = "evaluation-{}.png"  # of a split
+EVALUATION_FILE = "evaluation-{}.png"  # by split
 STATE_FILE = "state.json"
-STATE_TENSORS = "state-{}-{}.safetensors"  # of an epoch and a step
+STATE_TENSORS = "state-{}-{}.safetensors"  # by epoch and step
 PACKAGES = ("attnpool", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "accelerate")
 
 
@@ -51,15 +51,15 @@ class Run:
         """Reads a run folder.
 
         Args:
-            folder: of the run.
-            best: the weights of the epoch with the best monitored mAP in place of the last ones.
+            folder: the run folder.
+            best: whether to load the weights of the epoch with the best monitored mAP in place of the result's.
 
         Raises:
-            ValueError: it is no run, is not finished, or of another version.
+            ValueError: the folder is not a run, is not finished, or has an incompatible format.
         """
         path = Path(folder)
         if is_unfinished(path):
-            raise ValueError(f"{path}: its training is not finished; run the same train command again to go on")
+            raise ValueError(f"{path}: its training is not finished; run the same train command again to continue")
         about = read_run(path)
         model = load_model(path)
         if best:
@@ -68,9 +68,8 @@ class Run:
 
     @property
     def media(self) -> Literal["images", "clips"]:
-        """What the run was trained on, told from the names of its training part: a clip has no image's name."""
-        names = self.about["split"].get("train", ())
-        return "clips" if names and Path(names[0]).suffix.lower() not in IMAGE_SUFFIXES else "images"
+        """Whether the run was trained on images or clips; "images" for a converted model."""
+        return self.about["split"].get("media", "images")
 
 
 def is_finished(folder: Path) -> bool:
@@ -79,35 +78,37 @@ def is_finished(folder: Path) -> bool:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a folder holds a training that can go on."""
+    """Whether a folder holds a training that can continue."""
     return (folder / STATE_FILE).exists() and not is_finished(folder)
 
 
 def require_new(folder: Path) -> None:
-    """Raises ValueError unless a run can be written to a folder: it is no file, and holds no run and no training."""
+    """Raises ValueError unless a new run can be written to a folder: it is not a file, and holds no run or training."""
     if is_finished(folder) or is_unfinished(folder) or (folder.exists() and not folder.is_dir()):
-        raise ValueError(f"{folder}: is there already; give a new folder as out")
+        raise ValueError(f"{folder}: exists already; give a new folder as out")
 
 
 def read_run(run: str | Path) -> dict[str, Any]:
-    """The `run.json` of a run folder.
+    """Reads the `run.json` of a run folder.
 
     Raises:
-        ValueError: there is none, it is damaged, or it is of another format.
+        ValueError: there is none, it is damaged, or it has an incompatible format.
     """
     path = Path(run) / RUN_FILE
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         found = about["format"]
     except OSError as error:
-        raise ValueError(f"{run}: not a run folder (it has no readable {RUN_FILE}); train one into it") from error
+        raise ValueError(
+            f"{run}: not a run folder (it has no readable {RUN_FILE}); give the folder of a finished training"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged; train again into a new folder") from error
     if found != FORMAT:
         known = about.get("versions")
         writer = known.get("attnpool", "unknown") if isinstance(known, dict) else "unknown"
         raise ValueError(
-            f"{run}: a run of format {found} (attnpool {writer}), this version reads format {FORMAT}: "
+            f"{run}: is a run of format {found} (attnpool {writer}), but this version reads format {FORMAT}: "
             "install that version or train again"
         )
     return about
@@ -115,13 +116,25 @@ def read_run(run: str | Path) -> dict[str, Any]:
 
 def save_run(
     model: Recognizer,
-    folder: Path,
+    run: str | Path,
     *,
     recipe: Mapping[str, Any] | None = None,
     split: Mapping[str, Any] | None = None,
     results: Mapping[str, Any] | None = None,
-) -> None:
-    """Writes a finished run; arguments are those of `Recognizer.save`. After a failure nothing is left of new files."""
+) -> Path:
+    """Writes a finished run. After a failure no new files are left.
+
+    Args:
+        model: the recognizer.
+        run: the folder, which is made if it does not exist.
+        recipe: the resolved options of the training.
+        split: the files that were trained on and held out: the paths of "train" and "val", "split_seed", and "media".
+        results: the results of the training.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(run)
     made, new = not folder.exists(), not (folder / WEIGHTS_FILE).exists()
     try:
         save_tensors(folder / WEIGHTS_FILE, model.state_dict())
@@ -140,13 +153,14 @@ def save_run(
         if made and folder.exists():
             folder.rmdir()
         raise
+    return folder
 
 
 def load_model(run: str | Path) -> Recognizer:
-    """The recognizer of a run folder, in eval mode.
+    """Reads the recognizer of a run folder, in eval mode.
 
     Raises:
-        ValueError: it is not a run folder, is damaged, or was written by another version.
+        ValueError: the folder is not a run, is damaged, or was written by an incompatible version.
     """
     about = read_run(run)
     tensors = _own_tensors(Path(run) / WEIGHTS_FILE)
@@ -162,21 +176,21 @@ def load_model(run: str | Path) -> Recognizer:
 
 
 def trained_tensors(model: Recognizer) -> dict[str, Tensor]:
-    """The tensors that a training changes: the model's state, without a frozen backbone."""
+    """The tensors that a training changes: the model's state dict without a frozen backbone."""
     frozen = model.backbone.frozen
     return {name: t for name, t in model.state_dict().items() if not (frozen and name.startswith("backbone."))}
 
 
 def save_best(model: Recognizer, folder: Path) -> None:
-    """Writes a model's trained tensors as those of the best epoch."""
+    """Writes the trained tensors of a model as those of the best epoch."""
     save_tensors(folder / BEST_FILE, trained_tensors(model))
 
 
 def load_best(model: Recognizer, folder: Path) -> None:
-    """Puts the best epoch's tensors into a model.
+    """Loads the tensors of the best epoch into a model.
 
     Raises:
-        ValueError: the file is missing or damaged, or is of another model.
+        ValueError: the file is missing or damaged, or belongs to another model.
     """
     path = folder / BEST_FILE
     tensors, own = _own_tensors(path), trained_tensors(model)
@@ -188,30 +202,30 @@ def load_best(model: Recognizer, folder: Path) -> None:
 
 
 def write_log(folder: Path, epochs: Iterable[Mapping[str, Any]]) -> None:
-    """Writes what was measured after every epoch."""
+    """Writes the measurements after every epoch."""
     write_text(folder / LOG_FILE, "".join(json.dumps(entry) + "\n" for entry in epochs))
 
 
 def open_board(folder: Path, step: int) -> Any:
-    """TensorBoard's writer of a run; what an earlier call wrote from this step on is superseded."""
+    """Opens the TensorBoard writer of a run; what an earlier call wrote from this step on is superseded."""
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder / BOARD_FOLDER), purge_step=step)
 
 
 def evaluation_file(folder: Path, split: str) -> Path:
-    """Where the plot of an evaluation of a split stands, unless another place is named."""
+    """The default file for the plot of an evaluation on a split."""
     return folder / EVALUATION_FILE.format(split)
 
 
 def save_state(folder: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor], at: tuple[int, int]) -> None:
-    """Writes the state of a training, whole or not at all.
+    """Writes the checkpoint of a training atomically.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
         content: JSON values.
-        tensors: of the model and the optimizer.
-        at: the epoch and the step of the state.
+        tensors: tensors of the model and the optimizer.
+        at: epoch and step of the checkpoint.
     """
     name = STATE_TENSORS.format(*at)
     save_tensors(folder / name, tensors)
@@ -222,10 +236,10 @@ def save_state(folder: Path, content: Mapping[str, Any], tensors: Mapping[str, T
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """What `save_state` was given as content, and the name of the file of tensors; None if there is no state.
+    """Reads the `content` that `save_state` wrote, with the name of the file of tensors; None if there is none.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the checkpoint is damaged.
     """
     path = folder / STATE_FILE
     if not path.exists():
@@ -238,12 +252,12 @@ def read_state(folder: Path) -> dict[str, Any] | None:
 
 
 def damaged_state(folder: Path) -> ValueError:
-    """The error that a training's state is not what `save_state` writes."""
+    """The error for a checkpoint whose content is not what `save_state` writes."""
     return ValueError(f"{folder / STATE_FILE}: damaged; train into a new folder")
 
 
 def read_state_tensors(folder: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a state that `read_state` gave.
+    """Reads the tensors of a checkpoint whose content `read_state` returned.
 
     Raises:
         ValueError: the file is missing or damaged.
@@ -252,19 +266,19 @@ def read_state_tensors(folder: Path, content: Mapping[str, Any]) -> dict[str, Te
 
 
 def remove_state(folder: Path) -> None:
-    """Removes what only an unfinished training needs."""
+    """Removes the checkpoint, which only an unfinished training needs."""
     (folder / STATE_FILE).unlink(missing_ok=True)
     for path in folder.glob(STATE_TENSORS.format("*", "*")):
         path.unlink()
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computed a run."""
+    """The versions of the software that computed a run."""
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
 def _own_tensors(path: Path) -> dict[str, Tensor]:
-    """A file of tensors that a training wrote; a ValueError says what to do without it."""
+    """Reads a file of tensors that a training wrote; raises ValueError if it is missing or damaged."""
     try:
         return read_tensors(path)
     except ValueError as error:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attnpool.data.formats.openpose import OPENPOSE_JOINTS
-from attnpool.keypoints.joints import MPII_JOINTS
+from attnpool.keypoints.joints import MPII_JOINTS, OPENPOSE_JOINTS
 from attnpool.playground.raster import Array
 from attnpool.playground.scene import Figure
 

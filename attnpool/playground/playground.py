@@ -47,7 +47,7 @@ class Playground:
         value = {"directory": self.directory, "style": self.style, self.unit: self.count, "seed": self.seed}
         return value | ({"size": self.size} if self.frames is None else {"frames": self.frames})
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """For people to read."""
         made = f"{self.directory}: {self.count} {self.unit}"
         return f"{made}; next: attnpool train {self.style}:{self.directory} --out runs/play"

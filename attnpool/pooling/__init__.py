@@ -1,4 +1,4 @@
-"""The poolings: features in, scores and the maps that add up to them out. This package imports torch alone."""
+"""The poolings: they turn features into logits and the maps that add up to them. This package needs only torch."""
 
 from attnpool.pooling.attentional import AttentionalPooling
 from attnpool.pooling.base import Pooled, PoolingHead

@@ -25,7 +25,7 @@ DROPOUTS = ("pooled", "positions")
 
 # The released code draws all weights of the head from N(0, 0.001).
 OFFICIAL_STD = 0.001
-# Terms 2..P start as small different random maps: large enough to leave each other, small against the first map's 1.
+# Terms 2..P start as small random maps that differ: large enough to move apart, small against the first map's 1.
 EXTRA_TERM_STD = 0.01
 
 
@@ -33,30 +33,30 @@ class AttentionalPooling(PoolingHead):
     """Attentional pooling: a bottom-up saliency map times a top-down class map, summed over positions (Eq. 10, 11).
 
     `score_k = 1/N * sum_p sum_i h_pi * t_pki`, `h_p = act(X b_p + beta_p)`, `t_pk = X a_pk + alpha_pk`: second-order
-    pooling `Tr(X^T X W_k^T)` (Eq. 9) with `W_k = sum_p a_pk b_p^T` of rank P. In training no map with K channels is
-    made: `z_p = 1/N * sum_i h_pi x_i`, `score = sum_p A_p z_p + alpha_p mean(h_p)` is the same number (Eq. 6).
+    pooling `Tr(X^T X W_k^T)` (Eq. 9) with `W_k = sum_p a_pk b_p^T` of rank P. Training never computes a map with K
+    channels: with `z_p = 1/N * sum_i h_pi x_i`, `score = sum_p A_p z_p + alpha_p mean(h_p)` is the same number (Eq. 6).
 
     Args:
         in_channels: C.
         num_classes: K.
         dropout: probability of dropping an entry of the pooled features in training. See `dropout_on`.
-        rank: number P of terms, each with its own bottom-up and top-down maps.
-        per_class: whether every class has its own bottom-up map `h_pk`. Then maps with K channels are needed.
-        activation: function of the bottom-up map (default: none, as in the paper). "relu" is `max(s, 0)`; "sigmoid" is
-            `2 sigmoid(s)`, so that 1 is its middle; "softmax" runs over the positions and is scaled by N, so that the
-            map has mean 1.
+        rank: rank P of the attention, the number of pairs of a bottom-up and a top-down map.
+        per_class: whether every class has its own bottom-up map `h_pk`. Training then computes maps with K channels.
+        activation: function applied to the bottom-up map (default: none, as in the paper). "relu" is `max(s, 0)`;
+            "sigmoid" is `2 sigmoid(s)`, so that its middle is 1; "softmax" is taken over the positions and scaled by N,
+            so that the map has mean 1.
         bias: whether the maps have biases `alpha` and `beta`. (A softmax does not change with `beta`, so it has none.)
-        init: start as average pooling, or as the released code. "average": the first term has `b = 0`, `h = 1`; terms
-            2..P start with `a = 0` and small random `b`, which are different so that they do not stay equal.
-            "official": weights from N(0, 0.001), biases 0.
-        dropout_on: what is dropped, channels of the pooled features or single entries of the features at each position.
-            "positions" is the released code, there with 0.8, and drops what enters `t`.
+        init: whether the weights start as average pooling or as in the released code. With "average" the first term has
+            `b = 0` and `h = 1`; terms 2..P have `a = 0` and small random `b`, which differ so that they do not stay
+            equal. With "official" the weights are drawn from N(0, 0.001) and the biases are 0.
+        dropout_on: what dropout drops, channels of the pooled features or single entries of the features at each
+            position. "positions" is what the released code does, with 0.8; it drops entries of what enters `t`.
 
     Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output.
 
     Raises:
-        ValueError: at an unknown option, a wrong number of axes or channels, or `init="average"` without biases
-            where the map could not start at 1.
+        ValueError: an option has an unknown value, the features have a wrong number of axes or channels, or
+            `init="average"` is given without biases, so that the map cannot start at 1.
 
     Source: Girdhar & Ramanan, "Attentional Pooling for Action Recognition", NIPS 2017, Sec. 3.1.
 
@@ -134,7 +134,7 @@ class AttentionalPooling(PoolingHead):
         return sum_of_terms(logits, top_down, h.unflatten(1, (self.rank, -1)), grid)
 
     def score(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and bottom-up maps `(B, P, N)` of class-agnostic attention: pooled first, classified after (Eq. 6)."""
+        """Logits and bottom-up maps `(B, P, N)` of class-agnostic attention: features are pooled first (Eq. 6)."""
         if self.dropout_on == "positions" and self.dropout and self.training:
             h = activate(project(x, self.b, self.beta), self.activation)
             z = weighted_mean(F.dropout(x, self.dropout), h)
@@ -145,18 +145,18 @@ class AttentionalPooling(PoolingHead):
         return classify(z, h, self.a, self.alpha), h
 
     def score_per_class(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and bottom-up maps `(B, P*K, N)` when every class has its own: made, and multiplied (Eq. 8)."""
-        if not (self.dropout and self.training):  # one product makes both
+        """Logits and bottom-up maps `(B, P*K, N)` of attention per class, by multiplying the maps (Eq. 8)."""
+        if not (self.dropout and self.training):  # one matrix product computes both maps
             bias = None
             if self.alpha is not None:
                 bias = torch.cat([self.alpha, torch.zeros_like(self.alpha) if self.beta is None else self.beta])
             t, s = halves(project(x, torch.cat([self.a, self.b]), bias))
         else:
-            # One mask for all positions drops the same channels of every pooled feature.
+            # A mask shared by all positions drops whole channels, as dropout of the pooled features does.
             dropped = F.dropout(x, self.dropout) if self.dropout_on == "positions" else F.dropout1d(x, self.dropout)
             t, s = project(dropped, self.a, self.alpha), project(x, self.b, self.beta)
         h = activate(s, self.activation)
-        scores = (t * h).sum(2) / x.shape[2]  # (the gradient of a mean would be written out, as large as t)
+        scores = (t * h).sum(2) / x.shape[2]  # (`mean` would write out a gradient as large as t)
         return scores.unflatten(1, (self.rank, self.num_classes)).sum(1), h
 
 
@@ -166,7 +166,7 @@ def add_terms(z: Tensor, a: Tensor) -> Tensor:
 
 
 def halves(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """`(B, 2Q, N)` as two of `(B, Q, N)`, whose gradients are put together in the layout that `maps` has."""
+    """Splits maps `(B, 2Q, N)` into two of `(B, Q, N)`, whose gradients are joined in the memory layout of `maps`."""
     if channels_contiguous(maps):
         first, second = maps.transpose(1, 2).chunk(2, 2)
         return first.transpose(1, 2), second.transpose(1, 2)

@@ -1,4 +1,4 @@
-"""What every pooling returns, what it is built from, and how features of any layout are read without a copy."""
+"""The output of every pooling, their base class, and operations that read features of any layout without a copy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Pooled(NamedTuple):
     """Scores, and the maps that add up to them.
 
     `combined.sum((-2, -1)) == logits` in eval mode (over the last axis alone for token input). Maps are `None`
-    unless they were asked for with `maps=True`. Those of clips are `(B, T, ...)`, and `combined` adds up over T, too.
+    unless they were asked for with `maps=True`. Maps of clips are `(B, T, ...)`, and `combined` adds up over T, too.
 
     Attributes:
         logits: `(B, K)` class scores.
@@ -36,15 +36,15 @@ class Pooled(NamedTuple):
     pose: Tensor | None = None
 
 
-# Without a name of its own the type cannot be written by `torch.export.save`, whose error message asks for this call.
+# `torch.export.save` writes only registered types; its error message asks for this call.
 _pytree._register_namedtuple(Pooled, serialized_type_name="attnpool.Pooled")
 
 
 class PoolingHead(nn.Module):
-    """Base of the heads: features `(B, C, H, W)` or `(B, N, C)` in, `Pooled` out.
+    """Base class of the heads, which map features `(B, C, H, W)` or `(B, N, C)` to `Pooled`.
 
-    A head's options are the keyword arguments of its constructor: `Recognizer(pooling_options=...)`, flags, recipes
-    and the table of the docs are made from them, and from the first sentence of each under `Args`.
+    The options of a head are the keyword arguments of its constructor. `Recognizer(pooling_options=...)`, flags,
+    recipes and the table in the docs derive from them; the help of each is the first sentence of its entry in `Args`.
 
     Args:
         in_channels: C, channels of the features.
@@ -52,9 +52,10 @@ class PoolingHead(nn.Module):
         dropout: probability of dropping an entry of the pooled features in training.
 
     Attributes:
-        learning_rates: optimizer ("adamw", "sgd") -> the head's default peak rate on frozen, standardised features.
-        over_time: whether the head also takes clips `(B, T, C, H, W)`, all positions of which are pooled together. The
-            others score frames.
+        learning_rates: the head's default peak learning rate on frozen, standardised features, for each optimizer
+            ("adamw", "sgd").
+        over_time: whether the head also takes clips `(B, T, C, H, W)` and pools all their positions together. Other
+            heads score every frame by itself.
         linear: whether the logits are linear in the mean of the features, so that training on frozen features is
             logistic regression.
     """
@@ -78,7 +79,7 @@ class PoolingHead(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draws the initial weights, from `generator` if one is given."""
-        raise AssertionError(f"{type(self).__name__} lacks reset_parameters")
+        raise AssertionError(f"{type(self).__name__} must define reset_parameters")
 
     def learning_rate(self, optimizer: str) -> float:
         """The default peak learning rate on frozen, standardised features, for "adamw" or "sgd"."""
@@ -87,14 +88,13 @@ class PoolingHead(nn.Module):
     def channels_first(self, features: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Views features as `(B, C, N)`, without a copy for NCHW, NHWC (channels_last) and tokens.
 
-        Clips are copied unless their channels lie side by side in memory.
+        Clips are copied unless their channels are contiguous in memory.
 
         Returns:
             The view, and the shape of the positions: `(H, W)`, `(N,)` for tokens, `(T, H, W)` for clips.
 
         Raises:
-            ValueError: the features have other than 3 or 4 axes (or 5, `over_time`), or other than `in_channels`
-                channels.
+            ValueError: the features do not have 3 or 4 axes (or 5, with `over_time`), or not `in_channels` channels.
         """
         if features.ndim == 4:
             x, grid = features.flatten(2), tuple(features.shape[2:])
@@ -117,10 +117,10 @@ class PoolingHead(nn.Module):
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Linear maps of every position: `(B, C, N)`, `(P, C)` -> `(B, P, N)`, in the order that suits x's memory.
+    """Applies a linear map at every position, `(B, C, N)`, `(P, C)` -> `(B, P, N)`, without copying x.
 
-    With channels contiguous (NHWC, tokens) this is one matrix product over all positions of the batch; otherwise one
-    product an image, which reads x as it lies.
+    With contiguous channels (NHWC, tokens) this is one matrix product over all positions of the batch; otherwise it is
+    one product per image.
     """
     if channels_contiguous(x):
         return F.linear(x.transpose(1, 2), weight, bias).transpose(1, 2)
@@ -130,10 +130,10 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class ProjectEach(torch.autograd.Function):
-    """`X_i W^T` of every image, `(B, C, N)`, `(P, C)` -> `(B, P, N)`.
+    """The product `X_i W^T` for every image, `(B, C, N)`, `(P, C)` -> `(B, P, N)`.
 
-    Left to autograd, the gradient of the weights would be made for every image, `(B, P, C)`, and added up after, or the
-    features copied into another layout. Here every image's product is added to one matrix.
+    Autograd would compute the gradient of the weights for every image, `(B, P, C)`, and then add them up, or copy the
+    features into another layout. Here every image's product is added to one matrix.
     """
 
     generate_vmap_rule = True
@@ -158,7 +158,7 @@ class ProjectEach(torch.autograd.Function):
 
 
 def weighted_mean(x: Tensor, maps: Tensor) -> Tensor:
-    """Mean of features under weights, `(B, C, N)`, `(B, P, N)` -> `(B, P, C)`: `z_p = 1/N * sum_i h_pi x_i`."""
+    """Features averaged with weights, `(B, C, N)`, `(B, P, N)` -> `(B, P, C)`: `z_p = 1/N * sum_i h_pi x_i`."""
     if channels_contiguous(x):
         total = torch.bmm(maps, x.transpose(1, 2))
     else:
@@ -167,23 +167,23 @@ def weighted_mean(x: Tensor, maps: Tensor) -> Tensor:
 
 
 def cast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Under autocast both in its data type, so that all products of a function that has a backward of its own agree."""
+    """Casts both to the data type of autocast, where it is on: custom autograd functions do not do so by themselves."""
     kind = x.device.type
-    if not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:  # which autocast leaves alone
+    if not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:  # autocast does not cast float64
         return x, weight
     dtype = torch.get_autocast_dtype(kind)
     return x.to(dtype), weight.to(dtype)
 
 
 def channels_contiguous(x: Tensor) -> bool:
-    """Whether the channels of a `(B, C, N)` view lie side by side in memory, as in NHWC and in tokens."""
+    """Whether the channels of a `(B, C, N)` view are contiguous in memory, as in NHWC and in tokens."""
     return x.stride(1) == 1
 
 
 def on_grid(maps: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Gives maps `(B, ..., N)` the shape of the positions: `(B, ..., H, W)`, or `(B, ..., N)` for tokens.
 
-    Those of clips get their time after the batch, `(B, T, ..., H, W)`.
+    Maps of clips get the time axis after the batch axis, `(B, T, ..., H, W)`.
     """
     maps = maps.unflatten(-1, grid)
     return maps.movedim(-3, 1) if len(grid) == 3 else maps
@@ -192,13 +192,13 @@ def on_grid(maps: Tensor, grid: tuple[int, ...]) -> Tensor:
 def sum_of_terms(
     logits: Tensor, top_down: Tensor, bottom_up: Tensor, grid: tuple[int, ...], pose: Tensor | None = None
 ) -> Pooled:
-    """A score that is the mean over positions of `sum_p t_p h_p`, from maps `(B, P, K, N)` and `(B, P, 1 or K, N)`."""
+    """The output with maps `(B, P, K, N)` and `(B, P, 1 or K, N)` of a score that is the mean of `sum_p t_p h_p`."""
     combined = (top_down * bottom_up).sum(1) / top_down.shape[-1]
     return Pooled(logits, on_grid(top_down, grid), on_grid(bottom_up, grid), on_grid(combined, grid), pose)
 
 
 def first_order_maps(logits: Tensor, top_down: Tensor, grid: tuple[int, ...]) -> Pooled:
-    """The maps of a score that is the mean of `top_down (B, K, N)`: the bottom-up map is 1."""
+    """The output with maps of a score that is the mean of `top_down (B, K, N)`, so that the bottom-up map is 1."""
     count = top_down.shape[2]
     top_down = on_grid(top_down, grid).unsqueeze(1)
     return Pooled(logits, top_down, torch.ones_like(top_down[:, :, :1]), top_down[:, 0] / count)

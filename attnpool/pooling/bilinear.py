@@ -1,4 +1,4 @@
-"""Bilinear pooling: every product of two channels, with a full matrix a class (Eq. 2 and 9)."""
+"""Bilinear pooling: all products of two channels, with a full weight matrix per class (Eq. 2 and 9)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, first_ord
 
 
 class BilinearPooling(PoolingHead):
-    """Second-order pooling with a full matrix a class (Eq. 2 and 9), of which attentional pooling is the low-rank form.
+    """Second-order pooling with a full matrix per class (Eq. 2 and 9); attentional pooling is its low-rank form.
 
     `score_k = 1/N * Tr(X^T X W_k^T) + alpha_k = 1/N * sum_i x_i^T W_k x_i + alpha_k`. The score is a sum over
     positions: the bottom-up map is 1, the top-down map `t_ki = x_i^T W_k x_i + alpha_k`. It has `K * C^2` weights, 31
@@ -23,14 +23,15 @@ class BilinearPooling(PoolingHead):
     Args:
         in_channels: C.
         num_classes: K.
-        dropout: probability of dropping an entry of the pooled features in training. These are `X^T X / N`.
+        dropout: probability of dropping an entry of the pooled features in training. The pooled features are
+            `X^T X / N`.
         bias: whether the classifier has a bias `alpha`.
 
-    Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output, with P = 1. Maps take `B * N * K * C`
-    numbers on the way.
+    Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output, with P = 1. Computing maps takes an
+    intermediate tensor of `B * N * K * C` numbers.
 
     Raises:
-        ValueError: at a wrong number of axes or channels.
+        ValueError: the features have a wrong number of axes or channels.
 
     Source: Girdhar & Ramanan, "Attentional Pooling for Action Recognition", NIPS 2017, Sec. 3; Lin et al., "Bilinear
     CNN Models", ICCV 2015.
@@ -50,7 +51,7 @@ class BilinearPooling(PoolingHead):
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        # Products of C^2 pairs add up in a score.
+        # A score is a sum over C^2 products.
         nn.init.normal_(self.weight, std=CLASSIFIER_STD / math.sqrt(self.in_channels), generator=generator)
         if self.alpha is not None:
             nn.init.zeros_(self.alpha)

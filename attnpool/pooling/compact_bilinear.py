@@ -1,4 +1,4 @@
-"""Compact bilinear pooling: every product of two channels as a sketch, and a linear classifier on it."""
+"""Compact bilinear pooling: a sketch of all products of two channels, and a linear classifier on it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch.autograd.function import once_differentiable
 
 from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, first_order_maps, project
 
-# The signed square root is z / sqrt(|z| + this): its slope at 0 stays finite, and rounding of empty bins stays small.
+# The signed square root is z / sqrt(|z| + this): its slope at 0 is finite, and rounding errors in empty bins stay
+# small.
 ROOT_EPS = 1e-8
-# Sketches made at a time: on a CPU what a cache may hold, on a device enough to keep it busy.
+# The size of the sketches that are computed at a time: what fits into a CPU's cache, and what keeps a GPU busy.
 CHUNK_BYTES = {"cpu": 2**25, "other": 2**28}
 
 
@@ -23,29 +24,30 @@ class CompactBilinearPooling(PoolingHead):
     `psi(x)` is the Tensor Sketch of the products of all pairs of channels: two count sketches of x, each of which adds
     every channel with a random sign to a random bin, convolved. `psi(x) . psi(y)` has the expectation `(x . y)^2` over
     the hashes, so a linear classifier on `z = 1/N * sum_i psi(x_i)` approximates second-order pooling (Eq. 2):
-    `score_k = w_k . z + alpha_k`. A convolution is a product of Fourier transforms and the sum over positions can be
-    taken before the inverse transform, so there is one of these an image and not one a position.
+    `score_k = w_k . z + alpha_k`. A convolution is a product of Fourier transforms, and the sum over positions can be
+    taken before the inverse transform, so that one inverse transform per image is enough.
 
-    Without options the score is a sum over positions: bottom-up map 1, top-down map `w_k . psi(x_i) + alpha_k`. With
-    `signed_sqrt` or `l2` it is none, because what a position adds to the score depends on what the others have added
-    to z; then there are no maps.
+    By default the score is a sum over positions, with bottom-up map 1 and top-down map `w_k . psi(x_i) + alpha_k`. With
+    `signed_sqrt` or `l2` it is not: what a position adds to the score depends on what the others have added to z. Then
+    there are no maps.
 
     Args:
         in_channels: C.
         num_classes: K.
-        dropout: probability of dropping an entry of the pooled features in training. These are the sketch.
+        dropout: probability of dropping an entry of the pooled features in training. The pooled features are the
+            sketch.
         dim: length D of the sketch, 2048 in the paper's Table 2.
-        signed_sqrt: replace every entry z of the pooled sketch by `sign(z) sqrt(|z|)`.
-        l2: divide the pooled sketch by its norm, after the root.
+        signed_sqrt: whether every entry z of the pooled sketch is replaced by `sign(z) sqrt(|z|)`.
+        l2: whether the pooled sketch is divided by its Euclidean norm, after the signed square root if there is one.
         hash_seed: seed of the sketch's random bins and signs. They are saved with the weights.
 
     Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output, with P = 1.
 
     Raises:
-        ValueError: at a wrong number of axes or channels, or a sketch without entries.
+        ValueError: the features have a wrong number of axes or channels, or `dim` is less than 1.
 
-    Source: Gao et al., "Compact Bilinear Pooling", CVPR 2016, Algorithm 2; the paper's baseline has neither root nor
-    norm, as its released code.
+    Source: Gao et al., "Compact Bilinear Pooling", CVPR 2016, Algorithm 2; the paper's baseline, like its released
+    code, uses neither the signed square root nor the norm.
 
     >>> head = CompactBilinearPooling(8, 3, dim=64)
     >>> out = head(torch.randn(2, 8, 7, 7), maps=True)
@@ -86,7 +88,7 @@ class CompactBilinearPooling(PoolingHead):
         return f"{super().extra_repr()}, dim={self.dim}, signed_sqrt={self.signed_sqrt}, l2={self.l2}"
 
     def learning_rate(self, optimizer: str) -> float:
-        # What a classifier sees of a normalised sketch is smaller by the norm, which is some hundred.
+        # The norm of a sketch is some hundred, so the classifier's inputs are smaller by that factor with `l2`.
         return {"adamw": 0.3, "sgd": 10.0}[optimizer] if self.l2 else super().learning_rate(optimizer)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -94,13 +96,13 @@ class CompactBilinearPooling(PoolingHead):
         nn.init.zeros_(self.alpha)
 
     def sketch(self, x: Tensor) -> Tensor:
-        """`psi` of every position, `(B, C, N)` -> `(B, N, D)`."""
+        """The sketch `psi` of every position, `(B, C, N)` -> `(B, N, D)`."""
         return torch.fft.irfft(spectrum(tokens_of(x), self.bins, self.signs, self.dim), n=self.dim)
 
     def pooled(self, x: Tensor) -> Tensor:
-        """The mean sketch z before root and norm, `(B, C, N)` -> `(B, D)`."""
+        """The mean sketch z before the signed square root and the norm, `(B, C, N)` -> `(B, D)`."""
         tokens = tokens_of(x)
-        if torch.compiler.is_compiling():  # the number of images may be left open there, so there is no loop over them
+        if torch.compiler.is_compiling():  # the batch size may be symbolic there, so there can be no loop over images
             total = torch.fft.irfft(spectrum(tokens, self.bins, self.signs, self.dim).sum(1), n=self.dim)
         else:
             total = SketchSum.apply(tokens, self.bins, self.signs, self.dim)
@@ -120,13 +122,13 @@ class CompactBilinearPooling(PoolingHead):
 
 
 def tokens_of(x: Tensor) -> Tensor:
-    """`(B, C, N)` -> a view `(B, N, C)`, in single precision or better: there are no Fourier transforms of less."""
+    """Features `(B, C, N)` as `(B, N, C)`, in single precision or better, which the Fourier transform needs."""
     tokens = x.transpose(1, 2)
     return tokens.float() if tokens.dtype in (torch.float16, torch.bfloat16) else tokens
 
 
 def spectrum(tokens: Tensor, bins: Tensor, signs: Tensor, dim: int) -> Tensor:
-    """Fourier transform of the sketch of every position, `(B, N, C)` -> complex `(B, N, D // 2 + 1)`."""
+    """The Fourier transform of the sketch of every position, `(B, N, C)` -> complex `(B, N, D // 2 + 1)`."""
     empty = tokens.new_zeros(tokens.shape[0], tokens.shape[1], dim)
     first, second = (
         torch.fft.rfft(empty.index_add(2, at, tokens * sign.to(tokens.dtype)))
@@ -138,10 +140,12 @@ def spectrum(tokens: Tensor, bins: Tensor, signs: Tensor, dim: int) -> Tensor:
 class SketchSum(torch.autograd.Function):
     """The sum of the sketches of all positions, `(B, N, C)` -> `(B, D)`, a few images at a time.
 
-    The sketches of a batch are many times the size of the features (four times at D = 8192 and C = 2048, each of the
-    two, and their transforms again), and most of the time goes into that memory. Here the count sketches of a
-    few images are made in one buffer, and the backward pass, which keeps the features alone, makes them again:
-    psi is the circular convolution of both, so the gradient of one is the correlation of the other with the sum's.
+    The sketches of a batch are many times as large as the features (at D = 8192 and C = 2048 each of the two count
+    sketches is four times as large, and so is each transform), and most of the time would be spent on that memory. Here
+    the count sketches of a few images are computed in one buffer. The backward pass keeps only the features and
+    computes
+    them again: psi is the circular convolution of both count sketches, so the gradient of one is the correlation of the
+    other with the gradient of the sum.
     """
 
     @staticmethod
@@ -172,7 +176,7 @@ class SketchSum(torch.autograd.Function):
 
 
 def few_images(tokens: Tensor, dim: int) -> Tensor:
-    """An empty buffer `(images, N, D)` for the sketches of as many images as are worked on at a time."""
+    """An empty buffer `(images, N, D)` for the sketches of the images that are processed at a time."""
     images = CHUNK_BYTES["cpu" if tokens.device.type == "cpu" else "other"] // (
         tokens.shape[1] * dim * tokens.element_size()
     )
@@ -180,5 +184,5 @@ def few_images(tokens: Tensor, dim: int) -> Tensor:
 
 
 def count_spectrum(part: Tensor, at: Tensor, sign: Tensor, buffer: Tensor) -> Tensor:
-    """Fourier transform of one count sketch, `(b, N, C)` -> complex `(b, N, D // 2 + 1)`; the buffer is overwritten."""
+    """The Fourier transform of a count sketch, `(b, N, C)` -> complex `(b, N, D // 2 + 1)`; overwrites the buffer."""
     return torch.fft.rfft(buffer[: len(part)].zero_().index_add_(2, at, part * sign.to(part.dtype)))

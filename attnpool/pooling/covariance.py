@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, project
 
-# Added to the trace, of features whose channels vary by about 1: constant features have a finite root and gradient.
+# This is added to the trace, so that constant features have a finite root and gradient. It is small for standardised
+# features, whose channels have a variance of about 1.
 TRACE_EPS = 1e-12
 
 
@@ -19,28 +20,29 @@ class CovariancePooling(PoolingHead):
     """Covariance pooling: a linear classifier on the square root of the covariance matrix of the channels (iSQRT-COV).
 
     `y_i = R x_i` with d channels, `S = 1/N * sum_i (y_i - m) (y_i - m)^T` with the mean m over the positions, and
-    `score_k = w_k . triu(S^(1/2)) + alpha_k`, where triu takes the upper triangle, `d (d + 1) / 2` numbers. The
-    root is that of Newton-Schulz iterations (Eq. 3-5): `A = S / tr S`, `Y = A`, `Z = I`, then `iterations` times
-    `T = (3 I - Z Y) / 2`, `Y <- Y T`, `Z <- T Z`, and `S^(1/2) ~ sqrt(tr S) Y`. They are matrix products alone, and
-    they are done in single precision or better, also under autocast. Large eigenvalues converge first; with the usual
-    5 iterations the root of the smallest is still too small, which is part of the method.
+    `score_k = w_k . triu(S^(1/2)) + alpha_k`, where triu takes the upper triangle, `d (d + 1) / 2` numbers.
+    Newton-Schulz iterations approximate the square root (Eq. 3-5): `A = S / tr S`, `Y = A`, `Z = I`, then `iterations`
+    times `T = (3 I - Z Y) / 2`, `Y <- Y T`, `Z <- T Z`, and `S^(1/2) ~ sqrt(tr S) Y`. They consist of matrix products
+    alone, which are computed in single precision or better, also under autocast. Large eigenvalues converge first; with
+    the paper's 5 iterations the root of the smallest is still too small, which is part of the method.
 
-    There are no maps. The score is no sum over positions: what a position adds to a root (and to a deviation from the
-    mean) depends on all the others, so no share of the score belongs to it.
+    There are no maps. The score is not a sum over positions: what a position adds to the square root (and to a
+    deviation from the mean) depends on all the others, so no share of the score belongs to it.
 
     Args:
         in_channels: C.
         num_classes: K.
-        dropout: probability of dropping an entry of the pooled features in training. These are the triangle.
-        channels: number d of channels to which the features are reduced by a learned linear map R, if they have more.
-            (The paper's has batch norm and relu after it. Here features come standardised.)
+        dropout: probability of dropping an entry of the pooled features in training. The pooled features are the
+            triangle.
+        channels: number d of channels to which a learned linear map R reduces the features, if they have more. (In the
+            paper batch norm and ReLU follow it. Here the features are standardised.)
         iterations: Newton-Schulz iterations for the matrix square root, 5 in the paper.
 
-    Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output, of which there are the logits alone.
-    Constant features, and a single position, have covariance 0 and score `alpha`.
+    Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output, which has only the logits.
+    Constant features, and a single position, have covariance 0 and the score `alpha`.
 
     Raises:
-        ValueError: at a wrong number of axes or channels, or if `channels` or `iterations` is less than 1.
+        ValueError: the features have a wrong number of axes or channels, or `channels` or `iterations` is less than 1.
 
     Source: Li et al., "Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix Square Root
     Normalization", CVPR 2018.
@@ -72,13 +74,13 @@ class CovariancePooling(PoolingHead):
         return f"{super().extra_repr()}, channels={self.channels}, iterations={self.iterations}"
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        if self.reduce is not None:  # keeps the variance of a channel
+        if self.reduce is not None:  # this scale keeps the variance of a channel
             nn.init.normal_(self.reduce, std=1 / math.sqrt(self.in_channels), generator=generator)
         nn.init.normal_(self.weight, std=CLASSIFIER_STD, generator=generator)
         nn.init.zeros_(self.alpha)
 
     def pooled(self, x: Tensor) -> Tensor:
-        """The upper triangle of the root, `(B, C, N)` -> `(B, d (d + 1) / 2)`, in single precision or better."""
+        """The upper triangle of the square root, `(B, C, N)` -> `(B, d (d + 1) / 2)`, in single precision or better."""
         y = x if self.reduce is None else project(x, self.reduce)
         with torch.autocast(x.device.type, enabled=False):
             y = y.float() if y.dtype in (torch.float16, torch.bfloat16) else y
@@ -95,9 +97,9 @@ class CovariancePooling(PoolingHead):
 
 
 def newton_schulz(matrix: Tensor, iterations: int) -> Tensor:
-    """Approximate roots of symmetric matrices `(B, D, D)` with eigenvalues from 0 to 1.
+    """The approximate square roots of symmetric matrices `(B, D, D)` with eigenvalues from 0 to 1.
 
-    The first iteration has `Z = I`, and of the last Z is not needed, so that 5 iterations are 12 products.
+    The first iteration starts from `Z = I`, and the last does not need a new Z, so that 5 iterations take 12 products.
     """
     y, z = matrix, None
     identity = 1.5 * torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)

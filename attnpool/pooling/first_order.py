@@ -1,4 +1,4 @@
-"""First-order pooling: the average (Eq. 1 and 12) and the maximum over positions, each with a linear classifier."""
+"""First-order pooling: average (Eq. 1 and 12) or maximum over the positions, and a linear classifier."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class LinearHead(PoolingHead):
 
 
 class AveragePooling(LinearHead):
-    """Average pooling and a linear classifier, seen as top-down-only attention (Eq. 1 and 12).
+    """Average pooling and a linear classifier, written as attention that is only top-down (Eq. 1 and 12).
 
     `score_k = 1/N * sum_i t_ki`, with `t_k = X a_k + alpha_k` and the bottom-up map `h = 1`. The top-down maps are the
-    class activation maps of the network. (The paper sums over positions; here as in its code scores are means, so
-    that they do not depend on the image's size.)
+    class activation maps of the network. (The paper sums over positions; here, as in its code, scores are means, so
+    that they do not depend on the size of the image.)
 
     Args:
         in_channels: C.
@@ -52,7 +52,7 @@ class AveragePooling(LinearHead):
     Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output, with P = 1.
 
     Raises:
-        ValueError: at a wrong number of axes or channels.
+        ValueError: the features have a wrong number of axes or channels.
 
     Source: Girdhar & Ramanan, "Attentional Pooling for Action Recognition", NIPS 2017.
 
@@ -76,11 +76,11 @@ class AveragePooling(LinearHead):
 class MaxPooling(LinearHead):
     """Max pooling of every channel over the positions, and a linear classifier.
 
-    `score_k = sum_c a_kc * max_i x_ic + alpha_k`. The score is still a sum over positions: channel c gives its part to
-    the position where it is largest (the first one in a tie). So `combined_ki = sum_{c: i = argmax_j x_jc} a_kc x_ic +
+    `score_k = sum_c a_kc * max_i x_ic + alpha_k`. The score is still a sum over positions: channel c contributes at the
+    position where it is largest (the first one in a tie). So `combined_ki = sum_{c: i = argmax_j x_jc} a_kc x_ic +
     alpha_k / N`, the bottom-up map is 1 and the top-down map is `N * combined`.
 
-    Args, shapes and errors: as in `AveragePooling`. Source: the alternative named before Eq. 1 of the paper.
+    Arguments, shapes and errors are those of `AveragePooling`. The paper names this alternative before Eq. 1.
     """
 
     learning_rates: ClassVar = {"adamw": 1e-2, "sgd": 1e-2}  # docs/study.md

@@ -1,7 +1,7 @@
-"""Attention with gradients in one pass: the features are read twice a direction and their gradient is written once.
+"""Attention with a backward pass of its own, which reads the features twice and writes their gradient once.
 
-Left to autograd, the gradient of the features would be a sum of two tensors as large as they are, in a layout of its
-own. It is one product of low rank an image, so here it is made as one, in the memory layout of the features.
+Autograd would compute the gradient of the features as a sum of two tensors of their size, in another memory layout. For
+every image it is one low-rank product, so it is computed as one here, in the memory layout of the features.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Activation = Literal["relu", "sigmoid", "softmax"]
 
 
 def attend(x: Tensor, b: Tensor, beta: Tensor | None, activation: Activation | None) -> tuple[Tensor, Tensor]:
-    """Bottom-up maps and the features pooled by them: `h = act(X b + beta)`, `z_p = 1/N * sum_i h_pi x_i` (Eq. 6).
+    """Bottom-up maps and the features pooled with them: `h = act(X b + beta)`, `z_p = 1/N * sum_i h_pi x_i` (Eq. 6).
 
     Args:
         x: features `(B, C, N)`, a view of any layout.
         b: `(P, C)`.
-        beta: `(P,)`, or `(P, N)` with a number for every position, or None.
+        beta: `(P,)`, or `(P, N)` with a bias for every position, or None.
         activation: see `AttentionalPooling`.
 
     Returns:
@@ -32,15 +32,16 @@ def attend(x: Tensor, b: Tensor, beta: Tensor | None, activation: Activation | N
     x, b = cast(x, b)
     if beta is not None:
         beta = (beta if beta.ndim == 2 else beta[:, None]).to(b.dtype)
-    if torch.compiler.is_exporting():  # an exported program has no use for gradients
+    if torch.compiler.is_exporting():  # an exported program needs no gradients
         return Attend.forward(x, b, beta, activation)
     return Attend.apply(x, b, beta, activation)
 
 
 class Attend(torch.autograd.Function):
-    """See `attend`. With `ds = act'(dh + X dz / N)` the gradient of an image's features is `[h, ds] [dz / N; b]`.
+    """The autograd function behind `attend`.
 
-    All products have an image's features on one side and a few rows on the other, so they read any layout as it lies.
+    With `ds = act'(dh + X dz / N)` the gradient of an image's features is `[h, ds] [dz / N; b]`. Every product is one
+    of an image's features with a few rows, so that features of any layout are read without a copy.
     """
 
     generate_vmap_rule = True
@@ -60,7 +61,7 @@ class Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dh: Tensor, dz: Tensor) -> tuple[Tensor | None, ...]:
         x, b, h = ctx.saved_tensors
-        dz = dz.contiguous() / x.shape[2]  # (strided, each product would be one an image)
+        dz = dz.contiguous() / x.shape[2]  # (strided, it would be multiplied image by image)
         ds = slope(dh + torch.bmm(dz, x), h, ctx.activation)
         dx = db = dbeta = None
         if ctx.needs_input_grad[0]:
@@ -77,7 +78,7 @@ class Attend(torch.autograd.Function):
 
 
 def activate(maps: Tensor, activation: Activation | None) -> Tensor:
-    """Applies a bottom-up activation, scaled so that a map that prefers nothing is 1 everywhere."""
+    """Applies a bottom-up activation, scaled so that a map without preferences is 1 everywhere."""
     if activation is None:
         return maps
     if activation == "relu":
@@ -88,7 +89,7 @@ def activate(maps: Tensor, activation: Activation | None) -> Tensor:
 
 
 def slope(dh: Tensor, h: Tensor, activation: Activation | None) -> Tensor:
-    """The gradient of what went into `activate`, from that of its result `h (..., N)`."""
+    """The gradient of the input of `activate`, from the gradient `dh` of its result `h (..., N)`."""
     if activation is None:
         return dh
     if activation == "relu":

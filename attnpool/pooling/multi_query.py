@@ -1,4 +1,4 @@
-"""Multi-query pooling: many learned queries, each of which pools channels of its own (efficient probing)."""
+"""Multi-query pooling (efficient probing): many learned queries, each of which pools its own group of channels."""
 
 from __future__ import annotations
 
@@ -12,42 +12,45 @@ from torch import Tensor, nn
 from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, project, sum_of_terms
 from attnpool.pooling.fused_attention import attend
 
-# Queries start small and different: maps are nearly uniform, and equal queries would stay equal.
+# Queries start small, so that maps are nearly uniform, and different, because equal queries would stay equal.
 QUERY_STD = 0.02
-# Cosines along each axis from which a query's preference for places is made: the first sets one end against the other,
-# the last tells quarters apart.
+# The number of cosines along each axis by which a query prefers places: the first one contrasts the two ends of the
+# axis, the last one distinguishes its quarters.
 WAVES = 4
 
 
 class MultiQueryPooling(PoolingHead):
-    """Multi-query softmax pooling: M maps over the positions, each of which pools its group of projected channels.
+    """Multi-query softmax pooling: M maps over the positions, each of which pools a group of projected channels.
 
     `s_mi = softmax_i(q_m . x_i / sqrt(C))`, `z_m = sum_i s_mi x_i`, `u_m = V_m z_m` with D / M numbers, and
     `score_k = sum_m A_km . u_m + alpha_k`. The published form projects every position, `sum_i s_mi (V_m x_i)`, which
-    is the same number; here M vectors an image are projected, not N.
+    is the same number; here M vectors per image are projected, not N.
 
     The score is a sum over positions with P = M terms: bottom-up maps `N s_mi`, top-down maps
     `A_km . V_m x_i + alpha_k / M`. At the start the maps are nearly uniform, that is, near average pooling.
 
-    With `positions` a query also prefers places, `s_mi = softmax_i(q_m . x_i / sqrt(C) + d_m . f_i)`, where f_i are
-    cosines of where and when position i is (see `waves`); `d = 0` at the start. It then pools a clip as one, over
-    T x H x W, so that the order of the frames counts. Without `positions` order means nothing to the softmax, and a
-    clip's frames are scored one by one, as by the other heads. The values are those of the features alone.
+    With `positions` a query also depends on the place, `s_mi = softmax_i(q_m . x_i / sqrt(C) + d_m . f_i)`, where f_i
+    are cosines of the place of position i in the image and in time (see `waves`); d starts at 0. The head then pools a
+    clip as a whole, over T x H x W, so that the order of the frames matters. Without `positions` the softmax ignores
+    the order, and the frames of a clip are scored one by one, as by the other heads. The values never depend on the
+    place.
 
     Args:
         in_channels: C.
         num_classes: K.
-        dropout: probability of dropping an entry of the pooled features in training. These are the values u.
+        dropout: probability of dropping an entry of the pooled features in training. The pooled features are the
+            values u.
         queries: number M of queries, each of which has a softmax map and values of its own; 32 in the public code.
-        dim: length D of the values of all queries together, a multiple of queries (default: as many as channels).
-        positions: whether queries also look at where and when, over a clip as a whole.
+        dim: length D of the values of all queries together, a multiple of queries (default: the number of channels).
+        positions: whether queries also depend on the place of a position in the image and in time; clips are then
+            pooled as a whole.
 
-    Shapes: features `(B, C, H, W)` or `(B, N, C)`, with `positions` `(B, C, H, W)` or `(B, T, C, H, W)` of any size; an
-    image is a clip of one frame. See `Pooled` for the output, with P = M.
+    Shapes: features `(B, C, H, W)` or `(B, N, C)`; with `positions`, `(B, C, H, W)` or `(B, T, C, H, W)` of any size,
+    where an image is a clip of one frame. See `Pooled` for the output, with P = M.
 
     Raises:
-        ValueError: at a wrong number of axes or channels, if `queries` is less than 1, or `dim` no multiple of it; for
-            tokens with `positions`.
+        ValueError: the features have a wrong number of axes or channels, or are tokens although `positions` is set;
+            `queries` is less than 1, or `dim` is not a multiple of it.
 
     Source: Psomas et al., "Attention, Please! Revisiting Attentive Probing for Masked Image Modeling", 2025.
 
@@ -110,14 +113,14 @@ class MultiQueryPooling(PoolingHead):
 
 
 def waves(grid: tuple[int, ...], x: Tensor) -> Tensor:
-    """Cosines of every position's place along time, height and width, `(12, N)`: `cos(pi k u)`, k = 1..4.
+    """Cosines of the place of every position along time, height and width, `(12, N)`: `cos(pi k u)`, k = 1..4.
 
-    u is the middle of the cell, from 0 to 1 along each axis, so grids of different sizes agree on what is where. On an
-    axis of one cell the cosines are constants, to which a softmax is blind.
+    u is the centre of the cell, from 0 to 1 along each axis, so that grids of different sizes agree on places. On an
+    axis of one cell the cosines are constants, which do not change a softmax.
 
     Args:
         grid: `(H, W)` or `(T, H, W)`.
-        x: whose device is used, and data type, if it is not shorter than float32.
+        x: tensor whose device is used, and whose data type, if that is float32 or better.
     """
     if len(grid) < 2:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""VLAD pooling: sums of deviations from learned centres (NetVLAD)."""
+"""NetVLAD pooling: sums of deviations from learned cluster centres."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, project, 
 
 
 class NetVLADPooling(PoolingHead):
-    """NetVLAD: a linear classifier on the sums of deviations from M learned centres; of clips over all their frames.
+    """NetVLAD: a linear classifier on sums of deviations from M learned centres, in clips over all their frames.
 
-    `s_mi = softmax_m(w_m . x_i + b_m)`, `v_m = 1/N * sum_i s_mi (x_i - c_m)`, every `v_m` divided by its norm, all of
-    them together by theirs, and `score_k = sum_m A_km . v_m + alpha_k`. The sum is made as
-    `1/N * sum_i s_mi x_i - c_m mean_i(s_mi)`: no deviation is ever written out.
+    `s_mi = softmax_m(w_m . x_i + b_m)` and `v_m = 1/N * sum_i s_mi (x_i - c_m)`. Every `v_m` is divided by its norm,
+    then all of them together by their norm, and `score_k = sum_m A_km . v_m + alpha_k`. The sum is computed as
+    `1/N * sum_i s_mi x_i - c_m mean_i(s_mi)`, so that no deviation is written out.
 
     With the norms there are no maps: what a position adds to a score depends on what the others have added to the
     norm, so no share of the score belongs to it. With `norms=False` the score is a sum over positions with P = M terms:
-    bottom-up maps `s_mi`, top-down maps `A_km . (x_i - c_m) + alpha_k` (the s of a position add up to 1).
+    bottom-up maps `s_mi` and top-down maps `A_km . (x_i - c_m) + alpha_k` (the s of a position add up to 1).
 
     Args:
         in_channels: C.
         num_classes: K.
-        dropout: probability of dropping an entry of the pooled features in training. These are the deviations.
-        clusters: number M of learned centres, 64 in the paper.
-        norms: whether the sums of each centre, and then all of them, are divided by their norms.
+        dropout: probability of dropping an entry of the pooled features in training. The pooled features are the
+            deviations.
+        clusters: number M of learned cluster centres, 64 in the paper.
+        norms: whether the sum of each centre, and then all of them together, are divided by their Euclidean norm.
 
     Shapes: features `(B, C, H, W)`, `(B, N, C)` or `(B, T, C, H, W)`; see `Pooled` for the output.
 
     Raises:
-        ValueError: at a wrong number of axes or channels, or if `clusters` is less than 1.
+        ValueError: the features have a wrong number of axes or channels, or `clusters` is less than 1.
 
-    Source: Arandjelovic et al., "NetVLAD", CVPR 2016; sums over the frames of a clip: Girdhar et al., "ActionVLAD",
-    CVPR 2017, whose centres come from k-means, where these are drawn at random and learned.
+    Source: Arandjelovic et al., "NetVLAD", CVPR 2016; for sums over the frames of a clip: Girdhar et al., "ActionVLAD",
+    CVPR 2017. ActionVLAD takes its centres from k-means; here they are drawn at random and learned.
 
     >>> NetVLADPooling(8, 3, clusters=4)(torch.randn(2, 8, 7, 7)).logits.shape
     torch.Size([2, 3])

@@ -18,10 +18,10 @@ def options_of(head: type[PoolingHead]) -> dict[str, inspect.Parameter]:
 def resolved_options(
     poolings: Mapping[str, type[PoolingHead]], pooling: str, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Every option of a pooling, with its default where none is given.
+    """All options of a pooling: the values that are given, and the defaults of the others.
 
     Raises:
-        ValueError: the name is unknown, or the pooling has no such option.
+        ValueError: the pooling is unknown, or has no option of a given name.
     """
     if pooling not in poolings:
         raise ValueError(f"unknown pooling {pooling!r}: use one of {', '.join(poolings)}")

@@ -1,4 +1,4 @@
-"""Pose-regularised attentional pooling (Method 2): human keypoints as an intermediate supervision of attention."""
+"""Pose-regularised attentional pooling (Method 2): human keypoints as intermediate supervision of the attention."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, on_grid, 
 class PoseRegularizedPooling(PoolingHead):
     """Attentional pooling whose saliency comes from a two-layer MLP that also predicts 16 joints (Sec. 3.2, Method 2).
 
-    `P = relu(W_1 X + b_1)` with `hidden` channels; `pose = W_p P + b_p`, 16 heatmaps that get an l2 loss against
-    labelled joints in training (`losses.pose_loss`); the free map `h = P b + beta` is the bottom-up attention. Classes
-    are scored on the features themselves: `score_k = 1/N * sum_i h_i * t_ki`, `t_k = X a_k + alpha_k` (Eq. 10).
+    `P = relu(W_1 X + b_1)` has `hidden` channels; `pose = W_p P + b_p` are 16 heatmaps that an L2 loss compares with
+    labelled joints in training (`losses.pose_loss`); the map `h = P b + beta`, which has no labels of its own, is the
+    bottom-up attention. Classes are scored on the features themselves: `score_k = 1/N * sum_i h_i * t_ki`,
+    `t_k = X a_k + alpha_k` (Eq. 10).
 
     Args:
         in_channels: C.
         num_classes: K.
         dropout: probability of dropping an entry of the pooled features in training. See `dropout_on`.
-        hidden: channels of the hidden layer, 768 in the released code.
-        joints: number J of joint heatmaps. The pose loss has labels of 16, MPII's.
-        init: start as average pooling, or as the released code. "average" starts the free map at 1; "official" draws
-            all weights from N(0, 0.001).
-        dropout_on: what is dropped, channels of the pooled features or single entries of the features at each position.
+        hidden: number of channels of the hidden layer, 768 in the released code.
+        joints: number J of joint heatmaps. The pose loss needs 16, the joints of MPII.
+        init: whether the weights start as average pooling or as in the released code. "average" starts the bottom-up
+            map at 1; "official" draws all weights from N(0, 0.001).
+        dropout_on: what dropout drops, channels of the pooled features or single entries of the features at each
+            position.
 
-    Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output; `pose` is `(B, J, H, W)` and is
-    returned also without `maps`.
+    Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output. `pose` is `(B, J, H, W)` and is also
+    returned without `maps`.
 
     Raises:
-        ValueError: at an unknown option or a wrong number of axes or channels.
+        ValueError: an option has an unknown value, or the features have a wrong number of axes or channels.
 
     Source: Girdhar & Ramanan, "Attentional Pooling for Action Recognition", NIPS 2017, Sec. 3.2 and its released code.
     """
@@ -84,7 +86,7 @@ class PoseRegularizedPooling(PoolingHead):
             else:
                 nn.init.normal_(weight, std=OFFICIAL_STD, generator=generator)
         if average:
-            # Joint maps are nearly empty: large first predictions would only have to be unlearned.
+            # Joint heatmaps are nearly empty, so large initial predictions would only have to be unlearned.
             with torch.no_grad():
                 self.pose_weight.mul_(0.1)
             nn.init.zeros_(self.b)

@@ -1,4 +1,4 @@
-"""Pooling under a given saliency map: what the paper's Diagnostics propose for a model that is bottom-up only."""
+"""Pooling with a given saliency map, which the paper's Diagnostics propose as a model that is only bottom-up."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from attnpool.pooling.base import Pooled, project, sum_of_terms, weighted_mean
 from attnpool.pooling.first_order import LinearHead
 
 SALIENCIES = ("norm", "centre")
-# Standard deviation of the centre's Gaussian, as a part of the side: 0.14 of the middle's weight is left at its ends.
+# The standard deviation of the Gaussian of "centre", as a fraction of the side: the weight at both ends of a side is
+# 0.14 of the weight in the middle.
 CENTRE_SIGMA = 0.25
-# A map whose mean is not larger than this is taken for one that is 0 everywhere.
+# A map whose mean is not larger than this counts as 0 everywhere.
 SMALLEST_MEAN = 1e-18
 
 
 class SaliencyPooling(LinearHead):
-    """Features averaged under a saliency map that is given, not learned, and a linear classifier (bottom-up only).
+    """Features averaged with a saliency map that is given, not learned, and a linear classifier (bottom-up only).
 
-    `score_k = 1/N * sum_i h_i (x_i . a_k + alpha_k)` with a map h scaled to mean 1: what Eq. 10 and 11 become if the
-    bottom-up map is off the shelf. The paper's Diagnostics suggest it ("limit the spatial region that features are
-    averaged over") because a bottom-up map alone, which knows no classes, has no score of its own; it reports that
-    its experiments were not promising. With h = 1 it is `AveragePooling`.
+    `score_k = 1/N * sum_i h_i (x_i . a_k + alpha_k)` with a map h scaled to mean 1. This is Eq. 10 and 11 with an
+    off-the-shelf bottom-up map. The paper's Diagnostics suggest it ("limit the spatial region that features are
+    averaged over"), because a bottom-up map alone does not depend on the class and so gives no class scores; the paper
+    reports that its experiments were not promising. With h = 1 it is `AveragePooling`.
 
-    A recognizer is trained and scored with one of the maps that need nothing but the features. An image's own map is
-    an argument of `forward` and, for now, of this head alone:
+    A recognizer is trained and evaluated with one of the maps that are computed from the features alone. A map of your
+    own is an argument of `forward`, which only this head takes:
     `model.head(model.standardize(model.features(x)), saliency=maps)`; `ap.train` does not read such maps.
 
     Args:
@@ -35,16 +36,16 @@ class SaliencyPooling(LinearHead):
         num_classes: K.
         dropout: probability of dropping an entry of the pooled features in training.
         bias: whether the classifier has a bias `alpha`.
-        saliency: map that weighs the positions, the features' norm or the image's centre. "norm" is the Euclidean norm
-            `|x_i|` of the features at a position (on standardised features, how unusual they are); "centre" is a
-            Gaussian in the middle of the image with a standard deviation of a quarter of each side, the same for every
-            image. `forward` takes a map of an image's own in its place.
+        saliency: map that weights the positions, the norm of the features or a Gaussian at the image's centre. "norm"
+            is the Euclidean norm `|x_i|` of the features at a position (of standardised features, how far they are from
+            the mean); "centre" is a Gaussian in the middle of the image with a standard deviation of a quarter of each
+            side, the same for every image. `forward` takes other maps in its place.
 
     Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output, with P = 1.
 
     Raises:
-        ValueError: at a wrong number of axes or channels, an unknown saliency, a given map that does not fit or has
-            negative or infinite entries, or "centre" for tokens, of which nobody knows where they lie.
+        ValueError: the features have a wrong number of axes or channels, `saliency` is unknown, a given map does not
+            fit or has negative or infinite entries, or "centre" is used with tokens, whose places are not known.
 
     Source: Girdhar & Ramanan, "Attentional Pooling for Action Recognition", NIPS 2017, Sec. 4, Diagnostics.
 
@@ -79,8 +80,9 @@ class SaliencyPooling(LinearHead):
         Args:
             features: `(B, C, H, W)` or `(B, N, C)`.
             maps: see `Pooled`; `bottom_up` is the map that was used.
-            saliency: where to look, 0 or more: `(B, N)`, or `(B, h, w)` of any size, whose areas are averaged over the
-                cells of the features' grid. Only proportions matter; a map of zeros counts as one of ones.
+            saliency: weights of the positions, 0 or more, in place of the head's own: `(B, N)`, or `(B, h, w)` of any
+                size, which is averaged over the cells of the features' grid. Only proportions matter; a map of zeros
+                counts as a map of ones.
         """
         x, grid = self.channels_first(features)
         if saliency is not None:
@@ -97,7 +99,7 @@ class SaliencyPooling(LinearHead):
 
 
 def mean_one(h: Tensor) -> Tensor:
-    """Maps `(B, N)` that are not negative, scaled to mean 1; those of zeros become ones."""
+    """Scales non-negative maps `(B, N)` to mean 1; a map of zeros becomes a map of ones."""
     mean = h.mean(1, keepdim=True)
     empty = mean <= SMALLEST_MEAN
     return torch.where(empty, torch.ones_like(h), h / torch.where(empty, torch.ones_like(mean), mean))
@@ -115,20 +117,20 @@ def centre_map(x: Tensor, grid: tuple[int, ...]) -> Tensor:
 
 
 def bell(at: Tensor, side: int) -> Tensor:
-    """A Gaussian at the middles of the cells `at` of a line of so many."""
+    """A Gaussian at the centres of the cells `at` of a line of `side` cells."""
     return torch.exp(-(((at + 0.5) / side - 0.5) / CENTRE_SIGMA).square() / 2)
 
 
 def given_map(saliency: Tensor, x: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """A user's map on the grid of the features, `(B, N)`."""
+    """A given map on the grid of the features, `(B, N)`."""
     images, _, count = x.shape
     fits = saliency.ndim in (2, 3) and saliency.shape[0] == images and saliency.shape[1:].numel() > 0
     if not fits or (saliency.shape[1:].numel() != count and (saliency.ndim == 2 or len(grid) != 2)):
         wanted = f"({images}, {count})" + (f" or ({images}, h, w)" if len(grid) == 2 else "")
         raise ValueError(f"saliency is of shape {tuple(saliency.shape)}, these features take {wanted}")
-    # A look at the values waits for the device and would break a graph.
+    # Reading the values waits for the device and would break a compiled graph.
     if not torch.compiler.is_compiling() and not ((saliency >= 0) & saliency.isfinite()).all():
-        raise ValueError("saliency has negative, infinite or missing entries: a map is of finite numbers, 0 or more")
+        raise ValueError("saliency has negative, infinite or NaN entries: pass finite numbers, 0 or more")
     h = saliency.to(x.device, torch.promote_types(x.dtype, torch.float32))
     if h.ndim == 3 and len(grid) == 2:
         h = F.adaptive_avg_pool2d(h, grid)

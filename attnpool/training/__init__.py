@@ -1,1 +1,1 @@
-"""Options and data -> a trained recognizer: the loop, its losses, optimizer and checkpoints."""
+"""Training a recognizer with given options and data: the loop, its losses, optimizer and checkpoints."""

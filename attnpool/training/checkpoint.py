@@ -1,4 +1,4 @@
-"""The state of a training: what is saved so that the same call goes on where it was stopped."""
+"""The checkpoint of a training: what is saved so that the same call continues where it was stopped."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from attnpool.models import run
 
 @dataclass
 class Progress:
-    """Where a training is: everything but tensors that its continuation depends on."""
+    """How far a training has come: everything besides tensors that its continuation depends on."""
 
     epoch: int = 0
-    step: int = 0  # batches of this epoch that are done
+    step: int = 0  # number of batches of this epoch that are done
     updates: int = 0
-    loss_sum: float = 0.0  # over the images of this epoch
+    loss_sum: float = 0.0  # sum over the images of this epoch
     images: int = 0
     best: float = -1.0
     best_epoch: int = -1
@@ -40,7 +40,7 @@ def load_state(folder: Path, options: Mapping[str, Any]) -> tuple[Progress, dict
     """The saved state of a training, or None if there is none.
 
     Raises:
-        ValueError: it was started with other options, or is damaged.
+        ValueError: the training was started with other options, or the state is damaged.
     """
     content = run.read_state(folder)
     if content is None:
@@ -56,7 +56,7 @@ def load_state(folder: Path, options: Mapping[str, Any]) -> tuple[Progress, dict
 def require_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raises ValueError that names the options in which a call differs from the one that started the run."""
     plain = json.loads(json.dumps(now))
-    keys = (plain.keys() | before.keys()) - {"workers"}  # which changes nothing but the speed
+    keys = (plain.keys() | before.keys()) - {"workers"}  # workers change only the speed
     different = sorted(key for key in keys if plain.get(key) != before.get(key))
     if different:
         named = ", ".join(
@@ -80,7 +80,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Puts the tensors of `pack_optimizer` back."""
+    """Restores the optimizer's state from the tensors of `pack_optimizer`."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):

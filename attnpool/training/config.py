@@ -1,4 +1,4 @@
-"""What a user can set about a training. Flags and recipes are made from the fields and from their `Args` entries."""
+"""The options of a training. Flags and recipe keys derive from the fields, and help from their `Args` entries."""
 
 from __future__ import annotations
 
@@ -6,82 +6,40 @@ import inspect
 import math
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-
-def without_none(hint: Any) -> Any:
-    """The type that a value has where there is one: `int | None` -> `int`; of other unions the first part."""
-    if get_origin(hint) in (types.UnionType, Union):  # of a Literal and None, Python makes the older kind
-        return next(part for part in get_args(hint) if part is not types.NoneType)
-    return hint
-
-
-def converted(name: str, value: Any, hint: Any, default: Any) -> Any:
-    """A value from a YAML file in the type of the option that it is meant for.
-
-    Args:
-        name: of the option, for messages.
-        value: what YAML made of it. Of `1e-3` that is a string.
-        hint: the option's annotation: bool, a Literal of strings, or a type that is made from a string, such as int.
-        default: the option's default. Only an option whose default is `None` may be left without a value.
-
-    Raises:
-        ValueError: the value is of another type.
-    """
-    kind = without_none(hint)
-    if value is None:
-        if default is not None:
-            raise ValueError(f"{name} has no value; write one, such as {default}, or leave it out")
-        return None
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise ValueError(f"{name} is {value!r}; write true or false")
-        return value
-    if get_origin(kind) is Literal:
-        if str(value) not in get_args(kind):
-            raise ValueError(f"{name} is {value!r}; use one of {', '.join(get_args(kind))}")
-        return str(value)
-    try:
-        return kind(str(value))
-    except ValueError as error:
-        raise ValueError(f"{name} is {value!r}; it takes {getattr(kind, '__name__', 'another value')}") from error
-
-
-def converted_arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the values that are arguments of a class or function, each `converted` to its annotation."""
-    hints = get_type_hints(getattr(function, "__init__") if isinstance(function, type) else function)  # noqa: B009
-    parameters = inspect.signature(function).parameters
-    return {
-        name: converted(name, values[name], hints[name], parameter.default)
-        for name, parameter in parameters.items()
-        if name in values
-    }
+from attnpool.data import Preprocessing
+from attnpool.models.recognizer import Recognizer
+from attnpool.pooling import POOLINGS
+from attnpool.pooling.options import options_of, resolved_options
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How long and on what a recognizer is trained.
+    """The data, loss and length of a training.
 
     Args:
-        epochs: passes over the training part (default: 30, and more with few images, for 400 updates).
-        batch_size: images in a step, in each process.
-        accumulate: batches whose gradients are added up for one update.
+        epochs: number of passes over the training images (default: 30, or as many as give 400 updates).
+        batch_size: number of images per batch, in each process.
+        accumulate: number of batches whose gradients are added up for one update.
         precision: number format of the computation, fp32 or mixed precision (fp16 needs a GPU).
-        loss: what is minimised, see docs/scores.md (auto: cross-entropy for one label an image, BCE for several;
-            random_positive: cross-entropy of one positive an image, drawn anew every time).
-        class_weights: how much more rare classes count.
-        positive_weight: weight of the positive terms of bce, focal and asymmetric, such as 10.
-        label_smoothing: part of the target that is spread over all classes, from 0 to below 1.
-        pose_weight: weight of the pose loss, for heads that predict pose.
-        pose_target: heatmap of a joint, the official filled disc or a Gaussian as wide.
-        patience: stop after so many epochs without a better mAP on a part held out of train, and keep the best weights
-            (0: never).
-        tune_fraction: part of train that is held out, with patience.
-        trainval: train on val too, as for a benchmark's test server; scores on val then say nothing.
-        seed: seed of the head's start, of the order of images, augmentation and dropout.
-        workers: number of processes that decode images (0: none besides the main one).
-        use_cache: keep the features of a frozen backbone on disk.
+        loss: loss function, see docs/scores.md (auto: cross-entropy for one label per image, binary cross-entropy for
+            several; random_positive: cross-entropy of one label per image, drawn at random in every step).
+        class_weights: weights that make rare classes count more in the loss (balanced: in inverse proportion to their
+            frequency; sqrt: the square root of that).
+        positive_weight: weight of the positive terms of the losses bce, focal and asymmetric, such as 10.
+        label_smoothing: fraction of the target that is spread over all classes, from 0 to below 1.
+        pose_weight: weight of the pose loss, for poolings that predict pose.
+        pose_target: shape of a joint in the target heatmaps, a filled disc as in the paper's code or a Gaussian of the
+            same width.
+        patience: number of epochs without a better mAP after which training stops and keeps its best weights, measured
+            on a part held out of train (0: train for all epochs).
+        tune_fraction: fraction of train that is held out to choose the best epoch, used with patience.
+        trainval: train on val too, as for a benchmark's test server; scores on val then mean nothing.
+        seed: seed of the initial weights, of the order of images, of augmentation and of dropout.
+        workers: number of processes that decode images (0: the main process decodes them).
+        use_cache: compute the features of a frozen backbone once and keep them on disk.
     """
 
     epochs: int | None = None
@@ -121,21 +79,22 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """How weights are updated. The defaults suit a head on a frozen, standardised backbone (docs/study.md).
+    """How the weights are updated. The defaults suit a head on a frozen, standardised backbone (docs/study.md).
 
     Args:
-        optimizer: adamw, or sgd with momentum 0.9 (auto: sgd for average pooling on a frozen backbone, which is
-            logistic regression, else adamw).
-        lr: peak learning rate of the head (default: by optimizer and pooling).
+        optimizer: optimizer, adamw or sgd with momentum 0.9 (auto: sgd for average pooling on a frozen backbone, which
+            is logistic regression, else adamw).
+        lr: peak learning rate of the head (default: depends on optimizer and pooling).
         backbone_lr: peak learning rate of a backbone that is trained (default: lr with sgd, lr / 10 with adamw).
-        weight_decay: decay of weights, not of biases, norms and position embeddings (default: 5e-4; for average pooling
-            on a frozen backbone 10 / images, which is C = 0.1 of a logistic regression).
-        schedule: course of the learning rate after the warm-up.
-        warmup: part of all updates in which the learning rate rises linearly.
-        step_updates: updates between two reductions of the learning rate, with schedule step.
-        step_factor: factor of each reduction of the learning rate, with schedule step.
-        clip: largest norm of the gradient (default: no limit).
-        ema: decay of a moving average of the weights that is then what is kept, such as 0.999 (0: none).
+        weight_decay: weight decay, which leaves out biases, norms and position embeddings (default: 5e-4; for average
+            pooling on a frozen backbone 10 / number of images, which is C = 0.1 of a logistic regression).
+        schedule: learning-rate schedule after the warm-up.
+        warmup: fraction of all updates in which the learning rate rises linearly to its peak.
+        step_updates: number of updates between two reductions of the learning rate, with schedule step.
+        step_factor: factor by which the learning rate is multiplied at each reduction, with schedule step.
+        clip: largest norm of the gradient, to which larger gradients are scaled down (default: no limit).
+        ema: decay of an exponential moving average of the weights, which is kept in their place, such as 0.999 (0: no
+            average).
     """
 
     optimizer: Literal["auto", "adamw", "sgd"] = "auto"
@@ -165,3 +124,128 @@ class OptimizerOptions:
             raise ValueError(f"ema {self.ema} and warmup {self.warmup} must be in [0, 1)")
         if self.step_updates < 1:
             raise ValueError(f"step_updates is {self.step_updates}; give at least 1")
+
+
+MODEL = ("backbone", "weights", "pooling", "instances", "context", "standardize", "freeze_backbone")
+"""The arguments of `Recognizer` that are options. The others follow from the data and from other options."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that a training depends on besides the data.
+
+    Attributes:
+        model: arguments of `Recognizer`: all those of `MODEL`, and the `pooling_options` that were given.
+        train, optimizer, preprocessing: see their classes.
+    """
+
+    model: Mapping[str, Any]
+    train: TrainOptions
+    optimizer: OptimizerOptions
+    preprocessing: Preprocessing
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], where: str = "options") -> Options:
+        """Builds options from a flat mapping of names to values, as recipes and the command line give it.
+
+        Raises:
+            ValueError: a name is unknown, or a value has the wrong type or is out of range; the message begins with
+                `where`.
+        """
+        typed = typed_options(values, where)
+        try:
+            model = {name: typed.get(name, inspect.signature(Recognizer).parameters[name].default) for name in MODEL}
+            given = {name: value for name, value in typed.items() if name in head_options()}
+            resolved_options(POOLINGS, model["pooling"], given)
+            parts = {
+                name: part(**{item.name: typed[item.name] for item in fields(part) if item.name in typed})
+                for name, part in PARTS.items()
+            }
+            return cls(model | {"pooling_options": given}, **parts)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+
+    def flat(self) -> dict[str, Any]:
+        """These options as the flat mapping that `of` takes."""
+        model = {name: value for name, value in self.model.items() if name != "pooling_options"}
+        parts = (value for name in PARTS for value in asdict(getattr(self, name)).items())
+        return model | self.model["pooling_options"] | dict(parts)
+
+    def change(self, values: Mapping[str, Any], where: str = "options") -> Options:
+        """These options with some of them changed; errors are those of `of`."""
+        return Options.of(self.flat() | dict(values), where)
+
+
+def head_options() -> set[str]:
+    """The names of the options of all poolings."""
+    return {name for head in POOLINGS.values() for name in options_of(head)}
+
+
+def typed_options(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Converts the values of a flat mapping of options to the types of the options.
+
+    Raises:
+        ValueError: a name is unknown, or a value has the wrong type; the message begins with `where`.
+    """
+    makers: tuple[Any, ...] = (Recognizer, *PARTS.values(), *POOLINGS.values())
+    known = {*MODEL, *head_options(), *(item.name for part in PARTS.values() for item in fields(part))}
+    if unknown := [name for name in values if name not in known]:
+        raise ValueError(f"{where}: unknown option {unknown[0]!r}; see attnpool train --help")
+    try:
+        return {name: value for made in makers for name, value in converted_arguments(made, values).items()}
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+PARTS: dict[str, Any] = {"train": TrainOptions, "optimizer": OptimizerOptions, "preprocessing": Preprocessing}
+
+
+def without_none(hint: Any) -> Any:
+    """The type of a value that is not None: `int | None` -> `int`; of other unions, their first type."""
+    if get_origin(hint) in (types.UnionType, Union):  # `Literal[...] | None` is a `typing.Union`
+        return next(part for part in get_args(hint) if part is not types.NoneType)
+    return hint
+
+
+def converted(name: str, value: Any, hint: Any, default: Any) -> Any:
+    """Converts a value from a YAML file to the type of an option.
+
+    Args:
+        name: name of the option, for error messages.
+        value: the value as YAML reads it; `1e-3`, for example, is read as a string.
+        hint: annotation of the option: bool, a Literal of strings, or a type that can be made from a string, such as
+            int.
+        default: default of the option. Only an option whose default is `None` accepts an empty value, and then it is
+            `None`.
+
+    Raises:
+        ValueError: the value is of another type.
+    """
+    kind = without_none(hint)
+    if value is None:
+        if default is not None:
+            raise ValueError(f"{name} has no value; give one, such as {default}, or leave the option out")
+        return None
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r}; write true or false")
+        return value
+    if get_origin(kind) is Literal:
+        if str(value) not in get_args(kind):
+            raise ValueError(f"{name} is {value!r}; use one of {', '.join(get_args(kind))}")
+        return str(value)
+    try:
+        return kind(str(value))
+    except ValueError as error:
+        raise ValueError(f"{name} is {value!r}; it takes {getattr(kind, '__name__', 'another value')}") from error
+
+
+def converted_arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are arguments of a class or function, each `converted` to the type of its annotation."""
+    hints = get_type_hints(getattr(function, "__init__") if isinstance(function, type) else function)  # noqa: B009
+    parameters = inspect.signature(function).parameters
+    return {
+        name: converted(name, values[name], hints[name], parameter.default)
+        for name, parameter in parameters.items()
+        if name in values
+    }

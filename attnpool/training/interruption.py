@@ -1,4 +1,4 @@
-"""How a training ends before its time: by a signal, after its state was saved, or because it cannot go on."""
+"""How a training ends early: by a signal, after its state was saved, or because it cannot continue."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Interrupted(Exception):
 
 
 class TrainingFailed(Exception):
-    """The training cannot go on, such as at a loss that is not finite."""
+    """The training cannot continue, for example because the loss is not finite."""
 
 
 class StopSignals:
     """Turns SIGTERM and SIGINT into a flag while a training runs, so that it stops between two steps.
 
-    A second signal ends the process as usual. Outside of the main thread, where Python allows no handlers, nothing
-    changes.
+    A second signal ends the process at once, as it would without this class. Outside the main thread, where Python
+    allows no signal handlers, signals are left alone.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
-"""What a training step computes: the losses, and the step to their sum.
+"""The losses, and the module that computes their sum for a training step.
 
-Losses are scalar means over the images of a batch, in float32 or better whatever the precision of the scores.
+Losses are scalar means over the images of a batch, in float32 or better whatever the precision of the logits.
 
-An empty batch (every file of it unreadable) costs 0 and gives zero gradients instead of NaN.
+An empty batch (all of its files are unreadable) has loss 0 and zero gradients instead of NaN.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from attnpool.training.config import TrainOptions
 
 
 class Step(nn.Module):
-    """One forward pass to the loss, as one module, so that data-parallel wrappers see it.
+    """The forward pass up to the loss as a single module, which data-parallel wrappers need.
 
     Args:
-        model: to be trained.
-        options: of the losses.
-        weights: of the classes, from `class_weights`, or `None`.
+        model: the recognizer to be trained.
+        options: the options of the losses.
+        weights: weights of the classes, from `class_weights`, or `None`.
     """
 
     def __init__(self, model: Recognizer, options: TrainOptions, weights: Tensor | None) -> None:
@@ -52,7 +52,7 @@ class Step(nn.Module):
         )
         if out.pose is not None and options.pose_weight:
             size = model.preprocessing["image_size"]
-            pose = out.pose.flatten(0, -4)  # the frames of clips are so many images
+            pose = out.pose.flatten(0, -4)  # every frame of a clip counts as an image
             cells = (pose.shape[2], pose.shape[3])
             target, labelled = heatmaps(batch.people, (size, size), cells, kind=options.pose_target)
             loss = loss + options.pose_weight * pose_loss(pose, target.to(device), labelled.to(device))
@@ -71,39 +71,39 @@ def classification_loss(
     label_smoothing: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The loss of the scores of a batch.
+    """The classification loss of a batch.
 
-    Softmax losses are means over the images that show a class; the others are means over the entries of `(B, K)`
-    in the label mask, of `y L+ + (1 - y) L-` with `p = sigmoid(s)`:
+    Softmax losses are means over the images that have a label. The others are means over the entries in the label mask of the
+    `(B, K)` table, of `y L+ + (1 - y) L-` with `p = sigmoid(s)` for the logits s:
 
     - "cross_entropy": `-log softmax(s)_k`; several positives of an image share it evenly.
-    - "random_positive": the same of one positive an image, drawn at random: how the paper's HICO was trained.
+    - "random_positive": the cross-entropy of one positive per image, drawn at random, as the paper trained on HICO.
     - "bce": `L+ = -log p`, `L- = -log(1 - p)`.
     - "focal": `L+ = -a (1 - p)^g log p`, `L- = -(1 - a) p^g log(1 - p)`, g = 2, a = 0.25 (Lin et al., ICCV 2017).
     - "asymmetric": `L+ = -(1 - p) log p`, `L- = -q^4 log(1 - q)`, `q = max(p - 0.05, 0)`, so that easy negatives add
       nothing (Ridnik et al., ICCV 2021, with their gamma+ 1, gamma- 4 and margin 0.05).
 
     Args:
-        logits: `(B, K)` scores.
+        logits: `(B, K)`.
         targets: `(B, K)`, 1 where the image shows the class, else 0.
-        task: "single" (one class an image) or "multi" (any number).
+        task: "single" (one class per image) or "multi" (any number).
         loss: one of the above, or "auto": cross-entropy if the task is single, BCE if it is multi.
-        label_mask: `(B, K)` bool, False where nobody can say (HICO's ambiguous 0): such an entry adds nothing to the
-            sum nor to the count, and is left out of a softmax.
-        class_weights: `(K,)` from `class_weights()`. Softmax losses weigh each image by its class,
-            `sum_i w_i l_i / sum_i w_i`; the others weigh the positive terms `L+` (torch's `pos_weight`).
-        positive_weight: a weight of all positive terms, on top of `class_weights`; not for softmax losses. 10 with
-            "bce" is the weighted loss of HICO (Mallya & Lazebnik, ECCV 2016).
-        label_smoothing: in `[0, 1)`; the part of the target spread evenly over the classes in the label mask
-            (softmax) or over yes and no.
-        generator: of the draw of "random_positive", on the targets' device; torch's own by default.
+        label_mask: `(B, K)` bool, False where the label is not known (HICO's ambiguous 0): such an entry counts neither
+            in the sum nor in the number of entries, and is left out of a softmax.
+        class_weights: `(K,)` from `class_weights()`. Softmax losses weight each image by its class,
+            `sum_i w_i l_i / sum_i w_i`; the others weight the positive terms `L+` (torch's `pos_weight`).
+        positive_weight: weight of all positive terms, on top of `class_weights`; not for softmax losses. 10 with "bce"
+            is the weighted loss of HICO (Mallya & Lazebnik, ECCV 2016).
+        label_smoothing: fraction of the target, in `[0, 1)`, that is spread evenly over the classes in the label mask (softmax) or
+            over "shown" and "not shown" of each class (the others).
+        generator: random generator of "random_positive", on the targets' device; by default torch's global one.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown loss, a weight that the loss does not have, or a smoothing
-            outside `[0, 1)`.
+        ValueError: the shapes do not fit together, the loss is unknown or does not take one of the weights, or
+            `label_smoothing` is outside `[0, 1)`.
     """
     name = resolve_loss(loss, task, positive_weight)
     if logits.ndim != 2 or logits.shape != targets.shape:
@@ -112,13 +112,15 @@ def classification_loss(
             "make the targets multi-hot"
         )
     if label_mask is not None and label_mask.shape != logits.shape:
-        raise ValueError(f"label_mask {tuple(label_mask.shape)} must be of the logits' shape {tuple(logits.shape)}")
+        raise ValueError(
+            f"label_mask {tuple(label_mask.shape)} must have the shape of the logits, {tuple(logits.shape)}"
+        )
     if class_weights is not None and class_weights.shape != logits.shape[1:]:
         raise ValueError(
-            f"class weights {tuple(class_weights.shape)} for {logits.shape[1]} classes: give one weight for each class"
+            f"class_weights {tuple(class_weights.shape)} for {logits.shape[1]} classes: give one weight per class"
         )
     if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label smoothing is {label_smoothing}: choose a number from 0 up to, not including, 1")
+        raise ValueError(f"label_smoothing is {label_smoothing}: give a number from 0 to below 1")
     logits = _at_least_float32(logits)
     label_mask = torch.ones_like(logits, dtype=torch.bool) if label_mask is None else label_mask
     targets = targets.to(logits.dtype) * label_mask
@@ -133,10 +135,10 @@ def classification_loss(
 
 
 def resolve_loss(loss: str, task: str, positive_weight: float = 1.0) -> str:
-    """The name of the loss that "auto" stands for, after checking that it fits the task and has the weight.
+    """Replaces "auto" by the name of a loss, and checks that the loss takes the weight of positive terms.
 
     Raises:
-        ValueError: an unknown task or loss, or a weight of positives for a softmax loss.
+        ValueError: the task or the loss is unknown, or `positive_weight` is given for a softmax loss.
     """
     if task not in DEFAULT_LOSS:
         raise ValueError(f"unknown task {task!r}: choose one of {', '.join(DEFAULT_LOSS)}")
@@ -153,20 +155,20 @@ def resolve_loss(loss: str, task: str, positive_weight: float = 1.0) -> str:
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor, label_mask: Tensor, weights: Tensor, smoothing: float) -> Tensor:
-    # Several positives share the image evenly, which is the expectation of drawing one of them at random. An image
-    # without any (a clip of an unlisted action in a multi-label set) has nothing to say here and weighs nothing.
+    # Several positives share an image evenly, which is the expectation of drawing one of them at random. An image
+    # without positives (a clip of an unlisted action in a multi-label dataset) has weight 0.
     share = targets / targets.sum(1, keepdim=True).clamp_min(1)
     image_weight = share @ weights
     smooth = share * (1 - smoothing) + smoothing / label_mask.sum(1, keepdim=True).clamp_min(1)
-    # Filled again after the softmax: infinity times 0 is NaN, and so is a softmax over nothing.
+    # The masked entries are filled again after the softmax: infinity times 0 is NaN, and so is an empty softmax.
     log_softmax = logits.masked_fill(~label_mask, -math.inf).log_softmax(1).masked_fill(~label_mask, 0)
     losses = -(smooth * log_softmax).sum(1)
     return (image_weight * losses).sum() / image_weight.sum().clamp_min(torch.finfo(logits.dtype).tiny)
 
 
 def _one_positive(targets: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Keeps one positive of every image, each with the same chance."""
-    # Drawn from (0, 1]: a positive is never 0, as the others are.
+    """Keeps one positive of every image, drawn uniformly."""
+    # The keys are drawn from (0, 1], so that those of positives are larger than the 0 of the other entries.
     ticket = (1 - torch.rand(targets.shape, generator=generator, device=targets.device)) * (targets > 0)
     chosen = torch.zeros_like(targets).scatter_(1, ticket.argmax(1, keepdim=True), 1)
     return targets * chosen
@@ -180,14 +182,14 @@ def _over_entries(
     weights: Tensor,
     smoothing: float,
 ) -> Tensor:
-    """Mean of `w y L+ + (1 - y) L-` over the entries in the label mask."""
+    """The mean of `w y L+ + (1 - y) L-` over the entries in the label mask."""
     positive, negative = terms(logits)
     smooth = targets * (1 - smoothing) + smoothing / 2
     losses = weights * smooth * positive + (1 - smooth) * negative
     return (losses * label_mask).sum() / label_mask.sum().clamp_min(1)
 
 
-# Written with `log p = logsigmoid(s)` and `log(1 - p) = logsigmoid(-s)`, which stay finite at any score.
+# The losses use `log p = logsigmoid(s)` and `log(1 - p) = logsigmoid(-s)`, which stay finite for any logit.
 def _bce(logits: Tensor) -> tuple[Tensor, Tensor]:
     return -F.logsigmoid(logits), -F.logsigmoid(-logits)
 
@@ -202,7 +204,7 @@ def _asymmetric(logits: Tensor, gamma: float = 4.0, margin: float = 0.05) -> tup
     return (-logits).sigmoid() * -F.logsigmoid(logits), -(shifted**gamma) * torch.log1p(-shifted)
 
 
-# The terms L+ and L- of the losses that see every class by itself.
+# The terms L+ and L- of the losses that treat every class independently.
 SIGMOID_LOSSES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "bce": _bce,
     "focal": _focal,
@@ -218,18 +220,19 @@ def class_weights(
     """Weights that let rare classes count as much as frequent ones.
 
     Args:
-        counts: `(K,)` how many training images show each class.
+        counts: `(K,)`, the number of training images that show each class.
         kind: "none"; "balanced": `images / (classes with examples * count)`, as in scikit-learn, for a single label
-            and `(images - count) / count` for several; "sqrt": the square root of that, gentler on very rare classes.
+            and `(images - count) / count` for several; "sqrt": the square root of that, for smaller weights of very
+            rare classes.
         task: "single" or "multi".
-        images: how many training images there are.
+        images: number of training images.
 
     Returns:
-        `(K,)` float32, or `None` for "none". A class without examples weighs 0 (single) or 1 (multi: it has no
-        positive term to weigh).
+        `(K,)` float32, or `None` for "none". A class without examples has weight 0 (single) or 1 (multi, where it
+        has no positive terms).
 
     Raises:
-        ValueError: an unknown kind, or more examples of a class than images.
+        ValueError: the kind is unknown, or a class has more examples than there are images.
     """
     if kind not in ("none", "balanced", "sqrt"):
         raise ValueError(f"unknown class weights {kind!r}: choose one of none, balanced, sqrt")
@@ -237,7 +240,7 @@ def class_weights(
         return None
     counts = counts.double()
     if bool((counts > images).any()):
-        raise ValueError(f"a class has {int(counts.max())} examples in {images} images: count each image once a class")
+        raise ValueError(f"a class has {int(counts.max())} examples in {images} images: count an image once per class")
     seen = counts > 0
     if task == "single":
         balanced = images / (seen.sum() * counts.clamp_min(1)) * seen
@@ -249,9 +252,9 @@ def class_weights(
 def pose_loss(predicted: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
     """The L2 loss of the predicted pose heatmaps: the mean over images of `sum_j v_j * 0.5 * MSE_j / 16`.
 
-    `MSE_j` is the mean over positions of the squared difference of joint j's maps, `v_j` is 1 where the image has a
-    label of the joint. The authors' code divides by the batch once more than it should; with its 16 images a GPU
-    that is the 16 here, so the loss has the released setting's size at every batch size.
+    `MSE_j` is the mean over positions of the squared difference of joint j's maps, and `v_j` is 1 where the joint is
+    labelled in the image. The authors' code divides by the batch size once too often. With its 16 images per GPU this
+    is the 16 here, so that the loss has the magnitude of the released setting at every batch size.
 
     Args:
         predicted: `(B, J, h, w)` heatmaps of the head (`Pooled.pose`).
@@ -262,12 +265,12 @@ def pose_loss(predicted: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
         A scalar.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: the shapes do not fit together.
     """
     if predicted.ndim != 4 or predicted.shape != target.shape or labelled.shape != predicted.shape[:2]:
         raise ValueError(
             f"predicted {tuple(predicted.shape)}, target {tuple(target.shape)} and labelled {tuple(labelled.shape)} "
-            "must be (B, J, h, w), the same, and (B, J); draw the targets at the size of the predicted maps"
+            "must be (B, J, h, w), (B, J, h, w) and (B, J); compute the targets at the size of the predicted maps"
         )
     predicted = _at_least_float32(predicted)
     squared = (predicted - target.to(predicted.dtype)).square().mean((-2, -1))

@@ -14,29 +14,29 @@ from attnpool.data import Dataset
 from attnpool.models.recognizer import Recognizer
 from attnpool.training.config import OptimizerOptions
 
-# With a backbone that is trained too; 1e-3 is the paper's rate for SGD.
+# Peak learning rates where the backbone is trained too; 1e-3 is the paper's rate for SGD.
 FINE_TUNING_LR = {"adamw": 3e-4, "sgd": 1e-3}
 
 
 def is_logistic_regression(model: Recognizer) -> bool:
-    """Whether training is a convex problem: average pooling and a linear classifier on features that stay.
+    """Whether training is a convex problem: average pooling and a linear classifier on a frozen backbone.
 
-    With instances it is the best of several linear scores, and what is said here of weights near 0 still holds.
+    With instances the score is the best of several linear scores, and starting from weights near 0 works as well.
     """
     return model.backbone.frozen and model.head.linear
 
 
 def resolve(model: Recognizer, options: OptimizerOptions, images: int) -> OptimizerOptions:
-    """The options with the defaults that depend on the model filled in: optimizer, the head's peak rate, weight decay.
+    """Fills in the defaults that depend on the model: optimizer, peak learning rate of the head and weight decay.
 
-    Where training is logistic regression, gradient descent from near 0 stays near the smallest weights that fit, while
-    AdamW's steps are as long in useless directions as in useful ones. Its weight decay is the Gaussian prior
-    `|w|^2 / (2 C)` with C = 0.1 on the sum of losses; on their mean over n images that is a decay of 1 / (C n).
+    Where training is logistic regression, gradient descent from near 0 stays near the smallest weights that fit the
+    data, while AdamW's steps are as long in useless directions as in useful ones. Its weight decay is the Gaussian
+    prior `|w|^2 / (2 C)` with C = 0.1 on the sum of losses; on their mean over n images that is a decay of 1 / (C n).
 
     Args:
-        model: to be trained.
-        options: as the user gave them.
-        images: n, of the training part.
+        model: the recognizer to be trained.
+        options: the options that the user gave.
+        images: number n of training images.
     """
     convex = is_logistic_regression(model)
     name = options.optimizer
@@ -53,8 +53,8 @@ def resolve(model: Recognizer, options: OptimizerOptions, images: int) -> Optimi
 def start_at_priors(model: Recognizer, dataset: Dataset) -> None:
     """Starts a logistic regression's biases at the logarithm of the class frequencies, centred.
 
-    Their gradients are small against those of a thousand weights, so they would stay where they start; with unbalanced
-    classes that costs 2 mAP. Balanced classes start at 0.
+    The gradients of the biases are small against those of a thousand weights, so they would hardly move from their
+    start; with unbalanced classes that costs 2 points of mAP. With balanced classes the biases start at 0.
     """
     alpha = getattr(model.head, "alpha", None)
     if alpha is None or model.task != "single" or not is_logistic_regression(model):
@@ -65,19 +65,19 @@ def start_at_priors(model: Recognizer, dataset: Dataset) -> None:
 
 
 def build_optimizer(model: Recognizer, options: OptimizerOptions) -> torch.optim.Optimizer:
-    """The optimizer over everything trainable, from resolved options; groups keep their peak rate in `peak`.
+    """The optimizer of all trainable parameters, from resolved options; `peak` holds each group's peak learning rate.
 
-    Biases, norms and what a network names in `no_weight_decay()` do not decay.
+    Biases, norms and the parameters that a network names in `no_weight_decay()` do not decay.
     """
     assert options.optimizer != "auto"
     assert options.lr is not None
     assert options.weight_decay is not None
     rate = options.lr
-    # In the paper's recipe (SGD) one rate serves the whole network.
+    # In the paper's recipe (SGD) the whole network has one learning rate.
     backbone_rate = options.backbone_lr or (rate if options.optimizer == "sgd" else rate / 10)
     groups = []
     for part, peak in ((model.backbone.net, backbone_rate), (model.standardize, rate), (model.head, rate)):
-        # A vision transformer names its position embeddings and class tokens, which are no weights.
+        # A vision transformer names its position embeddings and class tokens there.
         named: Any = getattr(part, "no_weight_decay", tuple)
         found = param_groups_weight_decay(part, options.weight_decay, no_weight_decay_list=named())
         groups += [{**group, "lr": peak, "peak": peak} for group in found]
@@ -87,9 +87,10 @@ def build_optimizer(model: Recognizer, options: OptimizerOptions) -> torch.optim
 
 
 def rate_factor(options: OptimizerOptions, update: int, total: int) -> float:
-    """The learning rate at an update as a part of its peak; depends on nothing else, so resuming needs no state.
+    """The learning rate at an update as a fraction of its peak. It has no state, so nothing is saved for resuming.
 
-    Linear rise over `warmup * total` updates, then half a cosine to 0, steps, or constant.
+    The rate rises linearly over `warmup * total` updates; then it follows half a cosine to 0, falls in steps, or stays
+    constant.
     """
     warm = round(options.warmup * total)
     if update < warm:
@@ -104,8 +105,8 @@ def rate_factor(options: OptimizerOptions, update: int, total: int) -> float:
 class MovingAverage:
     """An exponential moving average of a model's trainable weights, `m <- d m + (1 - d) w` with d rising to `decay`.
 
-    In the first updates d is `(1 + n) / (10 + n)`, so that the random start does not linger. Batch-norm statistics are
-    moving averages already and are copied as they are.
+    In the first updates d is `(1 + n) / (10 + n)`, so that the random initial weights are forgotten quickly. Batch-norm
+    statistics are moving averages already and are copied as they are.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -121,7 +122,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def swap(self, model: nn.Module) -> None:
-        """Exchanges the model's weights and the averages; a second call undoes it."""
+        """Exchanges the model's weights and their averages; a second call exchanges them back."""
         for name, parameter in model.named_parameters():
             if name in self.weights:
                 held = self.weights[name].clone()

@@ -1,111 +1,34 @@
-"""Recipes: the options of a training as a YAML file, and the training that follows from options.
+"""Recipes: YAML files with the options of a training, and the training that they describe.
 
-base: mpii.yaml        options of another file, of which these are changes
-about: {...}           what the training is for; not options
-small: {...}           changes at `attnpool reproduce --scale small`
-pooling: attentional   options, as the flags of `attnpool train` without their dashes
+base: mpii.yaml        another recipe, whose options this one changes
+about: {...}           a description of the training; it holds no options
+small: {...}           changes for `attnpool reproduce --scale small`
+pooling: attentional   an option, named as the flag of `attnpool train` without the dashes
 rank: 2
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.data import Dataset, Preprocessing, read
+from attnpool.data import Dataset, read
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run
-from attnpool.pooling import POOLINGS
-from attnpool.pooling.options import options_of, resolved_options
-from attnpool.training.config import OptimizerOptions, TrainOptions, converted_arguments
+from attnpool.training.config import Options, converted_arguments, typed_options
 from attnpool.training.train import train
 
 RECIPES = Path(__file__).parents[1] / "experiments" / "paper" / "recipes"
 RESERVED = ("about", "base", "small")
 
 
-MODEL = ("backbone", "weights", "pooling", "instances", "context", "standardize", "freeze_backbone")
-"""The arguments of `Recognizer` that are options; the others follow from the data and from other options."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """All that a training depends on besides the data.
-
-    Attributes:
-        model: arguments of `Recognizer`: those of `MODEL`, complete, and the `pooling_options` that were given.
-        train, optimizer, preprocessing: see the classes.
-    """
-
-    model: Mapping[str, Any]
-    train: TrainOptions
-    optimizer: OptimizerOptions
-    preprocessing: Preprocessing
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any], where: str = "options") -> Options:
-        """From a flat mapping of names to values, as a recipe and the command line give it.
-
-        Raises:
-            ValueError: an unknown name, a value of another type than the option's, or one that its class refuses;
-                `where` is named.
-        """
-        typed = typed_options(values, where)
-        try:
-            model = {name: typed.get(name, inspect.signature(Recognizer).parameters[name].default) for name in MODEL}
-            given = {name: value for name, value in typed.items() if name in head_options()}
-            resolved_options(POOLINGS, model["pooling"], given)
-            parts = {
-                name: part(**{item.name: typed[item.name] for item in fields(part) if item.name in typed})
-                for name, part in PARTS.items()
-            }
-            return cls(model | {"pooling_options": given}, **parts)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
-
-    def flat(self) -> dict[str, Any]:
-        """The mapping that `of` takes."""
-        model = {name: value for name, value in self.model.items() if name != "pooling_options"}
-        parts = (value for name in PARTS for value in asdict(getattr(self, name)).items())
-        return model | self.model["pooling_options"] | dict(parts)
-
-    def change(self, values: Mapping[str, Any], where: str = "options") -> Options:
-        """These options with some of them changed; errors are those of `of`."""
-        return Options.of(self.flat() | dict(values), where)
-
-
-def head_options() -> set[str]:
-    """The names of the options of all poolings."""
-    return {name for head in POOLINGS.values() for name in options_of(head)}
-
-
-def typed_options(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A flat mapping of options whose values have the types of the options.
-
-    Raises:
-        ValueError: an unknown name, or a value of another type; `where` is named.
-    """
-    makers: tuple[Any, ...] = (Recognizer, *PARTS.values(), *POOLINGS.values())
-    known = {*MODEL, *head_options(), *(item.name for part in PARTS.values() for item in fields(part))}
-    if unknown := [name for name in values if name not in known]:
-        raise ValueError(f"{where}: unknown option {unknown[0]!r}; see attnpool train --help")
-    try:
-        return {name: value for made in makers for name, value in converted_arguments(made, values).items()}
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-PARTS: dict[str, Any] = {"train": TrainOptions, "optimizer": OptimizerOptions, "preprocessing": Preprocessing}
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe file, with its bases read: `options` and `small` are flat, `about` is what the file says of itself."""
+    """A recipe file merged with its bases: `options` and `small` are flat mappings, `about` is its description."""
 
     name: str
     options: dict[str, Any]
@@ -124,10 +47,10 @@ class Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Reads a recipe and what it is based on.
+    """Reads a recipe and the recipes that it is based on.
 
     Raises:
-        ValueError: a file cannot be read or is no mapping, bases go round in circles, or an option stands there twice.
+        ValueError: a file cannot be read or is not a mapping, it is its own base, or it gives an option twice.
     """
     return _read(path, ())
 
@@ -136,7 +59,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> Recipe:
     import yaml
 
     if path.resolve() in above:
-        raise ValueError(f"{path}: is its own base; take the line 'base' away")
+        raise ValueError(f"{path}: is its own base; remove the line 'base'")
     try:
         text = path.read_text(encoding="utf-8")
         content = yaml.safe_load(text)
@@ -162,7 +85,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> Recipe:
 
 
 def _no_repeats(node: Any, path: Path) -> None:
-    """Raises ValueError for a key that stands in a mapping twice, of which YAML would silently take the last."""
+    """Raises ValueError for a key that a mapping has twice, of which YAML would silently take the last."""
     import yaml
 
     if isinstance(node, yaml.MappingNode):
@@ -170,25 +93,25 @@ def _no_repeats(node: Any, path: Path) -> None:
         for key, value in node.value:
             if key.value in seen:
                 line = key.start_mark.line + 1
-                raise ValueError(f"{path}, line {line}: {key.value} stands there twice; take one away")
+                raise ValueError(f"{path}, line {line}: {key.value} is given twice; remove one of them")
             seen.add(key.value)
             _no_repeats(value, path)
 
 
 def _plain(options: Mapping[Any, Any], path: Path) -> dict[str, Any]:
-    """Options by the names of their fields: `image-size` is `image_size`."""
+    """Options by the names of their fields: `image-size` becomes `image_size`."""
     plain: dict[str, Any] = {}
     for key, value in options.items():
         name = str(key).replace("-", "_")
         if name in plain:
-            raise ValueError(f"{path}: {name} stands there twice; take one away")
+            raise ValueError(f"{path}: {name} is given twice; remove one of them")
         plain[name] = value
     return plain
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What `train_recipe` returns: the run, and what came out of it."""
+    """What `train_recipe` returns: the run, its options and its results."""
 
     run: Run
     source: str
@@ -233,15 +156,15 @@ def train_recipe(
     cache: Path | None = None,
     progress: bool = True,
 ) -> Trained:
-    """Reads a dataset, builds the model of a recipe and of options beside it, and trains it into a run folder.
+    """Reads a dataset, builds the model that a recipe and options describe, and trains it into a run folder.
 
     Args:
-        source: dataset, such as folder:DIR.
-        out: run folder.
-        recipe: YAML file of options; those given beside it win.
-        options: flat mapping of options, as `Options.of` takes it. They win over the recipe's.
-        split_seed: seed of the split into train and val, where the dataset has none of its own (default: 0).
-        cache: folder of features (default: $ATTNPOOL_CACHE or the user's cache).
+        source: dataset to train on, as FORMAT:PATH, such as folder:photos.
+        out: run folder to write; the same command continues an interrupted training in it.
+        recipe: YAML file of options, which options given directly override.
+        options: flat mapping of options, as `Options.of` takes it. They override those of the recipe.
+        split_seed: seed of the split into train and val, for a dataset without a split of its own (default: 0).
+        cache: folder for the features of frozen backbones (default: $ATTNPOOL_CACHE or the user's cache folder).
         progress: show progress bars.
 
     Raises:
@@ -264,7 +187,7 @@ def train_recipe(
 
 
 BESIDE = ("split_seed", "cache")
-"""What a recipe may say that is no option of the model or its training."""
+"""Keys of a recipe that are not options of the model or its training."""
 
 
 def fit(
@@ -277,15 +200,15 @@ def fit(
     split_seed: int | None = None,
     progress: bool = True,
 ) -> Run:
-    """Builds the model of some options and trains it; arguments and errors are those of `Recognizer` and `train`.
+    """Builds the model that options describe and trains it. Errors are those of `Recognizer` and `train`.
 
     Args:
-        options: all of them.
-        data: the parts to train on and to validate, from `data.read`. With `trainval`, both are trained on.
+        options: all options of the training.
+        data: the splits to train on and to validate on, from `data.read`. With `trainval`, both are trained on.
         out: the run folder.
-        backbone: used in place of the one that the options name, where several heads share it.
+        backbone: backbone to use in place of the one that the options name, so that several heads can share it.
         cache: folder of features.
-        split_seed: with which the data was split.
+        split_seed: seed with which the data was split.
         progress: show progress bars.
     """
     train_part, val = data

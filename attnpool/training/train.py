@@ -1,4 +1,4 @@
-"""`train`: a model and a dataset in, a run folder out; the same call goes on where it was stopped."""
+"""`train` trains a model on a dataset into a run folder; the same call continues where it was stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attnpool.features.extraction import extract, standardize
 from attnpool.keypoints.joints import MPII_JOINTS
 from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
-from attnpool.models.run import Run, is_finished, remove_state
+from attnpool.models.run import Run, is_finished, remove_state, save_run
 from attnpool.training.checkpoint import load_state, require_same
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.losses import resolve_loss
@@ -35,34 +35,34 @@ def train(
     split_seed: int = 0,
     progress: bool = True,
 ) -> Run:
-    """Trains a recognizer into a run folder. The same call goes on where it was stopped, with the same result.
+    """Trains a recognizer into a run folder. The same call continues where it was stopped, with the same result.
 
-    A frozen backbone's features are computed once and kept on disk (`features.extract`); otherwise images are decoded
-    and augmented in every epoch. After every epoch the mAP of `val` is written down, and the weights of its best epoch
-    are kept beside the last ones, which are the result. With `patience`, a part held out of `train` takes the place of
-    `val` in this, and the best epoch's weights are the result.
+    The features of a frozen backbone are computed once and kept on disk (`features.extract`); otherwise images are
+    decoded and augmented in every epoch. After every epoch the mAP on `val` is logged. The result has the weights of
+    the last epoch; those of the epoch with the best mAP are kept beside them. With `patience`, a part held out of
+    `train` takes the place of `val` in this, and the result has the weights of the best epoch.
 
     Args:
-        model: trained in place.
-        train, val: the two parts of a dataset, from `data.read`.
+        model: the recognizer, which is trained in place.
+        train, val: the two splits of a dataset, from `data.read`.
         out: the run folder.
         options, optimizer: see `TrainOptions` and `OptimizerOptions`.
-        preprocessing: augmentation; its image_size, short_side and max_width are replaced by the model's own.
+        preprocessing: augmentation; its image_size, short_side and max_width are replaced by those of the model.
         cache: folder of features, `features.cache_folder()` by default.
-        split_seed: with which `train` and `val` were split, to be saved with the run.
+        split_seed: seed with which `train` and `val` were split, to be saved with the run.
         progress: show progress bars.
 
     Raises:
-        ValueError: options or data that cannot be used, or a folder that holds another run.
-        TrainingFailed: the loss is not finite; names the files of the batch.
-        Interrupted: SIGTERM or SIGINT came; the state is saved.
+        ValueError: the options or the data cannot be used, or the folder holds another run.
+        TrainingFailed: the loss is not finite; the message names the files of the batch.
+        Interrupted: SIGTERM or SIGINT was received; the state is saved.
     """
     options, optimizer = options or TrainOptions(), resolve(model, optimizer or OptimizerOptions(), len(train))
     options = replace(options, epochs=options.epochs or default_epochs(len(train), options))
     check(model, train, val, options)
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; give out another name")
+        raise ValueError(f"{folder}: is a file; give another folder as out")
     preprocessing = replace(preprocessing or Preprocessing(), **model.preprocessing)
     recipe = {
         "data": train.name,
@@ -71,6 +71,7 @@ def train(
         "preprocessing": asdict(preprocessing),
     }
     split = {
+        "media": train.media,
         "split_seed": split_seed,
         "train": [sample.path for sample in train],
         "val": [sample.path for sample in val],
@@ -81,7 +82,7 @@ def train(
         about = finished.about
         require_same(folder, {**about["recipe"], "model": about["model"], "split": about["split"]}, identity)
         return finished
-    load_state(folder, identity)  # a refusal comes before the long work
+    load_state(folder, identity)  # so that an error comes before the long work
     fitted, monitored = hold_out(train, options.tune_fraction) if options.patience else (train, val)
     sources = prepare(model, train, val, (fitted, monitored), options, preprocessing, cache, progress)
     start_at_priors(model, sources[0].dataset)
@@ -94,40 +95,40 @@ def train(
             "history": trainer.at.history,
             "skipped": skipped,
         }
-        model.save(folder, recipe=recipe, split=split, results=results)
+        save_run(model, folder, recipe=recipe, split=split, results=results)
         remove_state(folder)
     trainer.accelerator.wait_for_everyone()
     return Run.load(folder)
 
 
 def default_epochs(images: int, options: TrainOptions) -> int:
-    """30, or as many as it takes for 400 updates: with few images an epoch has only a few."""
+    """The default number of epochs: 30, or as many as give 400 updates, because small datasets have few per epoch."""
     updates = math.ceil(images / (options.batch_size * options.accumulate))
     return max(30, math.ceil(400 / max(updates, 1)))
 
 
 def check(model: Recognizer, train: Dataset, val: Dataset, options: TrainOptions) -> None:
-    """Raises ValueError for what would only fail after long work."""
+    """Raises ValueError for mistakes that would otherwise show only after long work."""
     if train.classes != model.classes or val.classes != model.classes:
         different = sorted((set(train.classes) ^ set(model.classes)) | (set(val.classes) ^ set(model.classes)))
         raise ValueError(
-            f"{train.name}: its classes are not the model's, they differ in "
+            f"{train.name}: its classes are not those of the model, they differ in "
             f"{', '.join(different[:5]) or 'their order'}; build the model with classes=train.classes"
         )
     if not len(train) or not len(val):
         raise ValueError(
-            f"{train.name}: {len(train)} images to train on and {len(val)} to validate; give both parts some"
+            f"{train.name}: {len(train)} images to train on and {len(val)} to validate on; both splits need some"
         )
     resolve_loss(options.loss, model.task, options.positive_weight)
     joints = model.pooling_options.get("joints", len(MPII_JOINTS))
     if joints != len(MPII_JOINTS) and options.pose_weight:
         raise ValueError(
-            f"joints is {joints}, the pose loss has labels of {len(MPII_JOINTS)}: leave it out, or use pose_weight 0"
+            f"joints is {joints}, but the pose loss needs {len(MPII_JOINTS)}: leave joints out, or use pose_weight 0"
         )
     if model.instances == "boxes" and not any(sample.people or sample.keypoints for sample in train):
-        raise ValueError(f"{train.name}: no person's box or keypoints are known in train; leave out instances")
+        raise ValueError(f"{train.name}: train has no boxes or keypoints of persons; leave out instances")
     if model.instances == "boxes" and train.media == "clips":
-        raise ValueError(f"{train.name}: has clips, and boxes are known in images alone; leave out instances")
+        raise ValueError(f"{train.name}: holds clips, but boxes are known in images alone; leave out instances")
     if options.precision == "fp16" and not torch.cuda.is_available():
         raise ValueError("precision fp16 needs a GPU; use bf16 or fp32")
 
@@ -142,7 +143,7 @@ def prepare(
     cache: Path | None,
     progress: bool,
 ) -> tuple[BatchSource, BatchSource]:
-    """Where the batches of `parts` (to fit and to monitor) come from; standardises the model's features."""
+    """The sources of the batches of `parts` (to fit and to monitor); also fits the model's `Standardize`."""
     fitted, monitored = parts
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not model.backbone.frozen or not options.use_cache:
@@ -162,6 +163,6 @@ def prepare(
             )
     standardize(model, chosen[0])
     if model.pooling == "average" and model.instances == "none":
-        # the mean of standardised features is the standardised mean: same scores, sooner
+        # the mean of standardised features is the standardised mean, so this gives the same scores faster
         chosen = [part.averaged() for part in chosen]
     return CachedFeatures(chosen[0], preprocessing.segments), CachedFeatures(chosen[1])

@@ -1,4 +1,4 @@
-"""The training loop itself: one call's model, data, optimizer and place in the epochs."""
+"""The training loop: it holds the model, the data, the optimizer and the progress of one call of `train`."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from attnpool.training.interruption import Interrupted, StopSignals, TrainingFai
 from attnpool.training.losses import Step, class_weights
 from attnpool.training.optimizer import MovingAverage, build_optimizer, rate_factor
 
-SAVE_SECONDS = 60  # the most that a killed process loses
+SAVE_SECONDS = 60  # seconds between two checkpoints: the most that a killed process loses
 
 
 class Trainer:
-    """A training between two calls: takes up a saved state, steps through the epochs, saves.
+    """Runs a training: restores a checkpoint if there is one, runs the epochs, and saves checkpoints.
 
     Args:
-        model: trained in place; its features are standardised already.
-        train: of the batches.
-        monitor: scored after every epoch.
-        folder: of the run.
-        options, schedule: see the classes.
-        identity: what a saved state must have been made with.
+        model: the recognizer, which is trained in place; its `Standardize` is fitted already.
+        train: source of the training batches.
+        monitor: source of the batches that are scored after every epoch.
+        folder: the run folder.
+        options, schedule: see their classes.
+        identity: the options that a checkpoint must have been saved with.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class Trainer:
         step = Step(model, options, None if weights is None else weights.to(self.device))
         self.step, self.optimizer = self.accelerator.prepare(step, build_optimizer(model, schedule))
         self.average = MovingAverage(model, schedule.ema) if schedule.ema else None
-        self.steps = math.ceil(len(train.dataset) / (options.batch_size * self.num_processes))  # an epoch
-        self.updates = self.epochs * math.ceil(self.steps / options.accumulate)  # in all
+        self.steps = math.ceil(len(train.dataset) / (options.batch_size * self.num_processes))  # per epoch
+        self.updates = self.epochs * math.ceil(self.steps / options.accumulate)  # in all epochs
         self.board: Any = None
         self.at = Progress(failed=dict((*train.failed, *monitor.failed)))
         self.resume()
 
     def resume(self) -> None:
-        """Takes up the saved state, if there is one."""
+        """Restores the checkpoint, if there is one."""
         found = load_state(self.folder, self.identity)
         if found is None:
             return
@@ -86,7 +86,7 @@ class Trainer:
             self.average.load(tensors)
 
     def save(self) -> None:
-        """Writes the state from which the same call goes on."""
+        """Writes the checkpoint from which the same call continues."""
         if self.main:
             tensors = {f"model.{name}": tensor for name, tensor in trained_tensors(self.model).items()}
             tensors |= pack_optimizer(self.optimizer) | (self.average.state() if self.average else {})
@@ -94,17 +94,17 @@ class Trainer:
         self.saved = time.monotonic()
 
     def fit(self, show: bool) -> None:
-        """Runs the epochs that are left; the model then has the weights that are kept, and is in eval mode.
+        """Runs the remaining epochs; afterwards the model has the weights of the result, and is in eval mode.
 
         Raises:
             TrainingFailed: the loss is not finite.
-            Interrupted: SIGTERM or SIGINT came; the state is saved.
+            Interrupted: SIGTERM or SIGINT was received; the state is saved.
         """
         at, epochs = self.at, self.epochs
         self.saved = time.monotonic()
         cuda = [self.device] if self.device.type == "cuda" else []
         with contextlib.ExitStack() as stack:
-            stack.enter_context(torch.random.fork_rng(cuda))  # steps reseed torch's generator: the caller's is put back
+            stack.enter_context(torch.random.fork_rng(cuda))  # steps reseed torch's generator; restore the caller's
             stop = stack.enter_context(StopSignals())
             done = at.epoch * self.steps + at.step
             hidden = not (show and self.main)
@@ -120,7 +120,7 @@ class Trainer:
                 shown.set_postfix_str(
                     f"epoch {last['epoch']}/{epochs}, loss {last['loss']:.3f}, mAP {100 * last['mAP']:.1f}"
                 )
-            if stop.received:  # while the last epoch was scored
+            if stop.received:  # the signal came while the last epoch was scored
                 self.save()
                 raise Interrupted(stop.received, self.folder / STATE_FILE)
         if self.average:
@@ -134,7 +134,7 @@ class Trainer:
         return bool(patience) and self.at.best_epoch >= 0 and self.at.epoch - 1 - self.at.best_epoch >= patience
 
     def run_epoch(self, shown: Any) -> Iterator[bool]:
-        """Steps through the rest of an epoch; yields after each step whether it made an update."""
+        """Runs the rest of an epoch; yields after each batch whether there was an update."""
         at, options = self.at, self.options
         order = batches(
             len(self.train_source.dataset),
@@ -161,9 +161,9 @@ class Trainer:
             yield update
 
     def backward(self, batch: Batch, together: int) -> None:
-        """Adds the gradients of a batch, one of `together` that make an update."""
+        """Adds the gradients of a batch, which is one of `together` batches of an update."""
         at = self.at
-        # Dropout and drop-path read torch's generator: seeded by the step, a resumed run drops the same.
+        # Dropout and drop-path use torch's generator. It is seeded by the step, so that a resumed run drops the same.
         step = at.epoch * self.steps + at.step
         seed = np.random.SeedSequence([self.options.seed, step, self.process_index]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(seed >> 1))
@@ -174,7 +174,7 @@ class Trainer:
                 f"the loss is {value} at epoch {at.epoch + 1}, step {at.step + 1}; no weight was changed by it. "
                 f"Try a lower lr, or look at the batch's files: {', '.join(batch.paths)}"
             )
-        if at.step % self.options.accumulate == 0:  # not before the forward pass, whose memory would take their place
+        if at.step % self.options.accumulate == 0:  # only now, because the forward pass needs the memory
             self.optimizer.zero_grad()
         self.accelerator.backward(loss / together)
         at.loss_sum += value * len(batch.paths)
@@ -182,7 +182,7 @@ class Trainer:
         self.seen += len(batch.paths)
 
     def update(self) -> None:
-        """One step of the optimizer."""
+        """Makes one step of the optimizer."""
         factor = rate_factor(self.schedule, self.at.updates, self.updates)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
@@ -201,7 +201,7 @@ class Trainer:
         return f"epoch {at.epoch + 1}/{self.epochs}, loss {loss:.3f}{score}, {speed:.0f} images/s"
 
     def end_epoch(self, stack: contextlib.ExitStack) -> None:
-        """Scores the monitored part, writes the logs, keeps the best weights; `stack` closes what it opens."""
+        """Evaluates the monitored part, writes the logs and keeps the best weights; `stack` closes what it opens."""
         at = self.at
         speed = self.seen * self.num_processes / max(time.monotonic() - self.started, 1e-9)
         if self.average:
@@ -230,7 +230,7 @@ class Trainer:
             self.average.swap(self.model)
         at.epoch, at.step, at.loss_sum, at.images = at.epoch + 1, 0, 0.0, 0
         if self.main:
-            if self.board is None:  # not before there is something to write: a training that cannot run leaves nothing
+            if self.board is None:  # not earlier, so that a training that cannot run leaves no files
                 self.board = stack.enter_context(open_board(self.folder, at.epoch))
             for name, value in entry.items():
                 if name != "epoch" and value is not None:
@@ -239,14 +239,14 @@ class Trainer:
 
 
 def build_accelerator(precision: str) -> Any:
-    """The engine that places the model on the devices there are, in this process or in those of `torchrun`."""
+    """The `Accelerator` that places the model on the available devices, in this process or in those of `torchrun`."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    # The library keeps the first precision that was asked for in a process, and refuses another; a second training may
-    # want one. It has no public way to forget it: `free_memory` and `end_training` leave this state as it is.
+    # Accelerate keeps the first precision that a process asks for and refuses another, which a second training may
+    # want. It has no public way to reset it: `free_memory` and `end_training` leave this state as it is.
     AcceleratorState._reset_state()
-    # Without being told so, the library takes processes that have no GPU for separate ones.
+    # Unless it is told otherwise, Accelerate treats processes without a GPU as unrelated.
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     return Accelerator(
         cpu=several and not torch.cuda.is_available(), mixed_precision="no" if precision == "fp32" else precision

@@ -185,7 +185,7 @@ def test_weights_that_do_not_fit(small: Backbone, tmp_path: Path) -> None:
 
     def refused(changed: dict[str, Tensor], *words: str) -> None:
         path = resave(changed, tmp_path / "changed.safetensors")
-        with pytest.raises(ValueError, match="use weights of the same network") as caught:
+        with pytest.raises(ValueError, match="give weights of the same network") as caught:
             Backbone(SMALL, path)
         assert "\n" not in str(caught.value)
         for word in (str(path), *words):

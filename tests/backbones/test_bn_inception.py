@@ -17,6 +17,7 @@ from attnpool.backbones.backbone import Backbone
 from attnpool.backbones.batchnorm_folding import folded
 from attnpool.backbones.bn_inception import BNInception
 from attnpool.models.recognizer import Recognizer
+from attnpool.models.run import load_model, save_run
 
 Image = tuple[int, int]
 
@@ -170,7 +171,7 @@ def test_pooling_of_odd_maps_starts_where_the_convolutions_do(net: BNInception) 
 
 
 def test_images_that_are_too_small(net: BNInception) -> None:
-    with pytest.raises(ValueError, match="32x32 and more, not 31x64"):
+    with pytest.raises(ValueError, match="at least 32x32 pixels, not 31x64"):
         net.forward_features(noise(1, 3, 31, 64))
 
 
@@ -252,9 +253,9 @@ def test_runs_bring_it_back(net: BNInception, tmp_path: Path) -> None:
     backbone = Backbone("bn_inception", "random", frozen=True)
     backbone.net.load_state_dict(net.state_dict())
     model = Recognizer(backbone, classes=["a", "b"]).eval()
-    model.save(tmp_path / "run")
+    save_run(model, tmp_path / "run")
     x = noise(1, 3, 64, 64)
-    assert torch.equal(Recognizer.load(tmp_path / "run")(x).logits, model(x).logits)
+    assert torch.equal(load_model(tmp_path / "run")(x).logits, model(x).logits)
 
 
 def test_it_folds(net: BNInception) -> None:

@@ -213,8 +213,8 @@ def test_runs_that_cannot_be_used(run: Path, world: Path, photos: Path, tmp_path
         refused(attnpool("explain", folder, an_image(world), "--out", tmp_path / "e"), folder, *words)
         assert not (tmp_path / "e").exists()
 
-    each(world, "not a run folder", "attnpool train")
-    each(tmp_path / "nowhere", "not a run folder", "attnpool train")
+    each(world, "not a run folder", "finished training")
+    each(tmp_path / "nowhere", "not a run folder", "finished training")
     old = tmp_path / "old"
     shutil.copytree(run, old)
     about = json.loads((old / "run.json").read_text())

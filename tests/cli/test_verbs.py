@@ -89,7 +89,7 @@ def test_options_of_poolings(words: str, expected: dict[str, Any], tmp_path: Pat
         ),
         ("netvlad --clusters -1", "clusters must be at least 1, not -1"),
         ("netvlad --positions", "netvlad pooling has no option positions: leave it out, or use pooling multi_query"),
-        ("pose --joints 8", "joints is 8, the pose loss has labels of 16"),
+        ("pose --joints 8", "joints is 8, but the pose loss needs 16"),
     ],
 )
 def test_wrong_options_of_poolings(words: str, said: str, tmp_path: Path, photos: Path) -> None:

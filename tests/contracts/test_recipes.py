@@ -14,8 +14,8 @@ from attnpool.cli.verbs import VERBS
 from attnpool.experiments.paper.tables import TABLES, plan
 from attnpool.pooling import POOLINGS
 from attnpool.pooling.options import resolved_options
-from attnpool.training.config import OptimizerOptions
-from attnpool.training.recipe import RECIPES, Options, Recipe, read_recipe
+from attnpool.training.config import OptimizerOptions, Options
+from attnpool.training.recipe import RECIPES, Recipe, read_recipe
 
 ROWS = [(table, row) for table, about in TABLES.items() for row in about.rows]
 NAMES = [f"{table}/{row}" for table, row in ROWS]

@@ -25,7 +25,7 @@ def test_a_clean_dataset(root: Path, capsys: pytest.CaptureFixture[str]) -> None
     found = check(f"folder:{root}")
     assert found.images == {"train": {"a": 3, "b": 3}, "val": {"a": 3, "b": 3}}
     assert (found.unusable, found.duplicates, found.outside, found.ignored) == ((), (), (), {})
-    assert "12 of 12 images can be used" in found.text()
+    assert "12 of 12 images can be used" in str(found)
     assert capsys.readouterr().err == ""
     assert check(f"folder:{root}", progress=True) == found
     assert "12/12" in capsys.readouterr().err
@@ -54,7 +54,7 @@ def test_everything_that_can_be_wrong(root: Path) -> None:
     }
     assert found.ignored == {".jpg": 1, ".mp4": 1, ".txt": 2, "no suffix": 1}
     assert found.images["test"] == {"a": 1, "b": 0}
-    text = found.text()
+    text = str(found)
     assert "cannot be used: 3" in text
     assert "train/a/1.jpg = val/a/copy.jpg" in text
     assert "13 of 16 images can be used" in text
@@ -80,7 +80,7 @@ def test_annotations_are_counted_and_held_against_the_image(root: Path) -> None:
     assert (found.people, found.joints, found.evidence, found.objects) == (2, 20, 2, 1)
     assert found.outside == ("val/b/1.jpg",)
     assert found.ignored == {}
-    assert "val/b/1.jpg" in found.text()
+    assert "val/b/1.jpg" in str(found)
 
 
 def test_json(root: Path) -> None:
@@ -99,7 +99,7 @@ def test_many_classes_are_summed_up(tmp_path: Path) -> None:
             path.parent.mkdir(exist_ok=True)
             Image.new("RGB", (2, 2), (k, i, 0)).save(path)
     found = check(f"folder:{tmp_path}")
-    lines = found.text().splitlines()
+    lines = str(found).splitlines()
     assert len(lines) < 40
     assert any(line.startswith("class 30 ") for line in lines)
     assert "(25 classes with more images are not shown)" in lines

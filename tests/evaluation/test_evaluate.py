@@ -24,7 +24,7 @@ from attnpool.evaluation.splits import choose_split
 from attnpool.features.batches import BatchSource, CachedFeatures, Images
 from attnpool.features.extraction import extract
 from attnpool.models.recognizer import Recognizer
-from attnpool.models.run import Run
+from attnpool.models.run import Run, save_run
 from attnpool.pooling import Pooled
 
 
@@ -137,7 +137,7 @@ def test_a_test_part(photos: Path, tmp_path: Path) -> None:
 def test_a_model_that_was_saved_without_a_split(photos: Path, tmp_path: Path) -> None:
     _, val = read(f"folder:{photos}")
     model = run_on(*read(f"folder:{photos}")).model
-    model.save(tmp_path / "r")
+    save_run(model, tmp_path / "r")
     assert names(choose_split(Run.load(tmp_path / "r"), f"folder:{photos}")) == names(val)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clips import numbered, write_clip
 from command_line import attnpool, refused
 from networks import arguments
 
@@ -27,25 +26,13 @@ def lite0() -> Backbone:
 
 
 def recognizer(backbone: Backbone, **options: Any) -> Recognizer:
-    view = Preprocessing(image_size=64, **options.pop("view", {})).of_model()
+    view = Preprocessing(image_size=64, **options.pop("preprocessing", {})).of_model()
     model = Recognizer(backbone, classes=["a", "b", "c"], preprocessing=view, **arguments(options))
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():  # scores that differ from frame to frame
         for weight in model.head.parameters():
             weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
     return model.eval()
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clip, its frames as images, and one of them alone. Not to be changed."""
-    root = tmp_path_factory.mktemp("files")
-    clip = write_clip(root / "clip.avi", 12)
-    (root / "clip.frames").mkdir()
-    for i, frame in enumerate(read_frames(clip, range(12))):
-        frame.save(root / "clip.frames" / f"image_{i + 1:05d}.png")
-    numbered(5).save(root / "photo.png")
-    return root
 
 
 def test_a_clip_is_the_mean_of_its_frames(lite0: Backbone, files: Path) -> None:
@@ -104,7 +91,7 @@ def test_the_command(run: Path, files: Path, tmp_path: Path) -> None:
 
 def test_what_is_given_beside_a_recognizer(lite0: Backbone, files: Path, run: Path) -> None:
     model = recognizer(lite0)
-    with pytest.raises(ValueError, match="weights is for classifiers by name, such as timm:resnet50"):
+    with pytest.raises(ValueError, match="weights is only for classifiers such as timm:resnet50"):
         predict(model, [files / "photo.png"], weights="x.pth")
     with pytest.raises(ValueError, match="top is 0; give at least 1"):
         predict(model, [files / "photo.png"], top=0)

@@ -16,7 +16,7 @@ from attnpool.data import segment_positions
 from attnpool.evaluation.predict import predict
 from attnpool.explain.explain import explain_files, unused
 from attnpool.models.recognizer import Recognizer
-from attnpool.models.run import Run
+from attnpool.models.run import Run, save_run
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_a_score_that_is_no_sum_has_no_maps(
     other = Recognizer(
         model.backbone, classes=["b", "a"], preprocessing=model.preprocessing | {"frames": 2}, **arguments(options)
     )
-    other.save(tmp_path / "run")
+    save_run(other, tmp_path / "run")
     words = ("explain", tmp_path / "run", tmp_path / "p.png", tmp_path / "c.avi", "--out", tmp_path / "out")
     for item in attnpool(*words, "--json").value():
         assert item["panel"] is None

@@ -27,7 +27,7 @@ from attnpool.evaluation.predict import predict
 from attnpool.features.batches import Batch, CachedFeatures, Images
 from attnpool.features.extraction import extract
 from attnpool.models.recognizer import Recognizer
-from attnpool.models.run import Run
+from attnpool.models.run import Run, load_model
 from attnpool.training.config import TrainOptions
 from attnpool.training.interruption import Interrupted
 from attnpool.training.train import train
@@ -162,7 +162,7 @@ def test_training_draws_frames_by_seed_epoch_and_position(source: str, pose: Run
 
 def test_ten_crops_are_the_mean_of_ten_views(source: str, pose: Run) -> None:
     _, val = read(source)
-    run = replace(pose, model=Recognizer.load(pose.folder))
+    run = replace(pose, model=load_model(pose.folder))
     run.model.preprocessing |= {"image_size": 48, "short_side": 64}
     options = Preprocessing(**run.model.preprocessing)
     ten, two = logits(run, val, crops=10), logits(run, val, flip=True)
@@ -178,7 +178,7 @@ def test_ten_crops_are_the_mean_of_ten_views(source: str, pose: Run) -> None:
 def test_heads_over_time_see_whole_clips(source: str, whole: Run, tmp_path: Path) -> None:
     """From the cache, decoded, in several views and by `predict`; `explain` has their maps, if there are any."""
     _, val = read(source)
-    run = replace(whole, model=Recognizer.load(whole.folder))
+    run = replace(whole, model=load_model(whole.folder))
     options = Preprocessing(**run.model.preprocessing)
     assert run.model.head.over_time
 

@@ -269,7 +269,7 @@ def test_what_cannot_be_trained(world: Path, frozen: Backbone, tmp_path: Path) -
     model = Recognizer(frozen, classes=parts[0].classes, instances="boxes", preprocessing=VIEW)
     nobody = [strip_people(part) for part in parts]
     clips = [replace(part, media="clips") for part in parts]
-    for data, message in ((nobody, "no person's box"), (clips, "known in images alone")):
+    for data, message in ((nobody, "no boxes or keypoints"), (clips, "known in images alone")):
         with pytest.raises(ValueError, match=message):
             train(model, *data, out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from attnpool.backbones.backbone import Backbone
 from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
-from attnpool.models.run import FORMAT, RUN_FILE, WEIGHTS_FILE
+from attnpool.models.run import FORMAT, RUN_FILE, WEIGHTS_FILE, load_model, save_run
 from attnpool.pooling import POOLINGS, Pooled
 
 CLASSES = ["drinking", "calling", "riding a bike"]
@@ -158,8 +158,8 @@ def test_flow_stacks(tmp_path: Path) -> None:
     assert float(model.normalize(pixels + 1).max()) == pytest.approx(3 / (255 * (0.229 + 0.224 + 0.225)))
     with pytest.raises(ValueError, match=r"pixels must be \(\.\.\., 10, H, W\), optical flow"):
         model.normalize(pixels[:, :, :3])
-    model.save(tmp_path)
-    loaded = Recognizer.load(tmp_path)
+    save_run(model, tmp_path)
+    loaded = load_model(tmp_path)
     assert (loaded.backbone.in_channels, loaded.backbone.mean) == (10, (128.0,) * 10)
     assert torch.equal(loaded(x).logits, model(x).logits)
 
@@ -235,8 +235,8 @@ def test_save_and_load(options: dict[str, Any], lite0: Backbone, photos: Tensor,
     model = make(lite0, **options)
     if isinstance(model.standardize, Standardize):
         model.standardize.fit(torch.randn(1280), torch.rand(1280))
-    model.save(tmp_path / "runs" / "a", recipe={"epochs": 3}, split={"val": ["a/1.jpg"]})
-    loaded = Recognizer.load(tmp_path / "runs" / "a")
+    save_run(model, tmp_path / "runs" / "a", recipe={"epochs": 3}, split={"val": ["a/1.jpg"]})
+    loaded = load_model(tmp_path / "runs" / "a")
     assert equal(loaded(photos, maps=True), model(photos, maps=True))
     assert loaded.describe() == model.describe()
     assert not loaded.training
@@ -252,7 +252,7 @@ def test_save_and_load(options: dict[str, Any], lite0: Backbone, photos: Tensor,
 def test_save_and_load_of_a_trained_backbone(tmp_path: Path) -> None:
     model = Recognizer("mobilenetv3_small_050", classes=["été", "冬"], weights="random", freeze_backbone=False)
     model.train()(torch.randn(4, 3, 64, 64)).logits.sum().backward()  # moves the statistics of batch norm
-    loaded = Recognizer.load(model.eval().save(tmp_path))
+    loaded = load_model(save_run(model.eval(), tmp_path))
     x = torch.randn(1, 3, 64, 64)
     assert equal(loaded(x, maps=True), model(x, maps=True))
     assert not loaded.backbone.frozen
@@ -263,7 +263,7 @@ def test_save_and_load_of_a_trained_backbone(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     model = Recognizer("mobilenetv3_small_050", classes=CLASSES, weights="random")
-    folder = model.save(tmp_path_factory.mktemp("run"))
+    folder = save_run(model, tmp_path_factory.mktemp("run"))
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -271,7 +271,7 @@ def refused(files: dict[str, bytes], folder: Path) -> str:
     for name, content in files.items():
         (folder / name).write_bytes(content)
     with pytest.raises(ValueError) as caught:
-        Recognizer.load(folder)
+        load_model(folder)
     message = str(caught.value)
     assert "\n" not in message
     assert str(folder) in message
@@ -287,14 +287,14 @@ def changed(saved: dict[str, bytes], **model: Any) -> dict[str, bytes]:
 def test_a_run_of_another_format(saved: dict[str, bytes], tmp_path: Path) -> None:
     about = json.loads(saved[RUN_FILE]) | {"format": FORMAT + 1, "versions": {"attnpool": "9.9"}}
     message = refused(saved | {RUN_FILE: json.dumps(about).encode()}, tmp_path)
-    assert f"a run of format {FORMAT + 1} (attnpool 9.9), this version reads format {FORMAT}" in message
+    assert f"a run of format {FORMAT + 1} (attnpool 9.9), but this version reads format {FORMAT}" in message
 
 
 def test_not_a_run(saved: dict[str, bytes], tmp_path: Path) -> None:
     assert "not a run folder" in refused({}, tmp_path)
     assert "not a run folder" in refused({WEIGHTS_FILE: saved[WEIGHTS_FILE]}, tmp_path)
     with pytest.raises(ValueError, match="not a run folder"):
-        Recognizer.load(tmp_path / "nowhere")
+        load_model(tmp_path / "nowhere")
 
 
 def test_missing_weights(saved: dict[str, bytes], tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_weights_with_a_tensor_too_many(saved: dict[str, bytes], tmp_path: Path)
 def test_saving_where_nothing_can_be_written_leaves_nothing(lite0: Backbone, tmp_path: Path) -> None:
     (tmp_path / WEIGHTS_FILE).mkdir()  # the file cannot take a folder's place
     with pytest.raises(OSError):
-        make(lite0).save(tmp_path)
+        save_run(make(lite0), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [WEIGHTS_FILE]
 
 

@@ -9,6 +9,7 @@ import torch
 
 from attnpool.models import run
 from attnpool.models.recognizer import Recognizer
+from attnpool.models.run import save_run
 
 
 @pytest.fixture(scope="module")
@@ -22,18 +23,18 @@ def test_a_training_is_unfinished_until_its_run_is_written(model: Recognizer, tm
     assert run.read_state(folder) is None
     run.save_state(folder, {"lr": 0.1}, {"w": torch.ones(2)}, at=(0, 3))
     assert run.is_unfinished(folder)
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="exists already"):
         run.require_new(folder)
     with pytest.raises(ValueError, match="not finished"):
         run.Run.load(folder)
-    model.save(folder)
+    save_run(model, folder)
     assert run.is_finished(folder)
     assert not run.is_unfinished(folder)
     run.remove_state(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "run.json"]
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="exists already"):
         run.require_new(folder)
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="exists already"):
         run.require_new(folder / "run.json")
 
 
@@ -74,5 +75,5 @@ def test_a_run_that_cannot_be_written_leaves_nothing(
 
     monkeypatch.setattr(run, "write_json", full)
     with pytest.raises(OSError, match="no space"):
-        model.save(tmp_path / "r")
+        save_run(model, tmp_path / "r")
     assert not (tmp_path / "r").exists()

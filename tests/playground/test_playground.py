@@ -46,7 +46,7 @@ def test_the_function_for_all_styles(style: Any, tmp_path: Path, capsys: pytest.
     unit = "clips" if style == "hmdb51" else "images"
     expected = {"directory": str(tmp_path / "b"), "style": style, unit: COUNTS[style], "seed": 3, **MORE[style]}
     assert made.to_json() == expected
-    assert f"attnpool train {style}:{tmp_path / 'b'}" in made.text()
+    assert f"attnpool train {style}:{tmp_path / 'b'}" in str(made)
     again = write_playground(tmp_path / "b", style=style, images=COUNTS[style], seed=3, **MORE[style])  # type: ignore[arg-type]
     assert again == made
     assert capsys.readouterr().err == ""

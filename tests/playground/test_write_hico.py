@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from attnpool.data import read
-from attnpool.data.formats.openpose import OPENPOSE_JOINTS
+from attnpool.keypoints.joints import OPENPOSE_JOINTS
 from attnpool.playground import CLASSES
 from attnpool.playground.compose import label_of
 from attnpool.playground.crowd import compose_crowd

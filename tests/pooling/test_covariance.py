@@ -18,8 +18,8 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def head_of(channels: int, classes: int = 3, **options: int) -> CovariancePooling:
-    head = CovariancePooling(channels, classes, **options).double().eval()
+def head_of(in_channels: int, classes: int = 3, **options: int) -> CovariancePooling:
+    head = CovariancePooling(in_channels, classes, **options).double().eval()
     head.reset_parameters(torch.Generator().manual_seed(1))
     return head
 
@@ -71,7 +71,7 @@ def test_converges_to_the_root_of_the_eigenvalues(channels: int, count: int) -> 
 
 
 def test_reduction_comes_before_the_covariance() -> None:
-    head = head_of(9, dim=4)
+    head = head_of(9, channels=4)
     tokens = draw(2, 12, 9)
     assert head.reduce is not None
     expected = upper(np.stack([iterated(matrix, 5) for matrix in covariances((tokens @ head.reduce.T).detach())]))
@@ -91,7 +91,7 @@ def test_only_more_channels_than_asked_for_are_reduced(channels: int, options: d
 
 def test_scale_and_mean() -> None:
     """The root grows as the features do, and their mean is no part of it."""
-    head = head_of(6, dim=4)
+    head = head_of(6, channels=4)
     x = draw(2, 6, 10)
     base = head.pooled(x)
     for scale in (1e-3, 7.0, 1e4):
@@ -148,7 +148,7 @@ def test_iterations_are_done_in_single_precision_under_autocast() -> None:
 
 
 def test_gradient_through_the_reduction_and_many_iterations() -> None:
-    head = head_of(5, dim=3, iterations=8)
+    head = head_of(5, channels=3, iterations=8)
     assert head.reduce is not None
 
     def pooled(x: Tensor, reduce: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def test_half_precision_scores_are_summed_in_float32(task: str) -> None:
     ("change", "message"),
     [
         ({"loss": "hinge"}, "choose one of auto, cross_entropy, random_positive, bce"),
-        ({"label_smoothing": 1.0}, "label smoothing is 1.0"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"class_weights": torch.ones(4)}, "one weight for each class"),
         ({"targets": torch.zeros(2)}, "multi-hot"),
         ({"task": "both"}, "choose one of single, multi"),

@@ -11,7 +11,8 @@ from command_line import attnpool, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpool.training.recipe import MODEL, PARTS, RECIPES, Options, head_options, read_recipe, typed_options
+from attnpool.training.config import MODEL, PARTS, Options, head_options, typed_options
+from attnpool.training.recipe import RECIPES, read_recipe
 
 
 def write(folder: Path, **texts: str) -> Path:
@@ -59,7 +60,7 @@ def test_bases_are_changed_and_not_replaced(tmp_path: Path) -> None:
 def test_bases_that_go_round_in_circles(tmp_path: Path, base: str) -> None:
     (tmp_path / "deeper").mkdir()
     path = write(tmp_path, a=f"base: {base}", b="base: deeper/../a.yaml", c="base: deeper/../c.yaml")
-    assert "is its own base; take the line 'base' away" in complaint(read_recipe, path)
+    assert "is its own base; remove the line 'base'" in complaint(read_recipe, path)
 
 
 def test_a_base_may_be_used_twice(tmp_path: Path) -> None:
@@ -78,10 +79,10 @@ def test_a_base_may_be_used_twice(tmp_path: Path) -> None:
         ("? [1, 2]\n: 3", "a.yaml, line 1"),
         ("rank: '\0'", "a.yaml: cannot be read as a recipe"),
         ("[" * 5000, "a.yaml: cannot be read as a recipe"),
-        ("rank: 2\n\nlr: 1\nrank: 3", "a.yaml, line 4: rank stands there twice; take one away"),
-        ("rank: 2\nsmall:\n  lr: 1\n  lr: 2", "a.yaml, line 4: lr stands there twice"),
-        ("image-size: 2\nimage_size: 2", "a.yaml: image_size stands there twice"),
-        ("small: {image-size: 2, image_size: 2}", "a.yaml: image_size stands there twice"),
+        ("rank: 2\n\nlr: 1\nrank: 3", "a.yaml, line 4: rank is given twice; remove one"),
+        ("rank: 2\nsmall:\n  lr: 1\n  lr: 2", "a.yaml, line 4: lr is given twice"),
+        ("image-size: 2\nimage_size: 2", "a.yaml: image_size is given twice"),
+        ("small: {image-size: 2, image_size: 2}", "a.yaml: image_size is given twice"),
         ("- rank", "a.yaml: not a recipe; write lines such as 'rank: 2'"),
         ("", "a.yaml: not a recipe"),
         ("small: 3", "a.yaml: small is 3; write a mapping"),
@@ -109,8 +110,8 @@ WRONG = [
     ({"epochs": 1.5}, "epochs is 1.5; it takes int"),
     ({"epochs": [1]}, "epochs is [1]; it takes int"),
     ({"epochs": 0}, "epochs is 0; give at least 1"),
-    ({"batch_size": None}, "batch_size has no value; write one, such as 32"),
-    ({"backbone": None}, "backbone has no value; write one, such as lite0"),
+    ({"batch_size": None}, "batch_size has no value; give one, such as 32"),
+    ({"backbone": None}, "backbone has no value; give one, such as lite0"),
     ({"freeze_backbone": "maybe"}, "freeze_backbone is 'maybe'; write true or false"),
     ({"freeze_backbone": 1}, "freeze_backbone is 1; write true or false"),
     ({"freeze_backbone": None}, "freeze_backbone has no value"),

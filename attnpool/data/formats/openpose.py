@@ -14,29 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpool.files import write_text
-from attnpool.keypoints.joints import COCO_JOINTS, MPII_JOINTS, Joint, Joints, joint_mapping
-
-OPENPOSE_JOINTS: tuple[str, ...] = (
-    "nose",
-    "neck",
-    "right_shoulder",
-    "right_elbow",
-    "right_wrist",
-    "left_shoulder",
-    "left_elbow",
-    "left_wrist",
-    "right_hip",
-    "right_knee",
-    "right_ankle",
-    "left_hip",
-    "left_knee",
-    "left_ankle",
-    "right_eye",
-    "left_eye",
-    "right_ear",
-    "left_ear",
-)
-"""The 18 joints of OpenPose's COCO model in its order. "Right" is the person's own right."""
+from attnpool.keypoints.joints import COCO_JOINTS, MPII_JOINTS, OPENPOSE_JOINTS, Joint, Joints, joint_mapping
 
 _MAPPINGS = {len(names): joint_mapping(names) for names in (OPENPOSE_JOINTS, COCO_JOINTS)}
 _TO_OPENPOSE = joint_mapping(OPENPOSE_JOINTS)

@@ -13,28 +13,23 @@ from attnpool.data import Dataset, read_splits
 from attnpool.evaluation.evaluate import Evaluation, evaluate
 from attnpool.evaluation.similarity import feature_similarity
 from attnpool.experiments.arguments import require_seeds, weight_files
+from attnpool.experiments.pages import Results
 from attnpool.experiments.paper.tables import TABLES, plan, result_page, root_of
 from attnpool.files import write_json, write_text
 from attnpool.models.run import Run, is_finished
 from attnpool.playground import write_playground
 from attnpool.progress import bar
 from attnpool.training.checkpoint import require_same
-from attnpool.training.recipe import RECIPES, Options, Recipe, fit, read_recipe
+from attnpool.training.config import Options
+from attnpool.training.recipe import RECIPES, Recipe, fit, read_recipe
 
 SEEDS = (0, 1, 2)
 SCORES_FILE = "scores.json"
 SIMILAR = 100  # images whose positions are compared
 
 
-@dataclass(frozen=True)
-class Reproduced:
+class Reproduced(Results):
     """What `reproduce` found: `results` is the content of the JSON file, `str()` the table to read."""
-
-    out: Path
-    results: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        return self.results
 
     def __str__(self) -> str:
         return f"{result_page(self.results).text()}\n\n{self.out / (self.results['table'] + '.md')}"

@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from attnpool.evaluation.inference import Outputs, score_source
 from attnpool.experiments.arguments import require_seeds, weight_files
 from attnpool.experiments.benchmark.measure import interleaved, machine, ratio
 from attnpool.experiments.benchmark.passes import one_pass
+from attnpool.experiments.pages import Results
 from attnpool.experiments.pooling_study.rows import DROPOUTS, Row, choose_rows, in_order, next_rate
 from attnpool.experiments.pooling_study.table import entries_of, plotted, result_page, summary
 from attnpool.explain.plots import study_plot
@@ -30,8 +30,9 @@ from attnpool.models.run import Run
 from attnpool.playground.write_folder import write_folder
 from attnpool.progress import bar
 from attnpool.training.checkpoint import require_same
+from attnpool.training.config import Options
 from attnpool.training.losses import classification_loss
-from attnpool.training.recipe import Options, fit
+from attnpool.training.recipe import fit
 
 NAME = "poolings"
 IMAGES = 840
@@ -46,15 +47,8 @@ AVERAGE = {"pooling": "average"}
 ROUNDS, BATCH = 9, 32  # of measuring what a head costs
 
 
-@dataclass(frozen=True)
-class Study:
+class Study(Results):
     """What `poolings` found: `results` is the content of poolings.json, `str()` the table to read."""
-
-    out: Path
-    results: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        return self.results
 
     def __str__(self) -> str:
         return summary(self.results) + f"\n\n{self.out / (NAME + '.md')}, {self.out / (NAME + '.png')}"

@@ -1,1 +1,1 @@
-"""Trained networks -> recognizers: classifiers of timm and torchvision, and TensorFlow checkpoints."""
+"""Converts trained networks to recognizers: classifiers of timm and torchvision, and TensorFlow checkpoints."""

@@ -1,6 +1,6 @@
-"""A trained classifier with average pooling -> the same classifier with attention: equal predictions, and maps at once.
+"""Converts a trained classifier with average pooling to one with attention, which has maps and the same predictions.
 
-Average pooling is attentional pooling with the bottom-up map 1, so the classifier's weights are the top-down weights
+Average pooling is attentional pooling with the bottom-up map 1, so the classifier's weights become the top-down weights
 and nothing has to be learned: the top-down maps are the network's class activation maps (Eq. 12).
 """
 
@@ -22,7 +22,7 @@ from attnpool.models.conversion.linear_head import Tail, evaluating, read_tail
 from attnpool.models.feature_norm import PooledNorm
 from attnpool.models.recognizer import Recognizer
 
-# Largest difference of the logits; of logits beyond 1, relative to the largest.
+# Largest accepted difference of the logits; for logits beyond 1 it is relative to the largest.
 TOLERANCE = 1e-5
 
 
@@ -41,29 +41,30 @@ def convert(
     the bottom-up map `h_i = x_i . b + beta = 1` (Eq. 10), where the head starts: `b = 0`, `beta = 1`. Its top-down maps
     `x_i . a_k + alpha_k` are the network's class activation maps (Eq. 12). Terms 2..P start at 0.
 
-    The network is run on random images to see what it does between its features and its scores. Dropout, flattening
-    and batch norms there become part of `a` and `alpha`. A layer norm of the average, as in ConvNeXt, is one shift and
-    one scale an image, which features can be given before they are pooled (`PooledNorm`). Anything else, such as the
-    activation of MobileNetV3, makes the score no sum over positions; it is refused. The result is compared with the
-    network before it is returned. It is a copy: the network stays as it is.
+    The network is run on random images to observe which layers it applies between its features and its logits. Dropout,
+    flattening and batch norms there become part of `a` and `alpha`. A layer norm of the average, as in ConvNeXt, is a
+    shift and a scale per image, which can be applied to the features before they are pooled (`PooledNorm`). With
+    anything else, such as the activation of MobileNetV3, the score is not a sum over positions, and an error is raised.
+    The result is compared with the network before it is returned. It is a copy; the network is not changed.
 
     Args:
         network: a classifier of timm or torchvision, trained or not, with any number of classes; another network whose
-            children are layers in a row, then `nn.AdaptiveAvgPool2d` and a linear classifier, or that has timm's
+            children are a sequence of layers, `nn.AdaptiveAvgPool2d` and a linear classifier, or that has timm's
             methods; or a `Recognizer` with average pooling.
-        classes: their names; by default those of ImageNet where timm or torchvision have a network of 1000 (or 11221,
-            11821, 21841, 21843) classes, else class_0, class_1, ...
+        classes: names of the classes; by default those of ImageNet where timm or torchvision have a network of 1000 (or
+            11221, 11821, 21841, 21843) classes, else class_0, class_1, ...
         pooling_options: options of the head, see `AttentionalPooling`, such as `{"rank": 2}`.
-        task: "single" or "multi", see `Recognizer`. (That of a `Recognizer` is kept, and so are its classes.)
-        image_size: side of the images that the recognizer takes, and is compared on; by default the network's own.
-        freeze_backbone: False to train all of it, see `Backbone`.
+        task: "single" or "multi", see `Recognizer`. (A `Recognizer` keeps its task and its classes.)
+        image_size: side in pixels of the images that the recognizer takes, and on which it is compared; by default that
+            of the network.
+        freeze_backbone: whether the backbone is frozen, see `Backbone`; False to train all of the network.
 
     Returns:
-        A recognizer in eval mode, with no `Standardize`, which scores pixels as the network does behind the
-        normalisation that it was trained with (timm's `pretrained_cfg`, torchvision's for ImageNet).
+        A recognizer in eval mode, without `Standardize`. It computes the same logits from pixels as the network does
+        after the normalisation that it was trained with (timm's `pretrained_cfg`, torchvision's for ImageNet).
 
     Raises:
-        ValueError: the network cannot be converted, and why: one line.
+        ValueError: the network cannot be converted; the message says why, in one line.
 
     Source: Girdhar & Ramanan, "Attentional Pooling for Action Recognition", NIPS 2017, Sec. 3.1; class activation maps:
     Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016.
@@ -92,7 +93,7 @@ def convert(
             tail, logits = read_tail(network, source.forward_features, as_map, x)
         except ValueError as error:
             raise ValueError(f"{label}: cannot be converted: {error}") from error
-        except Exception as error:  # whatever a network of the user's does
+        except Exception as error:  # a network of the user's can raise anything
             if hasattr(network, "class_token"):
                 raise ValueError(f"{label}: cannot be converted: its classifier sees a class token") from error
             reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
@@ -125,18 +126,18 @@ def convert(
             if apart <= TOLERANCE:
                 return model
     raise ValueError(
-        f"{label}: cannot be converted: with its parts put together again its logits differ by {apart:.1g}; it does "
-        "something else than its layers in a row, an average pooling and a linear classifier"
+        f"{label}: cannot be converted: the logits of the conversion differ by {apart:.1g}; it is not just a sequence "
+        "of layers, an average pooling and a linear classifier"
     )
 
 
 def of_recognizer(
     network: Recognizer, classes: Sequence[str] | None, head: dict[str, Any], freeze_backbone: bool
 ) -> Recognizer:
-    """`convert` for one of our own with average pooling; everything but the pooling stays.
+    """`convert` for a `Recognizer` with average pooling, of which only the pooling changes.
 
     Raises:
-        ValueError: it has another pooling, other classes, or a backbone without a name.
+        ValueError: it has another pooling, `classes` are given, or its backbone cannot be built by name.
     """
     if network.pooling != "average":
         raise ValueError(f"its pooling is {network.pooling}, not average; there is nothing to convert")
@@ -169,20 +170,20 @@ def of_recognizer(
 
 
 def noise(size: int, channels: int = 3) -> Tensor:
-    """Two random images on which a network and its copy are compared."""
+    """Makes two random images on which a network and its conversion are compared."""
     return torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
 
 
 @torch.no_grad()
 def put(model: Recognizer, tail: Tail) -> None:
-    """Sets the first term of a head that starts as average pooling to a classifier; the others are 0."""
+    """Copies a classifier into the first term of a head that starts as average pooling; the other terms stay 0."""
     head: Any = model.head
     head.a[: len(tail.weight)] = tail.weight.to(head.a)
     head.alpha[: len(tail.bias)] = tail.bias.to(head.alpha)
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
-    """The largest difference of logits, relative to the largest logit where that is beyond 1; infinite at NaN."""
+    """The largest difference of logits, relative to the largest logit if that is beyond 1; infinite if any is NaN."""
     if found.shape != expected.shape:
         return float("inf")
     apart = float((found - expected).abs().max() / expected.abs().max().clamp_min(1))
@@ -192,10 +193,10 @@ def difference(found: Tensor, expected: Tensor) -> float:
 def copies(
     source: Any, label: str, names: Iterable[str], channels: int, pixels: Any, *, frozen: bool
 ) -> Iterator[Backbone]:
-    """Backbones with a network's weights: by each of the names that it may have, and last as it stands in memory.
+    """Yields backbones with a network's weights: one for each of the names that it may have, then the network itself.
 
-    What is built by name can be saved and loaded. A network that was built with options of its own may have the tensors
-    of its namesake and compute something else, so what comes from here is to be compared.
+    A backbone that is built by name can be saved and loaded. A network that was built with special options may have the
+    same tensors as the one of this name and yet compute something else, so the caller must compare the results.
     """
     state = source.state_dict()
     for name in names:
@@ -212,6 +213,6 @@ def copies(
             backbone.report = LoadReport(f"{name} (converted)", len(own))
             yield backbone
     net = copy.deepcopy(source)
-    if hasattr(net, "reset_classifier"):  # timm's: its classifier is no part of a backbone
+    if hasattr(net, "reset_classifier"):  # a network of timm, whose classifier is not part of the backbone
         net.reset_classifier(0)
     yield Backbone.around(net, label, channels, *pixels, frozen=frozen)

@@ -1,7 +1,6 @@
-"""What a network does between its features and its scores, as one linear map where it is one.
+"""Finds the layers between a network's features and its logits, and merges them into one linear map.
 
-The layers are not read from the code of some library: the network is run, and what it calls after its features is
-written down.
+The layers are not taken from the code of a library: the network is run, and its calls after the features are recorded.
 """
 
 from __future__ import annotations
@@ -14,11 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-# Layers that change nothing in eval mode, or only the shape.
+# Layers that in eval mode change nothing or only the shape.
 TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten)
-# How far apart what is classified and the average of the features may be, relative to the largest feature: rounding.
+# Largest difference between the classifier's input and the average of the features, relative to the largest feature,
+# that counts as rounding.
 ROUNDING = 1e-5
-# timm's names of poolings -> what a classifier behind them sees.
+# timm's names of poolings -> the input of a classifier after them, for error messages.
 OTHERS = {
     "token": "a class token",
     "map": "the output of an attention pooling",
@@ -30,7 +30,7 @@ OTHERS = {
 
 
 class Step(NamedTuple):
-    """One call of a layer: its name in the network, the layer, and what went in."""
+    """One call of a layer: its name in the network, the layer, and its input."""
 
     name: str
     layer: nn.Module
@@ -43,9 +43,9 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Tail:
-    """A classifier on averaged features: `logits = weight z + bias`, in double precision.
+    """A classifier of averaged features z, in double precision: `logits = weight z + bias`.
 
-    With `eps`, z is first normalised over its channels: `(z - mean(z)) / sqrt(var(z) + eps)`, a layer norm.
+    With `eps`, a layer norm first normalises z over its channels: `(z - mean(z)) / sqrt(var(z) + eps)`.
     """
 
     weight: Tensor
@@ -55,7 +55,7 @@ class Tail:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; afterwards every module is in the mode it was in."""
+    """Puts a network into eval mode without gradients; afterwards every module is in its former mode again."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -68,7 +68,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def watching(network: nn.Module) -> Iterator[list[Step]]:
-    """Writes down every call of a layer of the network that has no parts, or parameters of its own."""
+    """Records every call of a layer of the network that has no children, or has parameters of its own."""
     steps: list[Step] = []
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -93,16 +93,16 @@ def watching(network: nn.Module) -> Iterator[list[Step]]:
 def read_tail(
     network: nn.Module, features: Callable[[Tensor], Any], as_map: Callable[[Any, int], Tensor], x: Tensor
 ) -> tuple[Tail, Tensor]:
-    """What a network does with its features, and its logits.
+    """The layers after a network's features as one linear map, and the network's logits of some images.
 
     Args:
-        network: in eval mode.
-        features: computes the network's features of images, by layers of the network.
-        as_map: brings them to `(B, C, h, w)`, given C.
+        network: a network in eval mode.
+        features: function that computes the network's features of images, with layers of the network.
+        as_map: function that brings the features to `(B, C, h, w)`, given C.
         x: some images.
 
     Raises:
-        ValueError: the scores are no linear map of the features' average, and why.
+        ValueError: the logits are not a linear map of the average of the features; the message says why.
     """
     with watching(network) as steps:
         found = features(x)
@@ -125,17 +125,17 @@ def read_tail(
 
 
 def close(found: Tensor, expected: Tensor) -> bool:
-    """Whether two tensors are the same but for rounding; False where one is not finite."""
+    """Whether two tensors are equal up to rounding; False where one is not finite."""
     return bool((found - expected).abs().max() <= ROUNDING * expected.abs().max())
 
 
 def fold(steps: Sequence[Step]) -> tuple[Tail, Tensor]:
-    """The layers after the features as one linear map, and what went into the first of them.
+    """The layers after the features as one linear map, and the input of the first of them.
 
-    Where several classifiers have the same input, as in distilled networks, theirs is the mean score.
+    Several classifiers with the same input, as in distilled networks, are averaged.
 
     Raises:
-        ValueError: they are none; it names the layer.
+        ValueError: the layers are not a linear map; the message names the layer.
     """
     tails: list[Tail] = []
     classified = torch.empty(0)
@@ -153,7 +153,7 @@ def fold(steps: Sequence[Step]) -> tuple[Tail, Tensor]:
             classified = step.given
             tails.append(found)
         elif found.eps is not None:
-            raise ValueError(f"{step.title} is a layer norm of something else than its average features")
+            raise ValueError(f"{step.title} is a layer norm of something other than its averaged features")
         elif found.weight.shape[1] != tails[-1].weight.shape[0]:
             raise ValueError(f"{step.title} is a classifier of other features, beside its first")
         else:
@@ -168,17 +168,17 @@ def fold(steps: Sequence[Step]) -> tuple[Tail, Tensor]:
 
 
 def is_pooling(layer: nn.Module) -> bool:
-    """Whether it is a pooling over all positions, of PyTorch or timm, such as `FastAdaptiveAvgPool`."""
+    """Whether a layer is a pooling over all positions, of PyTorch or timm, such as `FastAdaptiveAvgPool`."""
     return type(layer).__name__.removeprefix("Fast").startswith("Adaptive") and not list(layer.parameters())
 
 
 def has_positions(x: Tensor) -> bool:
-    """Whether it is more than one vector an image, in whatever order the axes are."""
+    """Whether a tensor has more than one vector per image, in any order of its axes."""
     return sum(length > 1 for length in x.shape[1:]) > 1
 
 
 def linear(layer: Any) -> Tail | None:
-    """A layer as a map of one vector, linear but for a normalisation (`Tail.eps`); None if it is another."""
+    """A layer as a linear map of a vector, after a layer norm if it is one (`Tail.eps`); None for other layers."""
     if isinstance(layer, nn.Linear) or (
         isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
     ):
@@ -190,7 +190,7 @@ def linear(layer: Any) -> Tail | None:
         scale = ones if layer.weight is None else layer.weight.detach().cpu().double()
         shift = torch.zeros_like(scale) if layer.bias is None else layer.bias.detach().cpu().double()
         return Tail(torch.diag(scale), shift, layer.eps)
-    # (timm's subclasses of batch norm have an activation)
+    # (timm's subclasses of batch norm include an activation)
     if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d) and layer.running_mean is not None:
         scale = (layer.running_var.cpu().double() + layer.eps).rsqrt()
         shift = torch.zeros_like(scale)
@@ -201,7 +201,7 @@ def linear(layer: Any) -> Tail | None:
 
 
 def pool_type(network: Any) -> str:
-    """timm's name of a network's pooling, "" where it says none."""
+    """timm's name of a network's pooling; "" if it has none."""
     for owner in (network, getattr(network, "head", None)):
         pooling = getattr(owner, "global_pool", None)
         name = pooling if isinstance(pooling, str) else getattr(pooling, "pool_type", None)

@@ -1,4 +1,4 @@
-"""A recognizer by what a user types: a run folder, or a classifier of timm or torchvision that is converted at once."""
+"""Opens a recognizer by name: a run folder, or a classifier of timm or torchvision, which is converted on the fly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Media = Literal["images", "clips"]
 
 @dataclass(frozen=True)
 class ConvertedNetwork:
-    """What `convert_to_run` made: the run, and of what."""
+    """The result of `convert_to_run`: the run, and the name of the converted model."""
 
     run: Run
     source: str
@@ -51,18 +51,18 @@ def open_model(
     classes: str | Path | None = None,
     image_size: int | None = None,
 ) -> tuple[Recognizer, Media]:
-    """A recognizer, and what it was trained on.
+    """Opens a recognizer, and says whether it was trained on images or clips.
 
     Args:
-        name: a run folder; or a classifier (`classifiers.classifier`), such as "timm:resnet50", "torchvision:resnet50"
+        name: a run folder, or a classifier (`classifiers.classifier`), such as "timm:resnet50", "torchvision:resnet50"
             or "lite0", which is converted (`convert`).
-        weights: weights of a classifier, a local file; by default the published ones.
-        classes: class names of a classifier, a file with one a line; by default ImageNet's.
-        image_size: side of the images in pixels, of a classifier; by default its own.
+        weights: file with the weights of a classifier; by default the published weights.
+        classes: file with the class names of a classifier, one per line; by default those of ImageNet.
+        image_size: side in pixels of the images for a classifier; by default that of the classifier.
 
     Raises:
-        ValueError: there is no such run, or the classifier, its weights or classes cannot be used; or a run is given
-            what only a classifier takes.
+        ValueError: there is no such run, the classifier, its weights or its classes cannot be used, or a run is given
+            with an argument that only classifiers take.
     """
     if is_classifier(str(name)):
         names = None if classes is None else read_classes(Path(classes))
@@ -71,11 +71,11 @@ def open_model(
     for option, value in (("weights", weights), ("classes", classes), ("image_size", image_size)):
         if value is not None:
             raise ValueError(
-                f"{name}: {option} is for classifiers by name, such as timm:resnet50; a run folder has its own"
+                f"{name}: {option} is only for classifiers such as timm:resnet50; leave it out for a run folder"
             )
     if not Path(name).exists() and "/" not in str(name):
         raise ValueError(
-            f"{name}: neither a run folder nor a classifier that timm knows; name a run, lite0, timm:NAME or "
+            f"{name}: is neither a run folder nor a classifier that timm knows; give a run folder, lite0, timm:NAME or "
             "torchvision:NAME"
         )
     run = Run.load(name)
@@ -91,20 +91,20 @@ def convert_to_run(
     image_size: int | None = None,
     pooling_options: Mapping[str, Any] | None = None,
 ) -> ConvertedNetwork:
-    """Puts attention in place of the average pooling of a trained classifier, without changing a prediction.
+    """Replaces the average pooling of a trained classifier by attention, without changing a prediction.
 
-    The classifier may be a run with average pooling; the new run then knows the split that it was trained with.
+    The classifier may be a run with average pooling; the new run then keeps the split that it was trained with.
 
     Args:
-        model: run folder, or a classifier: timm:NAME, torchvision:NAME or lite0.
-        out: run folder to make; it must not hold anything yet.
-        weights: weights of a classifier, a local file (default: the published ones).
-        classes: class names of a classifier, a file with one a line (default: ImageNet's).
-        image_size: side of the images in pixels, of a classifier (default: its own).
+        model: classifier to convert, as timm:NAME, torchvision:NAME, lite0 or a run folder.
+        out: run folder to write, which must not hold a run yet.
+        weights: file with the weights of a classifier (default: the published weights).
+        classes: file with the class names of a classifier, one per line (default: those of ImageNet).
+        image_size: side in pixels of the images for a classifier (default: that of the classifier).
         pooling_options: options of the attention, see `AttentionalPooling`.
 
     Raises:
-        ValueError: from `open_model` and `convert`, or the folder holds something already.
+        ValueError: the model cannot be opened or converted, or the folder holds a run already.
     """
     folder = Path(out)
     require_new(folder)

@@ -1,7 +1,7 @@
-"""The TensorFlow checkpoints that the paper's authors released -> a run of ours with the same scores and maps.
+"""Converts the TensorFlow checkpoints that the paper's authors released to runs with the same logits and maps.
 
-The variables are read by `tensorflow_worker.py`, a process of its own, so TensorFlow may live in another environment.
-What the names mean stands in docs/tensorflow.md.
+The variables are read by a child process (`tensorflow_worker.py`), so TensorFlow may be in another Python environment.
+docs/tensorflow.md explains the names of the variables.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from attnpool.models.run import Run, require_new, save_run
 Variant = Literal["baseline", "linear", "pose", "per-class"]
 
 WORKER = Path(__file__).with_name("tensorflow_worker.py")
-SECONDS = 1800  # for a reader that hangs
+SECONDS = 1800  # time limit for reading a checkpoint
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What `convert_tf` made: the run, and what became of the checkpoint's variables (no variable is ever missing)."""
+    """The result of `convert_tf`: the run, and which variables of the checkpoint were loaded and ignored."""
 
     run: Run
     source: str
@@ -68,26 +68,27 @@ def convert_tf(
     task: Literal["single", "multi"] = "single",
     python: str | Path | None = None,
 ) -> Converted:
-    """Turns a checkpoint of the paper's released code into a run with the same logits, bottom-up and pose maps.
+    """Converts a checkpoint of the paper's released code to a run with the same logits, bottom-up and pose maps.
 
     The network is `resnet_v1_101` on RGB minus 128 (backbone "resnet101_tf"). The score is the released code's
     `logit_k = mean_i h_i (x_i a_k + alpha_k)`, which is our `AttentionalPooling` of rank 1 (or per class),
-    `PoseRegularizedPooling`, or `AveragePooling` with h = 1 for the baseline. Nothing is left of the optimiser.
+    `PoseRegularizedPooling`, or `AveragePooling` with h = 1 for the baseline. The state of the optimizer is dropped.
 
     Args:
-        prefix: common start of the names of the checkpoint's files, without .index or .data-..., such as
-            model.ckpt-12000; or the one file of a checkpoint of TensorFlow's first format.
-        variant: what was trained: baseline (average pooling), linear (attention from the features), pose
+        prefix: checkpoint, as the common start of the names of its files, without .index or .data-..., such as
+            model.ckpt-12000; or the single file of a checkpoint in TensorFlow's first format.
+        variant: network that was trained: baseline (average pooling), linear (attention from the features), pose
             (pose-regularised attention) or per-class (a bottom-up map for every class).
-        classes: file of class names in the order of the checkpoint's scores, one a line; in Python also the names.
-        out: run folder to make; it must not hold anything yet.
-        task: how classes compete: single (one class an image) or multi; the released networks are trained with a
-            softmax.
-        python: interpreter that can import TensorFlow (default: this one).
+        classes: file with the class names, one per line, in the order of the checkpoint's logits; in Python also a
+            sequence of names.
+        out: run folder to write, which must not hold a run yet.
+        task: number of classes per image, single (exactly one) or multi (any number). The released networks are trained
+            with a softmax in both cases.
+        python: Python interpreter that can import TensorFlow (default: this one).
 
     Raises:
         ValueError: TensorFlow, the checkpoint or the file of classes cannot be used, or the checkpoint's variables are
-            not those of the variant with these classes; it names them.
+            not those of the variant with these classes; the message names them.
 
     Source: Girdhar & Ramanan, "Attentional Pooling for Action Recognition", NIPS 2017, its released code and models.
     """
@@ -121,23 +122,23 @@ def convert_tf(
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """Class names from a file with one a line.
+    """Reads class names from a file with one name per line.
 
     Raises:
-        ValueError: it cannot be read, or a line between others is empty.
+        ValueError: the file cannot be read, or a line between others is empty.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text in UTF-8"
-        raise ValueError(f"{path}: cannot be read as a list of classes ({reason}); write one name a line") from error
+        raise ValueError(f"{path}: cannot be read as a list of classes ({reason}); write one name per line") from error
     if "" in lines:
-        raise ValueError(f"{path}, line {lines.index('') + 1}: empty; write one class name a line")
+        raise ValueError(f"{path}, line {lines.index('') + 1}: empty; write one class name per line")
     return tuple(lines)
 
 
 def existing(prefix: str | Path) -> Path:
-    """The prefix of a checkpoint that is there; the name of one of its files will do.
+    """The prefix of an existing checkpoint, given its prefix or the name of one of its files.
 
     Raises:
         ValueError: there is no such checkpoint.
@@ -152,14 +153,14 @@ def existing(prefix: str | Path) -> Path:
     near = sorted(file.name.removesuffix(".index") for file in path.parent.glob("*.index"))
     hint = f"; there is {', '.join(near[:3])}" if near else ""
     raise ValueError(
-        f"{path}: no such checkpoint, {path.name}.index is missing; give the common start of its files{hint}"
+        f"{path}: no such checkpoint, {path.name}.index is missing; give the common start of its files' names{hint}"
     )
 
 
 def read_variables(
     prefix: Path, wanted: Iterable[str], python: Path
 ) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, ...]]]:
-    """The wanted variables that a checkpoint holds, and the shapes of all that it holds.
+    """Reads those of the wanted variables that a checkpoint holds, and the shapes of all its variables.
 
     Raises:
         ValueError: the interpreter has no TensorFlow, or the checkpoint cannot be read.
@@ -199,12 +200,12 @@ def first_line(text: str) -> str:
 def require_count(
     prefix: Path, shapes: Mapping[str, tuple[int, ...]], scope: str, names: Sequence[str], listed: Path | None
 ) -> None:
-    """Raises ValueError unless there are as many names as the checkpoint has classes."""
+    """Raises ValueError unless the number of class names is the checkpoint's number of classes."""
     biases = shapes.get(f"{scope}/biases")
     if biases is not None and len(biases) == 1 and biases[0] != len(names):
         raise ValueError(
             f"{prefix}: scores {biases[0]} classes, {listed or 'the list of classes'} names {len(names)}; "
-            "give the classes that it was trained on, one a line, in its order"
+            "give the classes that it was trained on, one per line, in its order"
         )
 
 
@@ -215,7 +216,7 @@ def require_match(
     expected: Mapping[str, tuple[int, ...]],
     ignored: Iterable[str],
 ) -> None:
-    """Raises ValueError that names variables which are missing, unknown or of another shape than expected."""
+    """Raises ValueError that names the variables that are missing, unknown or of another shape than expected."""
     missing = [name for name in expected if name not in shapes]
     unknown = sorted(shapes.keys() - expected.keys() - set(ignored))
     wrong = [

@@ -1,4 +1,4 @@
-"""Names and layouts of the variables in the released checkpoints, and where each of them goes in a `Recognizer`."""
+"""Names and layouts of the variables in the released checkpoints, and their names in the state dict of `Recognizer`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 NET = "resnet_v1_101"
-UNITS = (3, 4, 23, 3)  # of blocks 1 to 4
+UNITS = (3, 4, 23, 3)  # numbers of units in blocks 1 to 4
 ATTENTION = "PosePrelogitsBasedAttention"
 BOTTOM_UP = f"{ATTENTION}/Conv2d_PrePose_Attn"
 TOP_DOWN = f"{ATTENTION}/Conv"
-# How the released networks look at an image; attention was trained with dropout on single positions.
+# The preprocessing of the released networks. Their attention was trained with dropout on single positions.
 VIEW = {"image_size": 450, "short_side": 480, "max_width": 512}
 DROPOUT = {"dropout": 0.8, "dropout_on": "positions", "init": "official"}
 
-# variant -> our pooling, its options, and its layers: the scope in the checkpoint -> our weight and bias
+# variant -> our pooling, its options, and its layers: scope in the checkpoint -> names of our weight and bias
 HEADS: dict[str, tuple[str, dict[str, Any], dict[str, tuple[str, str]]]] = {
     "baseline": ("average", {}, {f"{NET}/logits": ("a", "alpha")}),
     "linear": ("attentional", DROPOUT, {TOP_DOWN: ("a", "alpha"), BOTTOM_UP: ("b", "beta")}),
@@ -42,7 +42,7 @@ NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "movin
 
 
 def variables(variant: str) -> dict[str, str]:
-    """All that a variant uses: name in the checkpoint -> name in the state dict of the `Recognizer`."""
+    """The variables that a variant uses: name in the checkpoint -> name in the state dict of the `Recognizer`."""
     layers = HEADS[variant][2]
     return network_keys() | {
         f"{scope}/{kind}": f"head.{own}"
@@ -52,7 +52,7 @@ def variables(variant: str) -> dict[str, str]:
 
 
 def network_keys() -> dict[str, str]:
-    """The backbone's variables: name in the checkpoint -> name in our state dict."""
+    """The variables of the backbone: name in the checkpoint -> name in our state dict."""
     convolutions = {f"{NET}/conv1": ("conv1", "bn1")}
     for block, units in enumerate(UNITS, 1):
         for unit in range(1, units + 1):
@@ -69,7 +69,10 @@ def network_keys() -> dict[str, str]:
 
 
 def unused(name: str, variant: str) -> bool:
-    """Whether a variable that a variant does not use is in every released checkpoint (see docs/tensorflow.md)."""
+    """Whether a variable is expected in released checkpoints although the variant does not use it.
+
+    See docs/tensorflow.md.
+    """
     if name == "global_step" or name.endswith("/Momentum"):
         return True
     spare = ["PoseLogits/"] * (variant != "pose") + [f"{NET}/logits/"] * (variant != "baseline")
@@ -77,7 +80,7 @@ def unused(name: str, variant: str) -> bool:
 
 
 def tf_shape(tensor: Tensor) -> tuple[int, ...]:
-    """The shape that a tensor of ours has in the checkpoint: weights `(H, W, in, out)`, also of linear layers."""
+    """The shape of one of our tensors in the checkpoint, where weights are `(H, W, in, out)`, also of linear layers."""
     shape = tuple(tensor.shape)
     if tensor.ndim == 4:
         return (*shape[2:], shape[1], shape[0])
@@ -85,13 +88,13 @@ def tf_shape(tensor: Tensor) -> tuple[int, ...]:
 
 
 def ours(array: np.ndarray, like: Tensor) -> Tensor:
-    """A variable in the layout of a tensor of ours: HWIO -> `(out, in, H, W)`, or `(out, in)` of a linear layer."""
+    """Converts a variable to the layout of one of our tensors: HWIO -> `(out, in, H, W)`, or `(out, in)` if linear."""
     turned = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
     return torch.from_numpy(np.ascontiguousarray(turned, np.float32)).reshape(like.shape)
 
 
 def kind_of(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """The variant that the variables of a checkpoint tell, or None."""
+    """The variant to which the variables of a checkpoint belong, or None."""
     weights = shapes.get(f"{BOTTOM_UP}/weights")
     if weights is None:
         attended = any(name.startswith(f"{ATTENTION}/") for name in shapes)

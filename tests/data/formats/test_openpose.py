@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpool.data.formats.openpose import OPENPOSE_JOINTS, read_openpose, write_openpose
+from attnpool.data.formats.openpose import read_openpose, write_openpose
 from attnpool.keypoints import COCO_JOINTS, MPII_JOINTS
+from attnpool.keypoints.joints import OPENPOSE_JOINTS
 
 # The released code's table (`../shared/official-code.md` describes it): MPII's joint -> OpenPose's.
 OFFICIAL = {9: 0, 8: 1, 12: 2, 11: 3, 10: 4, 13: 5, 14: 6, 15: 7, 2: 8, 1: 9, 0: 10, 3: 11, 4: 12, 5: 13}

@@ -23,7 +23,8 @@ from attnpool.evaluation.evaluate import evaluate
 from attnpool.experiments.paper.reproduce import jobs_of, reproduce
 from attnpool.experiments.paper.tables import TABLES, plan
 from attnpool.models.run import Run
-from attnpool.training.recipe import RECIPES, Options, fit, read_recipe
+from attnpool.training.config import Options
+from attnpool.training.recipe import RECIPES, fit, read_recipe
 
 SCORES = {"mAP", "mAP_voc07", "mAP_sklearn", "accuracy", "known_object", "pointing", "skipped"}
 

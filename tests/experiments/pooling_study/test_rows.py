@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from attnpool.experiments.pooling_study import ROWS
 from attnpool.experiments.pooling_study.rows import STEPS_BEYOND, in_order, neighbour, next_rate
 from attnpool.pooling import POOLINGS
-from attnpool.training.recipe import Options
+from attnpool.training.config import Options
 
 
 @given(best=st.sampled_from([1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0]))

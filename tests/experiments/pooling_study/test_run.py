@@ -22,7 +22,8 @@ from attnpool.experiments.pooling_study import ROWS, poolings
 from attnpool.experiments.pooling_study.rows import next_rate
 from attnpool.explain.plots import study_plot
 from attnpool.models.run import Run
-from attnpool.training.recipe import Options, fit
+from attnpool.training.config import Options
+from attnpool.training.recipe import fit
 
 SMALL = ("--image-size", "96", "--epochs", "1")
 

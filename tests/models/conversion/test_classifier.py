@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import attnpool as ap
 from attnpool.models.conversion.classifier import TOLERANCE
+from attnpool.models.run import load_model, save_run
 
 # Families of timm, the size of the images, and how the classifier's weights are called.
 CONVERT = {
@@ -105,7 +106,7 @@ def test_families_of_timm(name: str, tmp_path: Path) -> None:
     assert model.backbone.mean == pytest.approx([255 * v for v in net.pretrained_cfg["mean"]])
     assert model.backbone.frozen
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
-    loaded = ap.Recognizer.load(model.save(tmp_path / "run"))
+    loaded = load_model(save_run(model, tmp_path / "run"))
     with torch.inference_mode():
         assert torch.equal(loaded(x).logits, model(x).logits)
     assert loaded.backbone.mean == model.backbone.mean
@@ -120,7 +121,7 @@ def test_families_of_torchvision(name: str, tmp_path: Path) -> None:
     check(net, model, x, TORCHVISION[name])
     assert model.backbone.mean == pytest.approx((123.675, 116.28, 103.53))
     assert all(parameter.requires_grad for parameter in model.parameters())
-    loaded = ap.Recognizer.load(model.save(tmp_path / "run"))
+    loaded = load_model(save_run(model, tmp_path / "run"))
     assert loaded.backbone.name == f"torchvision:{name}"
     with torch.inference_mode():
         assert torch.equal(loaded(x).logits, model(x).logits)
@@ -151,7 +152,7 @@ def test_a_layer_norm_of_the_average(name: str, tmp_path: Path) -> None:
     expected = expected + last.bias.detach().double()[:, None, None]
     same(out.top_down[:, 0], expected)
     assert model.describe()["standardize"] == "pooled"
-    loaded = ap.Recognizer.load(model.save(tmp_path / "run"))
+    loaded = load_model(save_run(model, tmp_path / "run"))
     with torch.inference_mode():
         assert torch.equal(loaded(x).logits, model(x).logits)
 
@@ -246,7 +247,7 @@ def test_networks_of_ones_own(tmp_path: Path) -> None:
     same(exact(model, x).logits, exact(net.eval(), x))
     assert model.classes == tuple("abcdefg")
     with pytest.raises(ValueError, match="Sequential: cannot be saved as a run or trained into one, which builds its"):
-        model.save(tmp_path / "run")
+        save_run(model, tmp_path / "run")
     assert not list(tmp_path.glob("run/*.json"))
     with torch.no_grad():  # a copy: what becomes of the network does not change it
         before = model(x).logits
@@ -266,7 +267,7 @@ def test_networks_that_are_no_row_of_layers() -> None:
 
 def test_mistakes() -> None:
     net = network("resnet10t")
-    with pytest.raises(ValueError, match="scores 7 classes, and 2 names are given"):
+    with pytest.raises(ValueError, match="scores 7 classes, but classes has 2 names"):
         ap.convert(net, classes=["a", "b"], image_size=64)
     with pytest.raises(ValueError, match=r"weights are torch.float16; convert it in float32: network.float\(\)"):
         ap.convert(network("resnet10t").half())
@@ -302,7 +303,7 @@ def test_every_attention_starts_there(options: dict[str, Any], tmp_path: Path) -
     x = noise(64)
     same(exact(model, x).logits, exact(net, x))
     assert model.pooling_options.items() >= options.items()
-    loaded = ap.Recognizer.load(model.save(tmp_path / "run"))
+    loaded = load_model(save_run(model, tmp_path / "run"))
     with torch.inference_mode():
         assert torch.equal(loaded(x).logits, model(x).logits)
 
@@ -358,7 +359,7 @@ def test_a_recognizer_with_average_pooling(tmp_path: Path) -> None:
     kept = ("classes", "task", "scores", "standardize", "preprocessing", "pixels", "backbone")
     assert {key: model.describe()[key] for key in kept} == {key: before.describe()[key] for key in kept}
     assert model.pooling_options.items() >= {"rank": 2, "dropout": 0.3}.items()
-    loaded = ap.Recognizer.load(model.save(tmp_path / "run"))
+    loaded = load_model(save_run(model, tmp_path / "run"))
     with torch.inference_mode():
         assert torch.equal(loaded(x).logits, model(x).logits)
     with pytest.raises(ValueError, match="its pooling is attentional, not average; there is nothing to convert"):

@@ -100,7 +100,7 @@ def test_a_run_of_a_classifier(lite0_run: Path, flower: Path, world: Path, tmp_p
     assert value["best"] == "daisy"
     assert json.loads((lite0_run / "run.json").read_text())["recipe"] == {"converted_from": "lite0"}
     refused(attnpool("evaluate", lite0_run, f"folder:{world}"), "classes")
-    refused(attnpool("convert", "lite0", "--out", lite0_run), lite0_run, "is there already; give a new folder as out")
+    refused(attnpool("convert", "lite0", "--out", lite0_run), lite0_run, "exists already; give a new folder as out")
     refused(
         attnpool("convert", lite0_run, "--out", tmp_path / "a"), lite0_run, "its pooling is attentional, not average"
     )
@@ -145,7 +145,7 @@ def test_local_weights(name: str, flower: Path, tmp_path: Path) -> None:
     assert next(iter(scores(name, flower, "--weights", file, top=1))).startswith("class_")
     (tmp_path / "few.txt").write_text("a\nb\n")
     words = ("predict", name, flower, "--weights")
-    refused(attnpool(*words, file, "--classes", tmp_path / "few.txt"), "scores 7 classes, and 2 names are given")
+    refused(attnpool(*words, file, "--classes", tmp_path / "few.txt"), "scores 7 classes, but classes has 2 names")
     refused(attnpool(*words, tmp_path / "none.pth"), "none.pth: no such weights file; pass")
     other = "timm:resnet18" if "resnet" in name else "torchvision:resnet18"
     refused(attnpool("predict", other, flower, "--weights", file), file, "does not fit")
@@ -155,19 +155,23 @@ def test_features_alone_are_no_classifier(tmp_path: Path) -> None:
     file = tmp_path / "features.pth"
     torch.save(timm.create_model("resnet10t", num_classes=0).state_dict(), file)
     with pytest.raises(
-        ValueError, match=r"features.pth: holds no classifier of resnet10t: it is of another network, or features alone"
+        ValueError, match=r"features.pth: holds no classifier of resnet10t; give a file with the network"
     ):
         classifier("timm:resnet10t", file)
 
 
 def test_names() -> None:
-    with pytest.raises(ValueError, match=r"unknown network 'torchvision:resnet5': torchvision has .*resnet50"):
+    with pytest.raises(
+        ValueError, match=r"unknown network 'torchvision:resnet5': use one of torchvision's, such as .*resnet50"
+    ):
         classifier("torchvision:resnet5")
     with pytest.raises(ValueError, match=r"unknown backbone 'resnet5'.*such as .*resnet50"):
         classifier("timm:resnet5")
     with pytest.raises(ValueError, match="timm:bn_inception: has no classifier here"):
         classifier("timm:bn_inception")
-    with pytest.raises(ValueError, match="torchvision:vit_b_16: is no row of layers that ends in a feature map"):
+    with pytest.raises(
+        ValueError, match="torchvision:vit_b_16: is not a sequence of layers that ends in a feature map"
+    ):
         ap.Backbone("torchvision:vit_b_16", "random")
     with pytest.raises(ValueError, match="torchvision:resnet18: takes images of 3 channels"):
         ap.Backbone("torchvision:resnet18", "random", in_channels=10)
@@ -186,8 +190,8 @@ def test_a_folder_is_not_a_classifier(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_runs_have_their_own(run: Path, flower: Path) -> None:
-    refused(attnpool("predict", run, flower, "--image-size", 96), run, "image_size is for classifiers by name")
-    refused(attnpool("predict", run, flower, "--weights", flower), "weights is for classifiers by name")
+    refused(attnpool("predict", run, flower, "--image-size", 96), run, "image_size is only for classifiers")
+    refused(attnpool("predict", run, flower, "--weights", flower), "weights is only for classifiers")
 
 
 def test_a_run_with_average_pooling(command: list[str], world: Path, tmp_path: Path) -> None:
