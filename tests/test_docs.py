@@ -16,13 +16,14 @@ from attnpool.cli.verbs import VERBS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# Those that say where things are; the others also name files of the user's and of other projects.
+# Those that say where things are. The others also name files of the user's and of other projects. (Targets of links are
+# a test of their own.)
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "design.md", ROOT / "docs" / "index.md"]
-PATH = re.compile(r"(?<![\w/.:-])((?:attnpool|tests|benchmarks|docs)/[\w./-]*\w/?)")
+PATH = re.compile(r"(?<![\w/.:(-])((?:attnpool|tests|benchmarks|docs)/[\w./-]*\w/?)")
 # What only a worked example of CONTRIBUTING.md makes, and what only a command does.
 MADE = re.compile(r'^```\w+ title="([^"]+)"$', re.MULTILINE)
-# Flags of other programs.
-OTHERS = {"--help", "--json", "--timeout", "--recipe"}
+# What every verb has, and a flag of the script behind docs/study.md, which is in the history.
+OTHERS = {"--help", "--json", "--world-seed"}
 
 
 def named_text(page: Path) -> str:
@@ -66,7 +67,7 @@ def test_commands_can_be_typed() -> None:
     """Every command in a block of code is taken apart as the command line does it."""
     wrong = []
     found = [(page, command) for page in PAGES for command in commands(page)]
-    assert len(found) > 40
+    assert len(found) > 30
     for page, command in found:
         words = shlex.split(command)[1:]
         if "..." in words or words[0] == "VERB":
@@ -85,8 +86,8 @@ def test_flags_exist() -> None:
     names = {option.name.strip("_").replace("_", "-") for option in options}
     known = {f"--{name}" for name in names} | {f"--no-{name}" for name in names} | OTHERS
     wrong = []
-    for page in [*PAGES]:
-        if page.name in ("CONTRIBUTING.md",) or page.parent.name == "benchmarks":  # of pytest, and of scripts
+    for page in PAGES:
+        if page.name == "CONTRIBUTING.md" or page.parent.name == "benchmarks":  # of pytest, and of scripts
             continue
         for line in named_text(page).splitlines():
             if "benchmarks/" not in line and "pytest" not in line:  # of scripts

@@ -156,7 +156,7 @@ def test_a_truncated_image_is_skipped_and_reported(tmp_path: Path, photos: Path)
     value = attnpool("evaluate", tmp_path / "r", f"folder:{photos}", "--split", "all", "--json").value()
     assert {item["file"] for item in value["skipped"]} == broken
     assert value["images"] == 9
-    text = attnpool("evaluate", tmp_path / "r", f"folder:{photos}", "--split", "all", "--no-cache").text()
+    text = attnpool("evaluate", tmp_path / "r", f"folder:{photos}", "--split", "all", "--no-use-cache").text()
     assert "9 images, 3 skipped" in text
     assert "skipped calling/0.jpg: " in text
 

@@ -137,7 +137,7 @@ def it_trains_as_the_paper_did(table: str, row: str) -> None:
     assert train.batch_size * train.accumulate == 128
     assert train.epochs is not None
     assert abs(train.epochs * samples / 128 - updates) <= samples / 128  # to an epoch
-    counted = train.epochs * math.ceil(math.ceil(samples / train.batch_size) / train.accumulate)  # as a session does
+    counted = train.epochs * math.ceil(math.ceil(samples / train.batch_size) / train.accumulate)  # as the trainer does
     assert abs(counted - updates) < 0.02 * updates
     expected = OptimizerOptions(
         "sgd", 1e-3, None, 5e-4, "step", 0.0, step_updates=step, step_factor=factor, clip=None, ema=0.0

@@ -224,7 +224,9 @@ def test_fusion_is_the_weighted_mean_of_logits(source: str, pose: Run, flow: Run
     for k, entry in enumerate(found.to_json()["per_class"]):
         assert entry["AP_sklearn"] == pytest.approx(average_precision_score(labels == k, scores[:, k]))
     assert found.scores.accuracy == (scores.argmax(1) == labels).mean()
-    value = attnpool("evaluate", pose.folder, source, "--no-cache", "--fuse", f"{flow.folder}=1.5", "--json").value()
+    value = attnpool(
+        "evaluate", pose.folder, source, "--no-use-cache", "--fuse", f"{flow.folder}=1.5", "--json"
+    ).value()
     assert value["mAP"] == found.scores.mAP
 
 

@@ -252,7 +252,7 @@ def test_save_and_load(options: dict[str, Any], lite0: Backbone, photos: Tensor,
 def test_save_and_load_of_a_trained_backbone(tmp_path: Path) -> None:
     model = Recognizer("mobilenetv3_small_050", classes=["été", "冬"], weights="random", freeze_backbone=False)
     model.train()(torch.randn(4, 3, 64, 64)).logits.sum().backward()  # moves the statistics of batch norm
-    loaded = load_model(model.eval().save(tmp_path))
+    loaded = load_model(save_run(model.eval(), tmp_path))
     x = torch.randn(1, 3, 64, 64)
     assert equal(loaded(x, maps=True), model(x, maps=True))
     assert not loaded.backbone.frozen
@@ -345,7 +345,7 @@ def test_weights_with_a_tensor_too_many(saved: dict[str, bytes], tmp_path: Path)
 def test_saving_where_nothing_can_be_written_leaves_nothing(lite0: Backbone, tmp_path: Path) -> None:
     (tmp_path / WEIGHTS_FILE).mkdir()  # the file cannot take a folder's place
     with pytest.raises(OSError):
-        make(lite0).save(tmp_path)
+        save_run(make(lite0), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [WEIGHTS_FILE]
 
 
