@@ -92,9 +92,9 @@ class Check:
         lines += _table(self.classes, self.images, self.parts, self.media)
         lines += ["", *(f"{split}: {_numbers(part, self.media)}" for split, part in self.parts.items())]
         lines += [f"{self.people} people with {self.joints} labelled joints, {self.objects} objects in use"]
-        lines += [f"{self.evidence} {self.media} say where the evidence is"]
+        lines += [f"{self.evidence} {self.media} have evidence boxes"]
         for suffix, count in self.ignored.items():
-            lines.append(f"left aside: {count} x {suffix}")
+            lines.append(f"ignored: {count} x {suffix}")
         groups = [" = ".join(group) for group in self.duplicates]
         single = self.media.removesuffix("s")
         lines += _listing(f"the same {single} in several splits or classes (scores will look too good)", groups)

@@ -73,8 +73,8 @@ def classification_loss(
 ) -> Tensor:
     """The classification loss of a batch.
 
-    Softmax losses are means over the images that have a label. The others are means over the entries in the label mask of the
-    `(B, K)` table, of `y L+ + (1 - y) L-` with `p = sigmoid(s)` for the logits s:
+    Softmax losses are means over the images that have a label. The others are means over the entries of the `(B, K)`
+    table that are in the label mask, of `y L+ + (1 - y) L-` with `p = sigmoid(s)` for the logits s:
 
     - "cross_entropy": `-log softmax(s)_k`; several positives of an image share it evenly.
     - "random_positive": the cross-entropy of one positive per image, drawn at random, as the paper trained on HICO.
@@ -94,8 +94,8 @@ def classification_loss(
             `sum_i w_i l_i / sum_i w_i`; the others weight the positive terms `L+` (torch's `pos_weight`).
         positive_weight: weight of all positive terms, on top of `class_weights`; not for softmax losses. 10 with "bce"
             is the weighted loss of HICO (Mallya & Lazebnik, ECCV 2016).
-        label_smoothing: fraction of the target, in `[0, 1)`, that is spread evenly over the classes in the label mask (softmax) or
-            over "shown" and "not shown" of each class (the others).
+        label_smoothing: fraction of the target, in `[0, 1)`, that is spread evenly over the classes in the label mask
+            (softmax) or over "shown" and "not shown" of each class (the others).
         generator: random generator of "random_positive", on the targets' device; by default torch's global one.
 
     Returns:

@@ -91,10 +91,10 @@ def test_half_precision_scores_are_summed_in_float32(task: str) -> None:
     [
         ({"loss": "hinge"}, "choose one of auto, cross_entropy, random_positive, bce"),
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
-        ({"class_weights": torch.ones(4)}, "one weight for each class"),
+        ({"class_weights": torch.ones(4)}, "one weight per class"),
         ({"targets": torch.zeros(2)}, "multi-hot"),
         ({"task": "both"}, "choose one of single, multi"),
-        ({"label_mask": torch.ones(2, 4, dtype=torch.bool)}, "logits' shape"),
+        ({"label_mask": torch.ones(2, 4, dtype=torch.bool)}, "the shape of the logits"),
         ({"positive_weight": 10.0}, "which cross_entropy does not have: use loss bce, focal, asymmetric"),
         ({"positive_weight": 0.0, "loss": "bce"}, "give a positive number"),
     ],
@@ -250,7 +250,7 @@ def test_weights_of_classes_without_examples() -> None:
 def test_wrong_weights_are_named() -> None:
     with pytest.raises(ValueError, match="none, balanced, sqrt"):
         class_weights(torch.ones(2), "inverse", "single", images=2)
-    with pytest.raises(ValueError, match="count each image once"):
+    with pytest.raises(ValueError, match="count an image once"):
         class_weights(torch.tensor([3, 1]), "balanced", "multi", images=2)
 
 

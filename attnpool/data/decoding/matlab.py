@@ -165,7 +165,7 @@ def _digest(path: Path, variables: Sequence[str]) -> str:
             f"{path}: is a file of MATLAB 7.3 (HDF5), which is not read; save it in MATLAB with save(..., '-v7')"
         )
     if version != b"\x01":
-        what = "is empty" if not head else "is no .mat file"
+        what = "is empty" if not head else "is not a .mat file"
         raise ValueError(f"{path}: {what}; get the file again")
     digest.update(json.dumps([FORMAT, sorted(variables)]).encode())
     return digest.hexdigest()

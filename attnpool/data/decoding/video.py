@@ -84,7 +84,7 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> list[Image.Image]:
         ValueError: a number is negative.
     """
     if min(indices, default=0) < 0:
-        raise ValueError(f"{path}: frame {min(indices)} was asked for; frames are counted from 0")
+        raise ValueError(f"{path}: indices holds {min(indices)}; frames are counted from 0")
     path = Path(path)
     if path.is_dir():
         return _read_frames(path, frame_files(path), indices)

@@ -50,7 +50,7 @@ def read_annotations(file: Path) -> dict[str, Marks]:
         problem = "nested too deeply"
     except _Malformed as error:
         problem = str(error)
-    raise ValueError(f"{file}: {problem}; correct the file or take it away")
+    raise ValueError(f"{file}: {problem}; correct the file or remove it")
 
 
 def with_evidence(dataset: Dataset) -> Dataset:
@@ -118,7 +118,7 @@ def _records(content: Any, key: str) -> Iterator[dict[str, Any]]:
     seen: set[Any] = set()
     for record in content[key]:
         if not isinstance(record, dict) or not isinstance(record.get("id"), int | str):
-            raise _Malformed(f"an entry of {key!r} is no object with an id")
+            raise _Malformed(f"an entry of {key!r} is not an object with an id")
         if record["id"] in seen:
             raise _Malformed(f"id {record['id']!r} occurs twice in {key!r}")
         seen.add(record["id"])

@@ -58,14 +58,14 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
         if strangers := sorted(c for c, files in parts.get(split, {}).items() if files and c not in whole):
             raise ValueError(
                 f"{root / split}: {len(strangers)} of its classes are not in train, the first is {strangers[0]!r}; "
-                "add images of it to train, or take its folder away"
+                "add images of it to train, or remove its folder"
             )
     if "val" not in parts:
         chosen = {c: choose(files, options.split_seed, options.val_fraction) for c, files in whole.items()}
         rest = {c: sorted(set(files) - set(chosen[c])) for c, files in whole.items()}
         parts = {"train": rest, "val": chosen} | {split: parts[split] for split in parts if split == "test"}
     if not any(parts["val"].values()):
-        raise ValueError(f"{root / 'val'}: there are no images; {LAYOUT.format('val')}, or take the folder away")
+        raise ValueError(f"{root / 'val'}: there are no images; {LAYOUT.format('val')}, or remove the folder")
 
     marks = read_annotations(root / FILE_NAME) if (root / FILE_NAME).exists() else {}
     classes = tuple(whole)
@@ -124,7 +124,7 @@ def _check_classes(root: Path, files: Mapping[str, list[str]], at_least: int) ->
     if small:
         needed = "two images, one for train and one for val" if at_least == 2 else "an image for train"
         names = ", ".join(small[:NAMED]) + (f" and {len(small) - NAMED} more" if len(small) > NAMED else "")
-        raise ValueError(f"{root}: every class needs {needed}; too few has {names}: add images or take the folder away")
+        raise ValueError(f"{root}: every class needs {needed}; too few has {names}: add images or remove the folder")
 
 
 def _samples(

@@ -111,14 +111,14 @@ def _compare(root: Path, number: int, lists: dict[str, Path], folders: dict[str,
     if there & lists.keys() and (absent := sorted(lists.keys() - there)):
         raise ValueError(
             f"{root}: {len(absent)} of {len(lists)} classes have a list and no folder of clips, the first is "
-            f"{absent[0]!r}; add its folder, or take its lists away"
+            f"{absent[0]!r}; add its folder, or remove its lists"
         )
     for base, labels in folders.items():
         for label in labels:
             if label not in lists and any(name.lower().endswith(_SUFFIX) for name in _names(root / base / label)):
                 raise ValueError(
                     f"{root / base / label}: a folder of clips without a list {label}_test_split{number}.txt; add the "
-                    "list, or take the folder away"
+                    "list, or remove the folder"
                 )
 
 

@@ -57,7 +57,7 @@ def read_openpose(path: Path) -> list[Joints]:
         problem = "nested too deeply"
     except _Malformed as error:
         problem = str(error)
-    raise ValueError(f"{path}: {problem}; correct the file or take it away")
+    raise ValueError(f"{path}: {problem}; correct the file or remove it")
 
 
 def write_openpose(path: Path, people: Sequence[Sequence[Joint]], scores: Sequence[Sequence[float]] = ()) -> None:
@@ -85,7 +85,7 @@ def write_openpose(path: Path, people: Sequence[Sequence[Joint]], scores: Sequen
             if joint is None or position is None:
                 continue
             if not all(map(math.isfinite, (*joint, score))):
-                raise ValueError(f"joint {joint} with score {score} is no place; give finite numbers")
+                raise ValueError(f"joint {joint} with score {score} is not finite; give finite numbers")
             x, y = round(joint[0], 2), round(joint[1], 2)
             if x > 0 and y > 0 and score > 0:
                 joints[3 * position : 3 * position + 3] = [x, y, max(round(score, 4), 1e-4)]

@@ -56,7 +56,7 @@ def read_list(path: Path) -> list[tuple[int, str]]:
             data = gzip.decompress(data)
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is no text in UTF-8; get the file again") from error
+        raise ValueError(f"{path}: is not text in UTF-8; get the file again") from error
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"{path}: cannot be read ({reason.lower()}); get the file again") from error
@@ -100,7 +100,7 @@ def file_name(value: str, where: str) -> str:
         Malformed: it is empty, or has a slash or characters that cannot be shown.
     """
     if value in ("", ".", "..") or any(c in "/\\" or c < " " or "\x7f" <= c <= "\x9f" for c in value):
-        raise Malformed(f"{where} {value!r} is no name of a file")
+        raise Malformed(f"{where} {value!r} is not a file name")
     return value
 
 
@@ -115,7 +115,7 @@ def records(value: Any, where: str) -> list[dict[str, Any]]:
     # A struct without fields is read as an empty value in a list.
     if isinstance(value, list) and all(isinstance(item, dict) or item is None for item in value):
         return [item or {} for item in value]
-    raise Malformed(f"{where} is no struct")
+    raise Malformed(f"{where} is not a struct")
 
 
 def record(value: Any, where: str) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def text(value: Any, where: str) -> str:
         return ""
     if isinstance(value, str):
         return value
-    raise Malformed(f"{where} is no text")
+    raise Malformed(f"{where} is not text")
 
 
 def texts(value: Any, where: str) -> list[str]:
@@ -147,7 +147,7 @@ def texts(value: Any, where: str) -> list[str]:
         Malformed: the value is not a cell array, or one of its elements is not text.
     """
     if not isinstance(value, list):
-        raise Malformed(f"{where} is no cell array of texts")
+        raise Malformed(f"{where} is not a cell array of texts")
     return [text(item, f"{where}({number})") for number, item in enumerate(value, start=1)]
 
 
@@ -161,4 +161,4 @@ def number(value: Any, where: str) -> float | None:
         return None
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], int | float) and abs(value[0]) < 1e9:
         return float(value[0])
-    raise Malformed(f"{where} is no number")
+    raise Malformed(f"{where} is not a number")
