@@ -108,7 +108,7 @@ def _wall(image: Array, rng: np.random.Generator, edge: int, size: int) -> list[
 
 
 def _wall_things(rng: np.random.Generator, edge: int, size: int) -> list[Shape | Panel]:
-    """A window, pictures on the wall and shelves: fixtures without owner, which are painted first."""
+    """A window, paintings and shelves: fixtures without owner, which are painted first."""
     shapes: list[Shape | Panel] = []
     slots = rng.permutation(4)[: rng.integers(2, 5)]
     for slot in slots:

@@ -69,7 +69,7 @@ def write_playground(
     already holds exactly this world is not changed.
 
     Args:
-        directory: folder to write, which must not exist, be empty, or hold exactly this world already.
+        directory: folder to write, which must be new or empty, or hold exactly this world already.
         style: format of the dataset, folder for class folders or the format of a benchmark.
         images: number of images, or of clips with style hmdb51 (default: 600 images, 140 clips).
         seed: seed of the world, 0 or more; the same arguments give the same bytes.

@@ -23,7 +23,7 @@ def make_world(
     The world is made beside the directory and moved into its place when it is complete.
 
     Args:
-        directory: folder to write, which must not exist, be empty, or hold exactly this world already.
+        directory: folder to write, which must be new or empty, or hold exactly this world already.
         info: identification of the world, which `annotations.json` holds as "info".
         total: total units of work, which are reported at once if the world exists already.
         fill: function that writes the world into an empty folder, including `annotations.json` with a list "images" or

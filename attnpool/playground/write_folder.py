@@ -58,7 +58,7 @@ def write_folder(
     changed.
 
     Args:
-        directory: folder to write, which must not exist, be empty, or hold exactly this world already.
+        directory: folder to write, which must be new or empty, or hold exactly this world already.
         images: number of images, at least two per class.
         seed: seed of the world, at least 0.
         size: width and height of each image in pixels.

@@ -115,7 +115,7 @@ def write_hico(directory: Path, images: int, seed: int, *, size: int = 448, prog
     - `annotations.json`: the same annotations as in `write_folder`; an image's "label" is the list of its actions.
 
     Args:
-        directory: folder to write, which must not exist, be empty, or hold exactly this world already.
+        directory: folder to write, which must be new or empty, or hold exactly this world already.
         images: number of images, at least two per action.
         seed: seed of the world, at least 0.
         size: width and height of each image in pixels.

@@ -46,7 +46,7 @@ def write_hmdb51(directory: Path, clips: int, seed: int, *, frames: int = 40, pr
       the thing alone; `null` where it is not in the frame.
 
     Args:
-        directory: folder to write, which must not exist, be empty, or hold exactly this world already.
+        directory: folder to write, which must be new or empty, or hold exactly this world already.
         clips: number of clips, at least two per class.
         seed: seed of the world, at least 0.
         frames: number of frames of each clip, 2 to 3000.

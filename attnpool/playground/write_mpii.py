@@ -65,7 +65,7 @@ def write_mpii(directory: Path, images: int, seed: int, *, size: int = 448, prog
     As in MATLAB, the centre of the first pixel is (1, 1) in the .mat file; in `annotations.json` it is (0.5, 0.5).
 
     Args:
-        directory: folder to write, which must not exist, be empty, or hold exactly this world already.
+        directory: folder to write, which must be new or empty, or hold exactly this world already.
         images: number of images, at least three per class.
         seed: seed of the world, at least 0.
         size: width and height of each image in pixels.

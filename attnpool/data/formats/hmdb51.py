@@ -133,7 +133,7 @@ def _entries(path: Path) -> dict[str, str]:
                 raise Malformed(f"{entry!r} is not a name.avi and 0, 1 or 2")
             file_name(clip, "the clip")
             if clip in found:
-                raise Malformed(f"{clip!r} stands in an earlier line, too")
+                raise Malformed(f"{clip!r} is also in an earlier line")
         except Malformed as error:
             raise ValueError(f"{path}: line {line}: {error}; correct the list") from None
         found[clip] = _SPLITS[part]

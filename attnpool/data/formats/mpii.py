@@ -185,7 +185,7 @@ def _samples(
         if split != "test":
             shown = text(activity.get("act_name"), f"act({i}).act_name")
             if not shown:
-                raise Malformed(f"{name} has no act_name, but stands in {lists[split].name}")
+                raise Malformed(f"{name} has no act_name, but is in {lists[split].name}")
             labels = (classes.setdefault(shown, len(classes)),)
         rects = records(image.get("annorect"), f"annolist({i}).annorect")
         people = [_person(rect, f"annolist({i}).annorect({r})") for r, rect in enumerate(rects, start=1)]

@@ -119,7 +119,7 @@ def test_what_is_wrong(tmp_path: Path) -> None:
 
     assert f"{listed}: line 2: 'b.avi 3' is not a name.avi and 0, 1 or 2; correct" in problem("a.avi 1 \nb.avi 3 ")
     assert "line 1: 'b.avi' is not a name.avi and 0, 1 or 2" in problem("b.avi\n")
-    assert "line 3: 'b.avi' stands in an earlier line, too" in problem("b.avi 1\n\nb.avi 2\n")
+    assert "line 3: 'b.avi' is also in an earlier line" in problem("b.avi 1\n\nb.avi 2\n")
     assert "line 1: the clip '../b.avi' is not a file name" in problem("../b.avi 1\n")
     assert f"{listed}: the list is empty; get it again" in problem("")
     (tmp_path / "jump").mkdir()

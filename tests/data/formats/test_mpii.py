@@ -139,7 +139,7 @@ def test_missing_parts(tmp_path: Path) -> None:
         ("01\n02\n", "03\n02\n", "_val.txt: '02' is also in images_mpii_train.txt; correct the lists"),
         ("01\n02\n01.jpg\n", "03\n", "_train.txt: lines 1 and 3 both name '01'; correct the list"),
         ("\n", "03\n", "_train.txt: the list is empty; get it again"),
-        ("01\n05\n", "03\n", f"{MAT}: 05.jpg has no act_name, but stands in images_mpii_train.txt; get"),
+        ("01\n05\n", "03\n", f"{MAT}: 05.jpg has no act_name, but is in images_mpii_train.txt; get"),
         ("01\n04\n", "03\n", "_val.txt: no image in train shows 'b', as images/03.jpg does; correct it"),
         ("01\n", "04\n", "_train.txt: all images show 'a, with words'; two or more classes are needed"),
     ],
