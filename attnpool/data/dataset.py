@@ -104,5 +104,7 @@ class Dataset:
         chosen = tuple(sample for sample in self.samples if sample.path in wanted)
         if len(chosen) != len(wanted):
             missing = sorted(wanted - {sample.path for sample in chosen})
-            raise ValueError(f"{self.name}: {len(missing)} files of the list are not there, the first is {missing[0]}")
+            raise ValueError(
+                f"{self.name}: {len(missing)} of the listed files are not in it, such as {missing[0]}; add them again"
+            )
         return replace(self, samples=chosen, split=split or self.split)

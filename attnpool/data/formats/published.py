@@ -65,19 +65,17 @@ def read_list(path: Path) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(lines, start=1) if line]
 
 
-def need_some(indices: Sequence[Dataset], folder: str, get: str) -> None:
+def need_some(datasets: Sequence[Dataset], folder: str, get: str) -> None:
     """Checks that at least one file of some datasets exists; `folder` and `get` are for the message.
 
     Raises:
         ValueError: none of the files exists. (Single missing files are reported when they are read: `check` lists them,
             and training and evaluation name them.)
     """
-    first = indices[0]
-    if not any(dataset.file(sample).exists() for dataset in indices for sample in dataset):
-        count = sum(map(len, indices))
-        raise ValueError(
-            f"{first.root / folder}: not one of {count} files is there, such as {first.samples[0].path}; {get}"
-        )
+    first = datasets[0]
+    if not any(dataset.file(sample).exists() for dataset in datasets for sample in dataset):
+        count = sum(map(len, datasets))
+        raise ValueError(f"{first.root / folder}: none of {count} files exists, such as {first.samples[0].path}; {get}")
 
 
 def no_repeats(names: Iterable[str], where: str) -> None:

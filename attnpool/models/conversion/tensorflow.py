@@ -187,7 +187,7 @@ def read_variables(
             raise OSError(said["errno"], said["problem"], folder)
         if "problem" in said:
             reason = first_line(said["problem"])[:200]
-            raise ValueError(f"{prefix}: cannot be read as a TensorFlow checkpoint ({reason})")
+            raise ValueError(f"{prefix}: cannot be read as a TensorFlow checkpoint ({reason}); get it again")
         shapes = {name: tuple(shape) for name, (shape, _) in said["variables"].items()}
         with np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}, shapes

@@ -97,7 +97,7 @@ def test_what_is_wrong(tmp_path: Path) -> None:
     assert f"{tmp_path}: there is no anno.mat (looked in it and annotations/); get hico" in message(f"hico:{tmp_path}")
     source = make(tmp_path)
     (tmp_path / "images").rename(tmp_path / "elsewhere")
-    assert f"{tmp_path / 'images'}: not one of 5 files is there, such as images/train2015/HICO_" in message(source)
+    assert f"{tmp_path / 'images'}: none of 5 files exists, such as images/train2015/HICO_" in message(source)
     (tmp_path / "elsewhere").rename(tmp_path / "images")
 
     mat = tmp_path / "anno.mat"

@@ -106,7 +106,7 @@ def test_what_is_wrong(tmp_path: Path) -> None:
     assert "does not exist; give the directory with a folder of clips" in message(f"hmdb51:{tmp_path / 'no'}")
     assert "there are no lists such as wave_test_split1.txt (looked in it, splits/," in message(f"hmdb51:{tmp_path}")
     write_lists(tmp_path)
-    assert "not one of 5 files is there, such as dive/a (1)!&_é.avi; unpack" in message(f"hmdb51:{tmp_path}")
+    assert "none of 5 files exists, such as dive/a (1)!&_é.avi; unpack" in message(f"hmdb51:{tmp_path}")
     source = make(tmp_path)
     listed = tmp_path / "wave_test_split1.txt"
     whole = listed.read_text()

@@ -123,7 +123,7 @@ def test_missing_parts(tmp_path: Path) -> None:
     source = make(tmp_path)
     (tmp_path / "images").rename(tmp_path / "elsewhere")
     found = message(source)
-    assert f"{tmp_path / 'images'}: not one of 4 files is there, such as images/02.jpg; get mpii_human_pose_v1" in found
+    assert f"{tmp_path / 'images'}: none of 4 files exists, such as images/02.jpg; get mpii_human_pose_v1" in found
     (tmp_path / "images_mpii_val.txt").unlink()
     found = message(source)
     assert f"{tmp_path}: there is no images_mpii_val.txt, also not as .gz (looked in it, lists/ and splits/); " in found
