@@ -133,7 +133,9 @@ class Backbone(nn.Module):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
                 features = self.net.forward_features(x)
         except AssertionError as error:  # timm's networks of a fixed input size raise this
-            raise ValueError(f"{self.name}: cannot take {x.shape[2]}x{x.shape[3]} images ({error})") from error
+            raise ValueError(
+                f"{self.name}: cannot take {x.shape[2]}x{x.shape[3]} images ({error}); use another image_size"
+            ) from error
         return self.as_map(features, x.shape[2], x.shape[3])
 
     def as_map(self, features: Tensor, height: int, width: int) -> Tensor:
@@ -146,7 +148,9 @@ class Backbone(nn.Module):
             )
             return features.permute(0, 3, 1, 2) if channels_last else features
         if features.ndim != 3:
-            raise ValueError(f"{self.name}: features of shape {tuple(features.shape)} have no positions to pool over")
+            raise ValueError(
+                f"{self.name}: features of shape {tuple(features.shape)} have no positions; use another backbone"
+            )
         tokens = features[:, int(getattr(self.net, "num_prefix_tokens", 0)) :]
         grid = token_grid(tokens.shape[1], height, width)
         return tokens.unflatten(1, grid).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Datasets: what is in them (`read`, `check`), and batches of their images (`batches`, `load`)."""
+"""Datasets: reading (`read`) and checking (`check`) them, and loading batches of their images (`batches`, `load`)."""
 
 from __future__ import annotations
 

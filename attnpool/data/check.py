@@ -1,4 +1,4 @@
-"""Look at every file of a dataset before hours are spent on it."""
+"""`check` reads every file of a dataset, so that problems are found before hours of training."""
 
 from __future__ import annotations
 
@@ -29,23 +29,24 @@ def check(
     val_fraction: float | None = None,
     progress: bool = False,
 ) -> Check:
-    """Read every image or clip of a dataset, its test split included, and list what cannot be used.
+    """Reads every image or clip of a dataset, its test split included, and lists the files that cannot be used.
 
     Args:
-        source: the dataset, such as folder:DIR.
-        split_seed: seed of the split into train and val, for a dataset that does not come with one (default: 0).
-        val_fraction: part of every class that becomes val in such a split (default: 0.25).
+        source: dataset to check, as FORMAT:PATH, such as folder:photos.
+        split_seed: seed of the split into train and val, for a dataset without a split of its own (default: 0).
+        val_fraction: fraction of every class that becomes val, for a dataset without a split of its own (default:
+            0.25).
         progress: show a progress bar.
 
     Raises:
-        ValueError: as `read_splits` says. Images that cannot be read are no error: they are listed.
+        ValueError: the dataset itself cannot be read, see `read_splits`. Images that cannot be read are only listed.
     """
     splits = _once(read_splits(source, split_seed=split_seed, val_fraction=val_fraction))
     entries = [(split, dataset, sample) for split, dataset in splits.items() for sample in dataset]
     first = next(iter(splits.values()))
     same: dict[bytes, list[tuple[str, Sample]]] = {}
     seen: dict[str, list[_Look]] = {split: [] for split in splits}
-    # Pillow and libav let other threads run while they decode.
+    # Threads are enough, because Pillow and libav release the interpreter lock while they decode.
     with (
         quiet(),
         ThreadPoolExecutor(2) as pool,
@@ -59,7 +60,7 @@ def check(
                     same.setdefault(look.digest, []).append((split, sample))
                 shown.update(1)
         finally:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for all the rest
+            pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for the remaining files
 
     every = [look for looks in seen.values() for look in looks]
     used = {path for _, _, sample in entries for path in (sample.path, sample.keypoints) if path}
@@ -87,7 +88,7 @@ def check(
 
 
 def _once(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
-    """Without what stands there under a second name, as a test part that is also val."""
+    """The splits without those that are the same dataset as an earlier one, such as a test split that is also val."""
     kept: dict[str, Dataset] = {}
     for split, dataset in splits.items():
         if not any(dataset is other for other in kept.values()):
@@ -97,7 +98,7 @@ def _once(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
 
 @dataclass
 class _Look:
-    """What one look at a sample's file and keypoints found."""
+    """The findings about one sample's file and keypoints."""
 
     path: str
     digest: bytes = b""
@@ -131,7 +132,7 @@ def _look(dataset: Dataset, sample: Sample) -> _Look:
 
 
 def _count_people(dataset: Dataset, sample: Sample, look: _Look) -> list[tuple[float, float]]:
-    """Counts a sample's people, those in its keypoint files, too, and gives all joints."""
+    """Counts the people of a sample, also those in its keypoint files, and returns all their joints."""
     bodies: list[Joints] = [person.joints for person in sample.people]
     for name in _keypoint_files(dataset, sample):
         try:
@@ -161,10 +162,10 @@ def _digest(files: Iterable[Path]) -> bytes:
 
 
 def _outside(sample: Sample, joints: Iterable[tuple[float, float]], width: int, height: int) -> bool:
-    """Whether joints or boxes lie outside of the image.
+    """Whether joints or boxes lie outside the image.
 
-    Annotators' boxes often end a little beyond the border; joints, too, where a body is cut off. Of persons' boxes,
-    which MPII's reader makes from a scale, the middle counts.
+    Boxes of annotators often end a little beyond the border, and so do the joints of a body that is cut off. For the
+    boxes of persons, which may be estimated from a scale, only the centre is checked.
     """
     slack_x, slack_y = max(2.0, 0.1 * width), max(2.0, 0.1 * height)
     corners = [corner for x1, y1, x2, y2 in (*sample.evidence, *sample.objects) for corner in ((x1, y1), (x2, y2))]
@@ -192,12 +193,12 @@ def _part(dataset: Dataset, looks: list[_Look]) -> Part:
 
 
 def _ignored(root: Path, used: set[str], *, only_media: bool) -> dict[str, int]:
-    """Suffix -> number of the files, hidden ones too, which are neither samples nor the annotations.
+    """Counts, by suffix, the files (hidden ones too) that are neither samples nor annotations.
 
     Args:
-        root: of the dataset.
-        used: paths of samples and keypoints; all that is in such a folder is used.
-        only_media: leave out what is neither an image nor a video.
+        root: root of the dataset.
+        used: paths of samples and keypoints; all files in such a folder are used.
+        only_media: whether to count only images and videos.
     """
     counts: Counter[str] = Counter()
     for folder, _, names in os.walk(root):

@@ -1,4 +1,4 @@
-"""What `check` found: values, JSON and text."""
+"""The result of `check`, as values, JSON and text."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import asdict, dataclass
 
 _SHOWN = 20  # lines of a list in the text; the JSON has all of them
 MISSING = "missing"
-"""The reason of files which are not there."""
+"""The reason given for files that do not exist."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one split holds.
+    """The contents of one split.
 
     Attributes:
         samples: number of images or clips, unusable ones included.
-        classes: number of classes that at least one of them shows.
-        labels: number of labels, one a sample if the task is "single".
-        ambiguous: number of labels of which annotators were not sure.
+        classes: number of classes with at least one sample.
+        labels: number of labels, one per sample if the task is "single".
+        ambiguous: number of labels that annotators marked as uncertain.
         frames: number of frames of the clips.
-        people: number of persons with keypoints or a box; in clips, of every frame.
+        people: number of persons with keypoints or a box; in clips, summed over frames.
         joints: number of labelled joints.
-        missing: number of files which are not there.
-        broken: number of files that are there and cannot be read.
+        missing: number of files that do not exist.
+        broken: number of files that exist but cannot be read.
     """
 
     samples: int
@@ -39,21 +39,23 @@ class Part:
 
 @dataclass(frozen=True)
 class Check:
-    """What a dataset holds and what is wrong with it.
+    """The contents of a dataset and the problems found in it.
 
     Attributes:
-        source: what the user typed.
+        source: the dataset as the user named it.
         media: "images" or "clips".
         classes: class names.
-        images: split -> class -> number of images or clips, unusable ones included. A test part that is also val
-            stands there once, as "val".
-        parts: split -> its numbers.
-        unusable: `(path, reason)` of what is missing or cannot be read; training and evaluation leave it out.
-        damaged: `(path, reason)` of clips of which only a part can be read.
+        images: split -> class -> number of images or clips, unusable ones included. A test split that is also val is
+            listed once, as "val".
+        parts: split -> its contents.
+        unusable: `(path, reason)` of samples that are missing or cannot be read; training and evaluation leave them
+            out.
+        damaged: `(path, reason)` of clips that can be read only in part.
         keypoints: `(path, reason)` of keypoint files that cannot be read.
-        duplicates: groups of paths with the very same content that lie in different splits or classes.
-        outside: paths whose keypoints or boxes lie outside of the image (were they made for another size?).
-        ignored: suffix -> number of files that are not part of the dataset; of published ones images and videos only.
+        duplicates: groups of paths with identical content that lie in different splits or classes.
+        outside: paths whose keypoints or boxes lie outside the image (were they made for another size?).
+        ignored: suffix -> number of files that are not part of the dataset; in published datasets, of images and videos
+            only.
         people: number of persons with keypoints or a box.
         joints: number of labelled joints.
         evidence: number of images with an evidence box.
@@ -77,7 +79,7 @@ class Check:
     objects: int
 
     def to_json(self) -> dict[str, object]:
-        """The same as values that `json.dumps` takes; what is wrong with files as `{"file", "reason"}`."""
+        """The result as values that `json.dumps` takes; problems of files are `{"file", "reason"}`."""
         content = asdict(self)
         for name, files in (("unusable", self.unusable), ("damaged", self.damaged), ("keypoints", self.keypoints)):
             content[name] = [{"file": path, "reason": reason} for path, reason in files]
@@ -90,9 +92,9 @@ class Check:
         lines += _table(self.classes, self.images, self.parts, self.media)
         lines += ["", *(f"{split}: {_numbers(part, self.media)}" for split, part in self.parts.items())]
         lines += [f"{self.people} people with {self.joints} labelled joints, {self.objects} objects in use"]
-        lines += [f"{self.evidence} {self.media} say where the evidence is"]
+        lines += [f"{self.evidence} {self.media} have evidence boxes"]
         for suffix, count in self.ignored.items():
-            lines.append(f"left aside: {count} x {suffix}")
+            lines.append(f"ignored: {count} x {suffix}")
         groups = [" = ".join(group) for group in self.duplicates]
         single = self.media.removesuffix("s")
         lines += _listing(f"the same {single} in several splits or classes (scores will look too good)", groups)
@@ -106,7 +108,7 @@ class Check:
 
 
 def _numbers(part: Part, media: str) -> str:
-    """The numbers of a split that are not 0."""
+    """The numbers of a split that are not 0, as text."""
     shown = [
         f"{part.samples} {media} of {part.classes} classes" if part.labels else f"{part.samples} {media}, no labels"
     ]
@@ -124,7 +126,7 @@ def _numbers(part: Part, media: str) -> str:
 def _table(
     classes: tuple[str, ...], images: Mapping[str, Mapping[str, int]], parts: Mapping[str, Part], media: str
 ) -> list[str]:
-    """Samples per class and split; of many classes those with the fewest in train."""
+    """A table of samples per class and split; of many classes it shows those with the fewest in train."""
     shown = list(classes)
     if len(classes) > 2 * _SHOWN:
         shown = sorted(classes, key=lambda name: next(iter(images.values()))[name])[:_SHOWN]

@@ -1,4 +1,4 @@
-"""What a network sees of a clip: frames or stacks of flow at the places of temporal segments, in one geometry."""
+"""Reads the network's input from a clip: frames, or stacks of optical flow, at temporal segments, all cropped alike."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from attnpool.data.views import View, eval_views, train_views
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """What was taken of a clip at T places.
+    """T frames, or stacks of optical flow, of a clip.
 
     Attributes:
-        count: how many frames the clip has in all.
-        numbers: T frames, counted from 0; of every stack of flow the first one.
+        count: number of frames of the whole clip.
+        numbers: numbers of the T frames, counted from 0; for a stack of flow the number of its first frame.
         frames: those frames.
-        views: of every frame or stack its views, one after the other: T of them, or T times the crops.
+        views: the views of every frame or stack, one after the other: T, or T times the number of crops.
     """
 
     count: int
@@ -41,23 +41,24 @@ def read_views(
     crops: int = 1,
     flip: bool = False,
 ) -> Clip:
-    """Reads a clip's frames, or optical flow, and cuts the network's inputs out of them.
+    """Reads frames or optical flow of a clip, and crops the network's inputs from them.
 
     Args:
-        path: a video, or a folder of frames.
-        options: `segments` places in training, `frames` in testing, and all the rest.
-        places: for training, random places in the segments; `None` for the middle of each, as in testing.
-        rng: for training, a random crop, flip and colours, shared by all frames; `None` as in testing.
-        crops, flip: in testing, see `eval_views`.
+        path: a video file, or a folder of frames.
+        options: preprocessing, with the number of `segments` in training and of `frames` in testing.
+        places: random generator of the places in the segments, for training; `None` for the middle of each segment, as
+            in testing.
+        rng: random generator of the crop, flip and colours, which all frames share, for training; `None` for testing.
+        crops, flip: test-time views, see `eval_views`.
 
     Raises:
         UnreadableVideo: (a ValueError) the clip cannot be read.
-        ValueError: flow is wanted and OpenCV is not installed.
+        ValueError: optical flow is needed and OpenCV is not installed.
     """
     flow = options.modality == "flow"
     length = FLOW_LENGTH + 1 if flow else 1
     segments = options.frames if places is None else options.segments
-    # `read_clip` may ask twice and must get the same answer
+    # `read_clip` may call `choose` twice and must get the same answer
     state = None if places is None else places.bit_generator.state
 
     def choose(count: int) -> list[int]:
@@ -76,5 +77,5 @@ def read_views(
 
 
 def is_clip(path: Path) -> bool:
-    """Whether a path is taken for a clip: a folder, or a file with the name of a video."""
+    """Whether a path counts as a clip: it is a folder, or its name is that of a video file."""
     return path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES

@@ -1,6 +1,6 @@
-"""Which rectangle of an image becomes the network's input, in training and in testing.
+"""Chooses the rectangle of an image that becomes the network's input, in training and in testing.
 
-Coordinates are continuous, as in `views`: a crop may begin inside of a pixel.
+Coordinates are continuous, as in `views`: a crop may begin inside a pixel.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import numpy as np
 from attnpool.data.preprocessing import Preprocessing
 
 SQUASHED = (340, 256)
-"""Width and height to which the authors' code brings the images of HICO and HMDB51, whatever their aspect."""
+"""Width and height to which the authors' code resizes the images of HICO and HMDB51, whatever their aspect ratio."""
 
 _AREA = (0.25, 1.0)
 _RATIO = (3 / 4, 4 / 3)
-# Fractions of the room that a crop has across and down: the middle, then the four corners.
+# Positions of a crop as fractions of its horizontal and vertical freedom: the centre, then the four corners.
 _PLACES = ((0.5, 0.5), (0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A rectangle in pixels of the image, which is stretched to the network's square, and mirrored if `flipped`."""
+    """A rectangle in pixels of the image that is resized to the network's square input, and mirrored if `flipped`."""
 
     left: float
     top: float
@@ -35,14 +35,14 @@ class Crop:
 
 @dataclass(frozen=True)
 class Jitter:
-    """Random numbers of a change of colours: four draws in -1..1 and the order in which the four steps are taken."""
+    """The random numbers of a colour jitter: four numbers in -1..1 and the order of the four steps."""
 
     draws: tuple[float, ...]
     order: tuple[int, ...]
 
 
 def eval_crops(size: tuple[int, int], options: Preprocessing, crops: int = 1, flip: bool = False) -> list[Crop]:
-    """The crops that testing looks at, see `views.eval_views`."""
+    """The crops of the test-time views, see `views.eval_views`."""
     if crops not in (1, 10):
         raise ValueError(f"crops is {crops}; use 1 (the middle) or 10 (middle and corners, and their mirror images)")
     width, height = _square(size, options)
@@ -54,8 +54,8 @@ def eval_crops(size: tuple[int, int], options: Preprocessing, crops: int = 1, fl
 def train_crops(
     sizes: Sequence[tuple[int, int]], options: Preprocessing, rng: np.random.Generator
 ) -> tuple[list[Crop], Jitter]:
-    """One random crop and jitter for all of a clip's frames: the same random numbers, whatever the frames' sizes."""
-    # Drawn always and before the crop, so that switching one option on leaves the others' numbers as they were.
+    """A random crop and jitter for all frames of a clip, with the same random numbers whatever the frames' sizes."""
+    # The jitter is always drawn, before the crop, so that no option changes the random numbers of another.
     flip, *draws = rng.random(5)
     jitter = Jitter(tuple(2 * u - 1 for u in draws), tuple(rng.permutation(4).tolist()))
     across, down = rng.random(2)
@@ -75,9 +75,9 @@ def train_crops(
 
 
 def _square(size: tuple[int, int], options: Preprocessing) -> tuple[float, float]:
-    """Sides of the crop in pixels of the image: what becomes `image_size` when the short side becomes `short_side`.
+    """The sides of the crop in pixels of the image, which become `image_size` when the short side is `short_side`.
 
-    It is a square of the image, or of the squashed image.
+    The crop is a square of the image, or of the squashed image.
     """
     width, height = SQUASHED if options.squash else size
     side = min(width, height) * options.image_size / (options.short_side or options.image_size)
@@ -85,7 +85,7 @@ def _square(size: tuple[int, int], options: Preprocessing) -> tuple[float, float
 
 
 def _rectangle(size: tuple[int, int], options: Preprocessing, rng: np.random.Generator) -> tuple[float, float, bool]:
-    """A random rectangle, in pixels of the image, and whether ten tries found one."""
+    """The size of a random rectangle in pixels of the image, and whether ten tries found one."""
     whole = SQUASHED if options.squash else size
     across, down = size[0] / whole[0], size[1] / whole[1]
     for _ in range(10):

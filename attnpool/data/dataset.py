@@ -1,7 +1,7 @@
-"""Sample and Dataset: what a dataset is, before any pixel is decoded.
+"""Sample and Dataset: the files, labels and annotations of a dataset, before any pixel is decoded.
 
-A reader (`folder.py`, `mpii.py`, ... one file a format) turns a layout on disk into a `Dataset`; everything else in the
-package sees datasets only as a `Dataset`.
+A reader (`folder.py`, `mpii.py`, ..., one file per format) turns a layout on disk into a `Dataset`; the rest of the
+package uses only the `Dataset`.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ class Sample:
     """One image or clip and what is known about it.
 
     Attributes:
-        path: the image, the video or the folder of a clip's frames, relative to `Dataset.root`, with forward slashes;
-            it is the sample's name.
+        path: path of the image, the video or the folder of a clip's frames, relative to `Dataset.root`, with forward
+            slashes; it is the sample's name.
         labels: indices into `Dataset.classes`: exactly one if the task is "single", any number if "multi"; none where
-            labels are not public (MPII's test part).
-        people: everybody with keypoints or a box.
-        evidence: the boxes in which the evidence of the label lies (person with object), for pointing accuracy.
+            labels are not public (MPII's test split).
+        people: all persons with keypoints or a box.
+        evidence: boxes that contain the evidence of the label (person with object), for pointing accuracy.
         objects: boxes of the objects that are in use, for pointing accuracy.
-        ambiguous: classes of which annotators could not say whether they are shown (HICO's 0); neither training nor
-            scores count them for this image.
-        negatives: classes that were looked for and are not there (HICO's -1); `None` where that is true of all others.
-            What is in none of the three lists is unknown (HICO's NaN), and counts as not there unless the score's
-            definition says otherwise.
-        keypoints: OpenPose JSON read when the pixels are: a file for an image, a folder with a file a frame for a
-            clip, relative to `Dataset.root`; "" for none. A file that is not there means that nothing is known.
+        ambiguous: classes for which annotators were not sure whether they are shown (HICO's 0); neither training nor
+            metrics count them for this image.
+        negatives: classes that annotators looked for and did not find (HICO's -1); `None` if that holds for all others.
+            Classes in none of the three lists are unknown (HICO's NaN), and count as not shown unless a metric is
+            defined otherwise.
+        keypoints: OpenPose JSON, which is read together with the pixels: a file for an image, a folder with a file per
+            frame for a clip, relative to `Dataset.root`; "" for none. A missing file means that nothing is known.
     """
 
     path: str
@@ -62,14 +62,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset, or one part of it: classes and samples.
+    """A dataset, or one split of it: classes and samples.
 
     Attributes:
-        name: what the user typed, such as "folder:photos".
+        name: the dataset as the user named it, such as "folder:photos".
         root: the directory that sample paths are relative to.
         classes: class names; the position in this tuple is the class number.
-        samples: in a fixed order that depends on names alone.
-        task: "single" (exactly one class an image) or "multi" (any number).
+        samples: the samples, in a fixed order that depends only on names.
+        task: "single" (exactly one class per image) or "multi" (any number).
         split: "train", "val", ... or "all".
         media: whether samples are images or clips.
         format: the key of `data.formats.READERS` that read it; "" for none.
@@ -95,7 +95,7 @@ class Dataset:
         return self.root / sample.path
 
     def select(self, paths: Iterable[str], split: str | None = None) -> Dataset:
-        """The samples with these paths, in this dataset's own order, as a new dataset.
+        """The samples with these paths as a new dataset, in the order of this dataset.
 
         Raises:
             ValueError: a path is not in this dataset.
@@ -104,5 +104,7 @@ class Dataset:
         chosen = tuple(sample for sample in self.samples if sample.path in wanted)
         if len(chosen) != len(wanted):
             missing = sorted(wanted - {sample.path for sample in chosen})
-            raise ValueError(f"{self.name}: {len(missing)} files of the list are not there, the first is {missing[0]}")
+            raise ValueError(
+                f"{self.name}: {len(missing)} of the listed files are not in it, such as {missing[0]}; add them again"
+            )
         return replace(self, samples=chosen, split=split or self.split)

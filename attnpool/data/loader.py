@@ -1,4 +1,4 @@
-"""From a dataset to batches of views, in an order and with an augmentation that follow from the seed alone."""
+"""Loads batches of views from a dataset, in an order and with an augmentation that depend only on the seed."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from attnpool.data.preprocessing import Preprocessing
 from attnpool.data.views import eval_views, train_view
 from attnpool.keypoints.joints import Box, Joints
 
-# The first word of every generator's seed, so that the order and the views of one (seed, epoch) are unrelated:
+# The first number of every generator's seed, so that the order and the views of one (seed, epoch) are independent:
 # NumPy's seeds [s, e] and [s, e, 0] are the same.
 _ORDER, _VIEW, _FRAMES = 1, 2, 4
 
 
 @dataclass
 class PixelBatch:
-    """Images or clips and what is known about them, in pixels of the network's input. B may be 0.
+    """A batch of images or clips with their annotations, in pixels of the network's input. B may be 0.
 
     Attributes:
-        pixels: uint8 (B, 3, S, S), RGB; (B, T, 3, S, S) for the T frames of clips, or the T crops of images; with
-            more channels than 3 for optical flow.
+        pixels: uint8 (B, 3, S, S), RGB; (B, T, 3, S, S) for the T frames of clips, or the T crops of images. Optical
+            flow has more than 3 channels.
         targets: float32 (B, K), 1 for the labels and 0 elsewhere.
-        label_mask: bool (B, K), false where the label is ambiguous.
+        label_mask: bool (B, K), False where the label is ambiguous.
         indices: int64 (B,), positions in the dataset.
-        matrices: float64 (B, 2, 3), from `(x, y, 1)` in each image to `(x, y)` in the (first) network's input.
-        frames: how many frames each clip has in all; 0 for images.
-        people: for every image, or for every frame of every clip (B * T in all), its persons with keypoints, each of
+        matrices: float64 (B, 2, 3), from `(x, y, 1)` in each image to `(x, y)` in its (first) view.
+        frames: number of frames of each whole clip; 0 for images.
+        people: for every image, or for every frame of every clip (B * T in all), the joints of its persons, each of
             them 16 entries `(x, y)` or `None`.
-        boxes: for every image the boxes of its persons, cut at the border; none for clips.
-        evidence: for every image the boxes of the evidence, cut at the border.
+        boxes: for every image the boxes of its persons, clipped at the border; none for clips.
+        evidence: for every image the boxes of the evidence, clipped at the border.
         objects: for every image the boxes of the objects in use.
-        failed: `(path, reason)` of the images which belonged here and could not be read.
+        failed: `(path, reason)` of images that are left out of the batch because they cannot be read.
     """
 
     pixels: Tensor
@@ -70,14 +70,15 @@ def batches(
     process_index: int = 0,
     num_processes: int = 1,
 ) -> list[list[int]]:
-    """The order in which an epoch visits positions 0..n-1, for one of `num_processes` processes.
+    """The batches of positions 0..n-1 in an epoch, for one of `num_processes` processes.
 
-    Follows from (seed, epoch) alone. Every step takes the next `batch_size * num_processes` positions and deals them
-    out, so all processes make the same number of steps and together visit everything exactly once; in the last step a
-    process may come away with fewer, or with none (`[]`).
+    The order depends only on (seed, epoch). Every step distributes the next `batch_size * num_processes` positions over
+    the processes, so that all processes have the same number of steps and together visit every position exactly once.
+    In the last step a process may get fewer positions, or none (`[]`).
 
     Raises:
-        ValueError: a negative seed or epoch, a batch size below 1, or an index of a process that there is not.
+        ValueError: the seed or the epoch is negative, the batch size is less than 1, or `process_index` is out of
+            range.
     """
     if n < 0 or batch_size < 1 or seed < 0 or epoch < 0 or not 0 <= process_index < num_processes:
         raise ValueError(
@@ -101,26 +102,25 @@ def load(
     crops: int = 1,
     flip: bool = False,
 ) -> Iterator[PixelBatch]:
-    """Decode and crop the images or clips of each batch.
+    """Decodes and crops the images or clips of each batch.
 
-    The view of sample i follows from (seed, epoch, i) alone, whatever the number of workers and the batches. An image
-    that cannot be read, or whose keypoint file is malformed, is left out of its batch and recorded in
-    `PixelBatch.failed`. Worker processes end with the iterator, also when it is left early. Of a clip,
-    `options.segments` frames are drawn in training and `options.frames` taken in testing, see
-    `temporal_sampling.segment_frames`.
+    The view of sample i depends only on (seed, epoch, i), not on the number of workers or the batches. An image that
+    cannot be read, or whose keypoint file is malformed, is left out of its batch and recorded in `PixelBatch.failed`.
+    Worker processes end with the iterator, also when it is closed early. `options.segments` frames of a clip are drawn
+    in training, and `options.frames` are used in testing, see `temporal_sampling.segment_frames`.
 
     Args:
         dataset: the dataset.
-        options: of the views.
-        batches: positions in the dataset, such as `batches()` gives them.
-        seed: not negative.
-        epoch: not negative.
-        train: random views (`train_views`) or those of testing (`eval_views`).
-        workers: processes that read ahead; 0 reads in this one.
-        crops, flip: in testing, see `eval_views`.
+        options: options of the views.
+        batches: positions in the dataset, such as `batches()` returns them.
+        seed: random seed, at least 0.
+        epoch: number of the epoch, at least 0.
+        train: whether to use random views for training (`train_views`) or test-time views (`eval_views`).
+        workers: number of processes that read ahead; 0 reads in this process.
+        crops, flip: test-time views, see `eval_views`.
 
     Raises:
-        ValueError: a negative seed, epoch or number of workers, or a number of crops that is not 1 or 10.
+        ValueError: the seed, the epoch or the number of workers is negative, or the number of crops is not 1 or 10.
     """
     if min(seed, epoch, workers) < 0:
         raise ValueError(f"seed {seed}, epoch {epoch} and workers {workers} must not be negative")
@@ -133,8 +133,8 @@ def load(
 
 def _load(views: _Views, batches: Sequence[Sequence[int]], workers: int) -> Iterator[PixelBatch]:
     with warnings.catch_warnings():
-        # Python 3.12 warns of every fork beside threads, torch of more workers than cores. The first is safe here:
-        # workers decode and nothing else. The second was the caller's choice.
+        # Python 3.12 warns about every fork of a process with threads, and torch about more workers than cores. The
+        # first is safe here, because workers only decode; the second is the caller's choice.
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*worker processes", category=UserWarning)
         loader: DataLoader[_Item] = DataLoader(
@@ -143,7 +143,7 @@ def _load(views: _Views, batches: Sequence[Sequence[int]], workers: int) -> Iter
             collate_fn=list,
             num_workers=workers,
             worker_init_fn=_start_worker,
-            # Its own generator: the loader would otherwise take a number from torch's global one at every epoch.
+            # Without a generator of its own the loader would draw from torch's global one in every epoch.
             generator=torch.Generator(),
         )
         stream = iter(loader)
@@ -156,13 +156,13 @@ def _load(views: _Views, batches: Sequence[Sequence[int]], workers: int) -> Iter
 
 @dataclass
 class _Item:
-    """A view as workers send it: NumPy arrays go through a pipe, torch's tensors would need room in /dev/shm."""
+    """A sample as workers send it. NumPy arrays go through a pipe; torch's tensors would need space in /dev/shm."""
 
     i: int
-    pixels: np.ndarray | None = None  # None: could not be read
+    pixels: np.ndarray | None = None  # None if the sample cannot be read
     matrix: np.ndarray = field(default_factory=lambda: np.zeros((2, 3)))
     frames: int = 0
-    people: list[list[Joints]] = field(default_factory=list)  # for every view
+    people: list[list[Joints]] = field(default_factory=list)  # of every view
     boxes: list[Box] = field(default_factory=list)
     evidence: list[Box] = field(default_factory=list)
     objects: list[Box] = field(default_factory=list)
@@ -191,7 +191,7 @@ class _Views(torch_data.Dataset[_Item]):
             return _Item(i, reason=error.reason)
 
     def generator(self, i: int, stream: int = _VIEW) -> np.random.Generator | None:
-        """Where the random numbers of a sample's view come from; none in testing."""
+        """The random generator of a sample's view; None in testing."""
         return np.random.default_rng([stream, self.seed, self.epoch, i]) if self.train else None
 
     def still(self, i: int, sample: Sample) -> _Item:
@@ -255,7 +255,7 @@ def _collate(items: Sequence[_Item], dataset: Dataset, options: Preprocessing) -
 
 
 def label_tensors(samples: Sequence[Sample], classes: int) -> tuple[Tensor, Tensor]:
-    """Targets float32 `(B, K)`, 1 for the labels, and label_mask bool `(B, K)`, false where a label is ambiguous."""
+    """Targets, float32 `(B, K)`, 1 for the labels, and label mask, bool `(B, K)`, False where a label is ambiguous."""
     targets, label_mask = torch.zeros(len(samples), classes), torch.ones(len(samples), classes, dtype=torch.bool)
     for row, sample in enumerate(samples):
         targets[row, list(sample.labels)] = 1
@@ -265,7 +265,7 @@ def label_tensors(samples: Sequence[Sample], classes: int) -> tuple[Tensor, Tens
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
-    # Ctrl-C and a job's end reach all processes at once. Which of them stops is the main process's affair: it may
-    # want to finish its step and save; the workers end when it does.
+    # Ctrl-C and the end of a job reach all processes at once. The main process may want to finish its step and save, so
+    # workers ignore the signal and end when the main process does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Who is in an image or in a frame of a clip: from the dataset, or from the keypoint file that the sample names."""
+"""The persons in an image or a frame of a clip, from the dataset or from the keypoint file of the sample."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from attnpool.keypoints.joints import Box, Joints
 
 
 class UnreadableKeypoints(Unreadable):
-    """A keypoint file that is malformed; its sample is left out like one whose pixels cannot be read."""
+    """The error for a malformed keypoint file; its sample is left out like one whose pixels cannot be read."""
 
     kind = "keypoints"
 
 
 def people_of(dataset: Dataset, sample: Sample, frame: int | None = None) -> list[Joints]:
-    """Everybody's 16 joints, in pixels of the image or frame.
+    """The 16 joints of every person, in pixels of the image or frame.
 
     Args:
         dataset: the dataset.
         sample: one of its samples.
-        frame: of a clip, counted from 0.
+        frame: number of the frame in a clip, counted from 0; None for images.
 
     Raises:
-        UnreadableKeypoints: (a ValueError) the file is malformed; to say that nobody is there would be a guess.
+        UnreadableKeypoints: (a ValueError) the keypoint file is malformed, so that the persons are not known.
     """
     joints: list[Joints] = [person.joints for person in sample.people if person.joints]
     if sample.keypoints:
@@ -40,11 +40,11 @@ def people_of(dataset: Dataset, sample: Sample, frame: int | None = None) -> lis
 
 
 def person_boxes(sample: Sample, joints: Sequence[Joints]) -> list[Box]:
-    """A box for everybody in an image: the one that is known, else the extent of the joints.
+    """A box for every person in an image: the annotated box, or else the extent of the joints.
 
     Args:
         sample: the image.
-        joints: of everybody, from `people_of`; the first ones belong to the sample's own persons with joints.
+        joints: joints of all persons, from `people_of`; the first ones belong to the sample's own persons with joints.
     """
     own = [person.box for person in sample.people if person.joints]
     boxes = [person.box for person in sample.people if not person.joints]

@@ -1,4 +1,4 @@
-"""Labelling a dataset with the joints that an estimator finds."""
+"""Labels a dataset with the joints that a pose estimator finds."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from attnpool.keypoints.estimators import build_estimator
 from attnpool.progress import bar
 
 SPLITS = ("all", "train", "val", "test")
-LISTED = 10  # files that cannot be read, in the text
-AT_ONCE = 256  # frames of a clip in memory
+LISTED = 10  # number of unreadable files that the text lists
+AT_ONCE = 256  # number of frames of a clip that are in memory at a time
 
 
 @dataclass
 class PoseLabels:
-    """What `label_pose` did.
+    """The result of `label_pose`.
 
     Attributes:
         source: the dataset.
-        estimator: what found the people.
+        estimator: the estimator and its version.
         out: the folder that was written to.
-        labelled: images, or frames of clips, in which people were looked for.
-        known: images or clips that had all of their labels already.
-        people: persons found.
-        joints: joints found, of all persons.
-        empty: images or frames in which nobody was found.
-        failed: `(path, reason)` of the images or clips that cannot be read.
+        labelled: number of images, or frames of clips, on which the estimator was run.
+        known: number of images or clips that already had all of their labels.
+        people: number of persons found.
+        joints: number of joints found.
+        empty: number of images or frames in which nobody was found.
+        failed: `(path, reason)` of images or clips that cannot be read.
     """
 
     source: str
@@ -80,27 +80,29 @@ def label_pose(
     overwrite: bool = False,
     progress: bool = False,
 ) -> PoseLabels:
-    """Find people and their joints in every image or clip of a dataset, and write them where its reader looks.
+    """Finds people and their joints in every image or clip of a dataset, and stores them where its reader finds them.
 
-    For a folder of images that is `annotations.json` in it; for published datasets OpenPose's JSON in `keypoints/`.
-    What is labelled already is left as it is, so the same call goes on where it was interrupted.
+    For a folder of images that is `annotations.json` in the folder, for published datasets OpenPose JSON in
+    `keypoints/`. Images that have labels are left unchanged, so the same call continues where it was interrupted.
 
     Args:
-        source: the dataset, such as folder:DIR.
-        estimator: what finds people: keypointrcnn finds everybody in an image, mediapipe one person, and is quick.
-        weights: keypointrcnn: pretrained, or a .pth or .safetensors file (default: pretrained).
-        python: mediapipe: interpreter of an environment that has it (default: this one).
-        min_score: least score, 0 to 1, of a person and of a joint.
-        short_side: keypointrcnn: pixels to which the short side of images is resized for the network (default: 800).
-        out: folder to write to, in the layout of the dataset (default: the dataset's own).
-        split: part of the dataset that is labelled.
-        every: clips: label the first frame and every Nth after it.
-        overwrite: label again what has labels; joints in the annotation files of published datasets are always kept.
-        progress: show a progress bar with the time that is left.
+        source: dataset to label, as FORMAT:PATH, such as folder:photos.
+        estimator: pose estimator, keypointrcnn, which finds everybody in an image, or mediapipe, which is faster and
+            finds one person.
+        weights: weights of keypointrcnn, pretrained or a .pth or .safetensors file (default: pretrained).
+        python: Python interpreter of an environment with mediapipe, for that estimator (default: this one).
+        min_score: least score of a person and of a joint that is kept, from 0 to 1.
+        short_side: short side in pixels to which images are resized for keypointrcnn (default: 800).
+        out: folder to write to, in the layout of the dataset (default: the dataset's own folder).
+        split: split of the dataset to label.
+        every: distance between labelled frames of a clip; 1 labels every frame.
+        overwrite: label images again that have labels; joints in the annotations of published datasets are always kept.
+        progress: show a progress bar with the time left.
 
     Raises:
-        ValueError: the dataset or an option is at fault, or the estimator cannot be set up; one line with the fix.
-        OSError: a file cannot be written, or the estimator's process died. What was done is kept.
+        ValueError: the dataset or an option cannot be used, or the estimator cannot be set up; the message is one line
+            with the fix.
+        OSError: a file cannot be written, or the estimator's process died. Finished labels are kept.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
@@ -110,7 +112,7 @@ def label_pose(
     if split not in ("all", *splits):
         raise ValueError(f"{source} has no split {split!r}: use one of all, {', '.join(splits)}")
     parts = splits.values() if split == "all" else [splits[split]]
-    samples = list({sample.path: sample for part in parts for sample in part}.values())  # val may be test, too
+    samples = list({sample.path: sample for part in parts for sample in part}.values())  # val and test may be the same
     dataset = next(iter(parts))
     base = dataset.root if out is None else Path(out)
     finder = build_estimator(estimator, weights=weights, python=python, min_score=min_score, short_side=short_side)
@@ -134,7 +136,7 @@ def _label(
     show: bool,
 ) -> None:
     clips = dataset.media == "clips"
-    # Which frames a clip lacks shows only when it is read.
+    # Which frames of a clip are unlabelled is known only when it is read.
     todo = [sample for sample in samples if clips or store.missing(sample, [None])]
     done.known = len(samples) - len(todo)
     with bar(len(samples), "pose", "clips" if clips else "images", done=done.known, hidden=not show) as shown:

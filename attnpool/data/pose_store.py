@@ -1,7 +1,7 @@
-"""Where the joints that an estimator found are kept, so that the readers find them again.
+"""Stores the joints that a pose estimator found where the readers of datasets find them.
 
-The format's entry in `READERS` says which way: in `annotations.json`, beside what a person labelled, or as OpenPose's
-JSON, a file an image or frame.
+The format's entry in `READERS` determines where: in `annotations.json`, together with manual labels, or as OpenPose
+JSON, with a file per image or frame.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ Place = Callable[[Dataset, Sample], str]
 
 
 class Store(Protocol):
-    """Keeps labels of images (frame `None`) and of frames of clips, counted from 0."""
+    """Stores labels of images (with frame `None`) and of frames of clips, counted from 0."""
 
     def begin(self, samples: Sequence[Sample]) -> None:
-        """Before the first image: what all of them need."""
+        """Prepares the store; called before the first image."""
 
     def missing(self, sample: Sample, frames: Sequence[int | None]) -> list[int | None]:
-        """Those of the frames that are to be labelled: nothing is known of them yet."""
+        """Those of the frames that have no labels yet."""
 
     def add(self, sample: Sample, frame: int | None, size: tuple[int, int], people: list[Estimate]) -> None:
-        """Keeps what was found, whole or not at all; `size` is the image's (width, height)."""
+        """Stores the people found in an image, atomically; `size` is the image's (width, height)."""
 
     def finish(self) -> None:
-        """After the last image: everything is where the readers look."""
+        """Completes the store; called after the last image. Then the readers find everything."""
 
 
 class OpenPoseFiles:
-    """A file `{"bodies": [...]}` for every image or frame; see `formats.openpose`.
+    """Stores labels as a file `{"bodies": [...]}` for every image or frame; see `formats.openpose`.
 
     Args:
         dataset: the dataset.
         base: the folder that paths are relative to, the dataset's root or another.
-        place: where the reader looks, see `Format.keypoint_place`.
-        overwrite: label again what has a file. Images with joints in the dataset's own annotations never get one.
+        place: where the reader finds the files, see `Format.keypoint_place`.
+        overwrite: whether to replace existing files. Images with joints in the dataset's own annotations never get one.
     """
 
     def __init__(self, dataset: Dataset, base: Path, place: Place, *, overwrite: bool = False) -> None:
         self.dataset, self.base, self.place, self.overwrite = dataset, base, place, overwrite
-        self.begun: set[Path] = set()  # with `overwrite`: what was labelled in this call
+        self.begun: set[Path] = set()  # with `overwrite`, the files that this call has written
 
     def begin(self, samples: Sequence[Sample]) -> None:
-        # Readers look where a folder is: half of the folders would mislead them.
+        # Readers decide by the folders that exist, so some of the folders would mislead them.
         for folder in {self.file(sample, None).parent for sample in samples}:
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -76,22 +76,23 @@ class OpenPoseFiles:
         pass
 
     def file(self, sample: Sample, frame: int | None) -> Path:
-        """The file of an image or of a clip's frame; of a clip without a frame, its folder."""
+        """The file of an image or of a frame; for a clip with frame `None`, its folder."""
         place = self.place(self.dataset, sample)
         return self.base / (place if frame is None else frame_file(place, frame))
 
 
 class AnnotationFile:
-    """`annotations.json` of a folder of images, written once at the end; until then, a journal beside it.
+    """Stores labels in `annotations.json` of a folder of images, which is written at the end; until then in a journal.
 
-    The journal has a line an image, so that an interrupted labelling goes on where it was. What the file holds
-    already stays: other images, boxes, `actor` and `in_use`, and the joints of images that have some.
+    The journal beside the file has a line per image, so that an interrupted labelling continues where it stopped. The
+    earlier content of the file stays: other images, boxes, `actor` and `in_use`, and the joints of images that have
+    some.
 
     Args:
         dataset: the dataset.
         base: the folder to write to, the dataset's root or another.
-        by: the estimator and its settings; the journal of another is not taken up.
-        overwrite: label images again that have joints, and take away the joints they had.
+        by: the estimator and its settings; a journal of another estimator is dropped.
+        overwrite: whether to label images again that have joints, and replace those joints.
 
     Raises:
         ValueError: the dataset's annotation file is malformed.
@@ -101,7 +102,7 @@ class AnnotationFile:
         self.source, self.target = dataset.root / FILE_NAME, base / FILE_NAME
         self.journal = base / f".{FILE_NAME}.partial.jsonl"
         self.by, self.overwrite = by, overwrite
-        # A target apart from the dataset may hold what an earlier call labelled.
+        # A folder other than the dataset may hold the labels of an earlier call.
         self.before = next((path for path in (self.target, self.source) if path.exists()), None)
         marks = read_annotations(self.before) if self.before else {}
         self.labelled = {name for name, known in marks.items() if any(person.joints for person in known.people)}
@@ -134,7 +135,7 @@ class AnnotationFile:
         self.journal.unlink(missing_ok=True)
 
     def _read_journal(self) -> dict[str, Labelled]:
-        """What an interrupted call has found; a line that was cut off is taken away, and so is another's journal."""
+        """The labels of an interrupted call; removes an incomplete line, and the journal of another estimator."""
         if not self.journal.exists():
             return {}
         whole = self.journal.read_bytes().rpartition(b"\n")[0]
@@ -144,7 +145,7 @@ class AnnotationFile:
             try:
                 found = [Labelled.from_json(json.loads(line)) for line in lines]
                 entries = {entry.file: entry for entry in found}
-            except (ValueError, KeyError, TypeError):  # not written by us: begin again
+            except (ValueError, KeyError, TypeError):  # not a journal of ours: start again
                 entries = {}
         kept = self.header + "".join(json.dumps(entry.to_json()) + "\n" for entry in entries.values())
         self.journal.write_text(kept, encoding="utf-8")
@@ -152,7 +153,7 @@ class AnnotationFile:
 
 
 def open_store(dataset: Dataset, base: Path, *, by: str, overwrite: bool) -> Store:
-    """The store of a dataset's format."""
+    """Makes the store for the format of a dataset."""
     place = READERS[dataset.format].keypoint_place
     if place is None:
         return AnnotationFile(dataset, base, by=by, overwrite=overwrite)

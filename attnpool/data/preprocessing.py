@@ -1,4 +1,4 @@
-"""How an image becomes the network's input: the options; what they do stands in `crops` and `views`."""
+"""The options of preprocessing and augmentation; `crops` and `views` apply them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the network's input. The paper's recipe: image_size=450, short_side=480, max_width=512.
+    """How an image becomes the network's input. The paper uses image_size=450, short_side=480, max_width=512.
 
     Args:
-        image_size: side of the network's square input, in pixels.
-        short_side: the image's short side is resized to this many pixels before cropping (default: image_size).
-        max_width: wider images are first reduced to this width in pixels, as in the paper (512); costs detail.
-        squash: first squash to 340x256 as the released code does for HICO and HMDB51; costs detail.
-        flip: training: probability of a horizontal flip.
-        color_jitter: training: strength 0..1 of random brightness, contrast, saturation and (a tenth of it) hue.
-        segments: clips, training: frames drawn from a clip, one a segment.
-        modality: clips: frames, or stacks of optical flow (needs the extra flow).
-        frames: clips, testing: frames taken from a clip.
-        random_resized_crop: training: crop a random 25 to 100% of the image, sides 3:4 to 4:3, instead of a square.
+        image_size: side of the network's square input in pixels.
+        short_side: short side in pixels to which images are resized before they are cropped (default: image_size).
+        max_width: width in pixels to which wider images are reduced first, which loses detail, 512 in the paper
+            (default: no reduction).
+        squash: resize images to 340x256 first, as the released code does for HICO and HMDB51, which loses detail.
+        flip: probability of a horizontal flip in training.
+        color_jitter: strength of random brightness, contrast, saturation and (a tenth of it) hue in training, from 0 to
+            1.
+        segments: number of segments of a clip, from each of which training draws a frame.
+        modality: input from clips, rgb frames or stacks of optical flow (flow needs the extra flow).
+        frames: number of frames of a clip that testing uses.
+        random_resized_crop: crop a random rectangle of 25 to 100% of the image, with sides from 3:4 to 4:3, instead of
+            a square in training.
 
     Raises:
-        ValueError: a number is out of range, or there is no such modality.
+        ValueError: a number is out of range, or the modality is unknown.
     """
 
     image_size: int = 448
@@ -57,9 +60,11 @@ class Preprocessing:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a number from 0 to 1")
 
     def of_model(self) -> dict[str, Any]:
-        """What belongs to a trained model, as `Recognizer(preprocessing=...)` takes it: all that testing looks at."""
+        """The options that testing uses, which belong to a trained model, as `Recognizer(preprocessing=...)` takes
+        them.
+        """
         return {name: getattr(self, name) for name in OF_MODEL}
 
 
 OF_MODEL = ("image_size", "short_side", "max_width", "squash", "frames", "modality")
-"""The fields that testing looks at; the others belong to training alone."""
+"""The fields that testing uses; the others are only for training."""

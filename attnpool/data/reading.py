@@ -1,4 +1,4 @@
-"""From what a user types, `FORMAT:PATH`, to datasets."""
+"""Reads datasets that are named as `FORMAT:PATH`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from attnpool.data.formats import READERS, Format, ReadOptions
 def read_splits(
     source: str | Path, *, split_seed: int | None = None, val_fraction: float | None = None, test: bool = True
 ) -> dict[str, Dataset]:
-    """Read all parts of a dataset: "train", "val" and, if there is one and it is wanted, "test".
+    """Reads all splits of a dataset: "train", "val" and, if it exists and `test` is set, "test".
 
     Args:
-        source: `FORMAT:PATH`, such as `folder:photos`; the formats are the keys of `READERS`.
-        split_seed: of the split into train and val, where the dataset does not come with one (default: 0).
-        val_fraction: part of every class that becomes val in such a split (default: 0.25).
-        test: whether to look for a test split.
+        source: dataset as `FORMAT:PATH`, such as `folder:photos`; the formats are the keys of `READERS`.
+        split_seed: seed of the split into train and val, for a dataset without a split of its own (default: 0).
+        val_fraction: fraction of every class that becomes val in such a split (default: 0.25).
+        test: whether to read a test split.
 
     Raises:
-        ValueError: no such format, the dataset is missing or malformed, or it comes with its own split and a seed or
-            fraction is given; one line with what to do.
+        ValueError: the format is unknown, the dataset is missing or malformed, or it has a split of its own and a seed
+            or fraction is given; the message is one line with the fix.
     """
     name, found, root = _parse(source)
     given = {"split_seed": split_seed, "val_fraction": val_fraction}
@@ -40,23 +40,23 @@ def read_splits(
 def read(
     source: str | Path, *, split_seed: int | None = None, val_fraction: float | None = None
 ) -> tuple[Dataset, Dataset]:
-    """Read a dataset: (train, val). Arguments and errors are those of `read_splits`."""
+    """Reads a dataset and returns (train, val). Arguments and errors are those of `read_splits`."""
     splits = read_splits(source, split_seed=split_seed, val_fraction=val_fraction, test=False)
     return splits["train"], splits["val"]
 
 
 def read_all(source: str | Path, *, split_seed: int | None = None, val_fraction: float | None = None) -> Dataset:
-    """Train and val in one dataset, in order of path; a test split stays apart. Errors are those of `read_splits`."""
+    """Reads train and val as one dataset, in order of path, without a test split. Errors are those of `read_splits`."""
     train, val = read(source, split_seed=split_seed, val_fraction=val_fraction)
     samples = sorted((*train.samples, *val.samples), key=lambda sample: sample.path)
     return replace(train, samples=tuple(samples), split="all")
 
 
 def has_own_split(source: str | Path) -> bool:
-    """Whether a dataset comes with its own split into train and val, so that a seed would change nothing.
+    """Whether a dataset has a split into train and val of its own, so that a seed would change nothing.
 
     Raises:
-        ValueError: there is no such format.
+        ValueError: the format is unknown.
     """
     _, found, root = _parse(source)
     return found.own_split(root)

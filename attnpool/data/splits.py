@@ -1,4 +1,4 @@
-"""Splits that depend on names and a seed alone, so that adding an image moves no other one between the parts."""
+"""Splits that depend only on names and a seed, so that adding an image does not move others between the splits."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def choose(names: Sequence[str], seed: int, fraction: float) -> list[str]:
 
 
 def hold_out(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Holds a part of every class out of a dataset: `(rest, held out)`.
+    """Holds out a part of every class of a dataset, and returns `(rest, held out)`.
 
-    Hyper-parameters and the epoch to stop at are chosen on such a part of the training images. A class with a single
-    image keeps it in the rest. Images with several labels count for the first.
+    Hyper-parameters and the epoch to stop at are chosen on such a part of the training images. The image of a class
+    with a single image stays in the rest. Images with several labels count for the first of them.
     """
     by_class: dict[int, list[str]] = {}
     for sample in dataset:

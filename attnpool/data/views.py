@@ -1,4 +1,4 @@
-"""From an image of any size to the network's square input, with keypoints and boxes carried along.
+"""Turns an image of any size into the network's square input, and maps keypoints and boxes with it.
 
 Coordinates are continuous: pixel i reaches from i to i + 1 and its centre is at i + 0.5, in images and in views
 alike.
@@ -22,10 +22,10 @@ from attnpool.keypoints.joints import MPII_FLIP, Box, Joint, Joints
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What the network sees of an image, and where it lies in the image.
+    """The network's input from an image, and its place in the image.
 
     Attributes:
-        pixels: uint8 (3, S, S), RGB; (2L, S, S) of optical flow.
+        pixels: uint8 (3, S, S), RGB; (2L, S, S) for optical flow.
         matrix: (2, 3) float64, from `(x, y, 1)` in the image to `(x, y)` in the view.
         flipped: whether left and right are exchanged.
     """
@@ -42,22 +42,22 @@ class View:
 
     @property
     def area(self) -> Box:
-        """The part of the image that the view shows: `(x1, y1, x2, y2)` in pixels of the image."""
+        """The rectangle of the image that the view shows: `(x1, y1, x2, y2)` in pixels of the image."""
         corners = np.array([[0, 0, 1], [self.pixels.shape[-1], self.pixels.shape[-2], 1]]) @ self.inverse.T
         (x1, y1), (x2, y2) = np.sort(corners, axis=0)
         return float(x1), float(y1), float(x2), float(y2)
 
     def points(self, joints: Sequence[Joint]) -> Joints:
-        """One person's 16 joints in the view; a flip makes its left joints right ones.
+        """Maps the 16 joints of a person to the view; a flip exchanges left and right joints.
 
-        Joints outside the view are kept, with the coordinates they have there. No joints at all stay none.
+        Joints outside the view are kept. An empty sequence stays empty.
         """
         assert len(joints) in (0, len(MPII_FLIP)), "a person has MPII's 16 joints or none"
         moved = [None if joint is None else self._move(*joint) for joint in joints]
         return tuple(moved[j] for j in MPII_FLIP) if self.flipped and moved else tuple(moved)
 
     def boxes(self, boxes: Iterable[Box]) -> list[Box]:
-        """Boxes in the view, cut at its border; those of which nothing is left are dropped."""
+        """Maps boxes to the view and clips them at its border; boxes that lie outside are dropped."""
         height, width = self.pixels.shape[-2:]
         kept: list[Box] = []
         for box in boxes:
@@ -74,51 +74,51 @@ class View:
 
 
 def eval_view(image: Image.Image, options: Preprocessing) -> View:
-    """The middle of the image: short side resized to `short_side`, aspect kept, then a centre crop.
+    """The test-time view: the short side is resized to `short_side` with the aspect kept, followed by a centre crop.
 
     Args:
-        image: RGB, any size.
-        options: what belongs to training alone (flip, jitter, random resized crop) is not looked at.
+        image: an RGB image of any size.
+        options: the preprocessing; options for training (flip, jitter, random resized crop) are ignored.
     """
     return eval_views([image], options)[0]
 
 
 def eval_views(frames: Sequence[Image.Image], options: Preprocessing, crops: int = 1, flip: bool = False) -> list[View]:
-    """What testing sees of an image, or of each frame of a clip.
+    """The test-time views of an image, or of each frame of a clip.
 
     Args:
-        frames: RGB, any size; one image or the frames of a clip.
-        options: what belongs to training alone is not looked at. Corners differ from the middle along the short side
-            only if `short_side` is larger than `image_size`.
-        crops: 1, the middle, or 10: the middle, the four corners, and the mirror images of these five.
-        flip: with one crop, also its mirror image.
+        frames: one RGB image of any size, or the frames of a clip.
+        options: the preprocessing; options for training are ignored. Corner crops differ from the centre crop along the
+            short side only if `short_side` is larger than `image_size`.
+        crops: 1, the centre, or 10: the centre, the four corners, and the mirror images of these five.
+        flip: whether to add the mirror image, with one crop.
 
     Returns:
-        All views of the first frame, the middle first, then those of the next: 1, 2 or 10 a frame.
+        All views of the first frame, the centre first, then those of the next: 1, 2 or 10 views per frame.
 
     Raises:
-        ValueError: another number of crops.
+        ValueError: `crops` is neither 1 nor 10.
     """
     return [cut([frame], options, crop) for frame in frames for crop in eval_crops(frame.size, options, crops, flip)]
 
 
 def train_view(image: Image.Image, options: Preprocessing, rng: np.random.Generator) -> View:
-    """A random view for training: the paper's resize, random crop and flip, plus the options' jitter and crops.
+    """A random view for training: the paper's resize, random crop and flip, plus the jitter and crops in `options`.
 
-    Crop offsets are fractions of a pixel of the image. With `random_resized_crop`, which does not look at
-    `short_side`, a rectangle of 25 to 100% of the image's area with sides from 3:4 to 4:3 is stretched to the
-    square; an image in which ten tries find none (a panorama) gives its middle, with the nearest such shape.
+    Crops may start at fractions of a pixel. With `random_resized_crop`, which ignores `short_side`, a rectangle of 25
+    to 100% of the image's area with sides from 3:4 to 4:3 is resized to the square; if ten tries find no such rectangle
+    (in a panorama), it is the centre of the image with the nearest such shape.
 
     Args:
-        image: RGB, any size.
+        image: an RGB image of any size.
         options: see `Preprocessing`.
-        rng: where every random number comes from.
+        rng: random generator.
     """
     return train_views([image], options, rng)[0]
 
 
 def train_views(frames: Sequence[Image.Image], options: Preprocessing, rng: np.random.Generator) -> list[View]:
-    """`train_view` of a clip: one crop, one flip and one change of colours for all of its frames."""
+    """`train_view` for a clip: all of its frames share one crop, one flip and one colour jitter."""
     crops, jitter = train_crops([frame.size for frame in frames], options, rng)
     views = [cut([frame], options, crop) for frame, crop in zip(frames, crops, strict=True)]
     if options.color_jitter > 0:
@@ -127,21 +127,21 @@ def train_views(frames: Sequence[Image.Image], options: Preprocessing, rng: np.r
 
 
 def cut(planes: Sequence[Image.Image], options: Preprocessing, crop: Crop) -> View:
-    """Resample a rectangle of an image to the network's input: once, antialiased, bicubic.
+    """Resamples a rectangle of an image to the network's input, in one step, with antialiased bicubic interpolation.
 
     Args:
-        planes: the image; or several of one size, such as optical flow, whose channels are put together.
-        options: image_size, and what reduces the image first.
-        crop: in pixels of the image.
+        planes: the image, or several images of one size, such as optical flow, whose channels are concatenated.
+        options: the preprocessing, of which image_size, max_width and squash are used.
+        crop: the rectangle, in pixels of the image.
     """
     size, (width, height) = options.image_size, planes[0].size
-    # Rounding errors must not take the rectangle over the border.
+    # Rounding errors must not move the rectangle over the border.
     left = min(max(crop.left, 0.0), width - crop.width)
     top = min(max(crop.top, 0.0), height - crop.height)
     across, down = size / crop.width, size / crop.height
     matrix = np.array([[across, 0, -left * across], [0, down, -top * down]])
     reduced = [_reduce(plane, options) for plane in planes]
-    # In pixels of the reduced image; the matrix is from the image itself.
+    # This is in pixels of the reduced image; the matrix maps from the image itself.
     scale = np.tile(np.array(reduced[0].size) / (width, height), 2)
     box = np.array([left, top, left + crop.width, top + crop.height]) * scale
     x1, y1, x2, y2 = box.clip(0, np.tile(reduced[0].size, 2)).tolist()
@@ -154,7 +154,7 @@ def cut(planes: Sequence[Image.Image], options: Preprocessing, crop: Crop) -> Vi
 
 
 def _reduce(image: Image.Image, options: Preprocessing) -> Image.Image:
-    """The only cases with a second resampling: losing detail, or the aspect, here is what these options are for."""
+    """Applies max_width or squash, the only options with a second resampling, whose purpose is to lose detail."""
     if options.squash:
         image = image.resize(SQUASHED, Image.Resampling.BICUBIC)
     if options.max_width is not None and image.width > options.max_width:
@@ -164,7 +164,7 @@ def _reduce(image: Image.Image, options: Preprocessing) -> Image.Image:
 
 
 def _jitter(pixels: Tensor, strength: float, jitter: Jitter) -> Tensor:
-    """Brightness, contrast, saturation and hue in a random order."""
+    """Changes brightness, contrast, saturation and hue in a random order."""
     for step in jitter.order:
         amount = strength * jitter.draws[step]
         if step == 0:

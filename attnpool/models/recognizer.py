@@ -24,7 +24,7 @@ class Recognizer(nn.Module):
         backbone: network that computes the features, as lite0 (whose weights are installed), bn_inception,
             resnet101_tf, torchvision:NAME or a timm name. A `Backbone` is used as it is.
         classes: class names; their order is the order of the logits.
-        pooling: pooling of the features, a key of `attnpool.POOLINGS` such as average or pose.
+        pooling: pooling that turns features into class scores. It is a key of `attnpool.POOLINGS`, such as "average".
         pooling_options: options of the pooling, the keyword arguments of its class, such as `{"rank": 2}`. An option
             that the pooling does not have is an error.
         instances: regions of which the best one gives the score of a class, the whole image alone (none) or also the

@@ -1,4 +1,4 @@
-"""The playground: a generated world of people doing things with objects, in which everything is known exactly."""
+"""The playground: a generated world of people who do things with objects, with exact annotations of everything."""
 
 from attnpool.playground.compose import CLASSES
 from attnpool.playground.playground import STYLES, Playground, write_playground

@@ -1,8 +1,8 @@
-"""What people do: for each class the pose at a moment of the movement, and how the thing is held.
+"""The actions: for each class the pose at a moment of the movement, and how the thing is held.
 
-The classes form a grid in which neither half decides: one thing is used in several ways (a phone is called with, texted
-on) and one pose belongs to several things (a mug and a bottle at the mouth, a phone beside it).
-All poses are written for the right hand; `body.mirrored` makes the left-handed ones.
+Neither the thing nor the pose alone determines the class: one thing is used in several ways (a phone for calling and
+for texting), and one pose belongs to several things (a mug and a bottle at the mouth, a phone beside it).
+All poses are defined for the right hand; `body.mirrored` makes the left-handed ones.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _stance(rng: Random, wide: float = 1.0) -> Feet:
 
 
 def _free_hand(rng: Random) -> Reach:
-    """What the left hand does when it has nothing to do."""
+    """The position of the left hand when it is not used."""
     kind = rng.random()
     if kind < 0.55:
         return Reach("shoulder", (0.05, -0.33, float(rng.uniform(-0.02, 0.07))), (0.5, 0.0, -1.0))
@@ -235,7 +235,7 @@ def umbrella(phase: float, rng: Random) -> Act:
 
 
 def neutral(phase: float, rng: Random) -> Act:
-    """What bystanders do: stand, walk, put hands on the hips, fold them, wave or point. They hold nothing."""
+    """Bystanders: they stand, walk, put hands on the hips, fold them, wave or point. They hold nothing."""
     kind = rng.random()
     swing = 0.13 * float(np.sin(2 * np.pi * phase))
     walk: Feet = ((-0.06, 0.0, swing), (0.06, 0.0, -swing))

@@ -1,4 +1,4 @@
-"""What is known of an image, as COCO annotations."""
+"""The annotations of images in COCO's format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attnpool.playground.scene import Scene
 from attnpool.playground.staging import RECORD
 
 DESCRIPTION = "attnpool playground: a generated world of people doing things with objects"
-# Raised whenever the same seed gives other images or annotations than before.
+# The version of the playground, increased whenever the same seed gives other images or annotations than before.
 VERSION = 1
 # Pairs of MPII's joints joined by a bone, counted from 0.
 BONES = (
@@ -35,14 +35,14 @@ BONES = (
 
 
 class Annotations:
-    """Collects what is known of a world's images and writes it down; ids count from 1."""
+    """Collects the annotations of a world's images and writes them to a file; ids count from 1."""
 
     def __init__(self) -> None:
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
 
     def add(self, name: str, scene: Scene, label: Any) -> None:
-        """The next image: its file below the root, the scene and what it shows."""
+        """Adds the next image, with its file below the root, its scene and its label."""
         number = len(self.images) + 1
         width, height = scene.image.size
         self.images.append({"id": number, "file_name": name, "width": width, "height": height, "label": label})
@@ -50,7 +50,7 @@ class Annotations:
             self.annotations.append({"id": len(self.annotations) + 1, "image_id": number, **entry})
 
     def write(self, world: Path, info: dict[str, Any], files: list[str] | None = None) -> None:
-        """Write `annotations.json`; `files` are what else the world consists of."""
+        """Writes `annotations.json`; `files` are the other files of the world."""
         skeleton = [[a + 1, b + 1] for a, b in BONES]
         person = {"id": 1, "name": "person", "keypoints": list(MPII_JOINTS), "skeleton": skeleton}
         categories = [person] + [{"id": number, "name": kind} for number, kind in enumerate(KINDS, start=2)]
@@ -61,7 +61,7 @@ class Annotations:
 
 
 def annotate(scene: Scene) -> list[dict[str, Any]]:
-    """A scene's people and things as COCO annotations, without ids; joints outside the image are 0, 0, 0."""
+    """The people and things of a scene as COCO annotations, without ids; joints outside the image are 0, 0, 0."""
     entries: list[dict[str, Any]] = []
     for person in scene.people:
         keypoints: list[float] = []

@@ -1,4 +1,4 @@
-"""Where it happens: rooms and places outdoors, textured in perspective, with one light and one ground plane."""
+"""Backdrops: rooms and outdoor places, textured in perspective, with one light and one ground plane."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from attnpool.playground.raster import Array, Color
 
 @dataclass(frozen=True)
 class Place:
-    """The stage: size of the image, height of the horizon and what the surroundings are made of.
+    """The geometry and kind of a backdrop.
 
     Attributes:
-        size: pixels of the square image.
+        size: side of the square image in pixels.
         horizon: y at which the ground plane vanishes.
-        edge: y at which the ground ends on a wall or at the skyline.
-        indoor: room or outdoors.
+        edge: y at which the ground ends at a wall or at the skyline.
+        indoor: whether it is a room.
         floor: kind of ground.
-        light: unit vector towards the light, x right, y up the image negative, z to the viewer.
+        light: unit vector towards the light, with x to the right, y down the image and z to the viewer.
     """
 
     size: int
@@ -33,16 +33,16 @@ class Place:
     light: tuple[float, float, float]
 
     def scale_at(self, y: float, reference_y: float, reference_scale: float) -> float:
-        """Pixels per unit for something that stands at `y`, given the scale at another place of the ground."""
+        """Pixels per unit for an object that stands at `y`, given the scale at another place of the ground."""
         return reference_scale * (y - self.horizon) / (reference_y - self.horizon)
 
 
 def paint(place: Place, rng: np.random.Generator) -> tuple[Array, Array, list[Shape | Panel]]:
-    """The empty stage (3, S, S), the grain (S, S) that roughens every surface, and fixtures at the back."""
+    """Paints an empty backdrop (3, S, S), the grain (S, S) that roughens every surface, and fixtures at the back."""
     size = place.size
     grain = 1.9 * (rng.random((size, size), dtype=np.float32) - np.float32(0.5)) + 0.5 * noise(rng, size, size // 6)
-    # Four times the planes that are used: the C library gives back to the system all that is free beyond twice the
-    # largest block, and fetching an image's memory anew each time is a sixth of the work. The rest is never touched.
+    # Four times the memory that is used: the C library returns free memory beyond twice the largest block to the
+    # system, and allocating an image's memory anew each time is a sixth of the work. The rest is never touched.
     image = np.empty((12, size, size), np.float32)[:3]
     edge = int(np.clip(round(place.edge), 8, size - 8))
     broad = noise(rng, size, 5)
@@ -57,7 +57,7 @@ def paint(place: Place, rng: np.random.Generator) -> tuple[Array, Array, list[Sh
     rows = np.arange(size, dtype=np.float32)
     corner = (1 - 0.25 * np.exp(-np.abs(rows - edge) / (0.02 * size)))[:, None]
     aside = 1.0 + 0.14 * np.linspace(-1, 1, size, dtype=np.float32) * np.sign(place.light[0])
-    # A plane at a time stays within the processor's cache.
+    # One plane at a time fits into the processor's cache.
     for plane in image:
         plane *= tone
         if place.indoor:
@@ -108,7 +108,7 @@ def _wall(image: Array, rng: np.random.Generator, edge: int, size: int) -> list[
 
 
 def _wall_things(rng: np.random.Generator, edge: int, size: int) -> list[Shape | Panel]:
-    """A window, images and shelves: fixtures without owner, painted before anything else."""
+    """A window, paintings and shelves: fixtures without owner, which are painted first."""
     shapes: list[Shape | Panel] = []
     slots = rng.permutation(4)[: rng.integers(2, 5)]
     for slot in slots:

@@ -1,7 +1,7 @@
-"""The articulated body: a pose is a few angles and where hands and feet reach; the 16 joints follow from it.
+"""The articulated body: a pose consists of a few angles and targets of hands and feet, which determine the 16 joints.
 
-Body coordinates: x to the person's own left, y up, z forward, in heights of a grown-up person, the origin on the
-ground below the pelvis. `View` carries them into the image.
+Body coordinates have x to the person's own left, y up and z forward, in heights of an adult, with the origin on the
+ground below the pelvis. `View` projects them into the image.
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ HANG_LEFT = Reach("shoulder", (0.045, -0.335, 0.03), (0.4, 0.0, -1.0))
 
 @dataclass(frozen=True)
 class Pose:
-    """One moment of a movement. Angles in radians; feet are the right and the left ankle, relative to the
-    ground below the pelvis."""
+    """A moment of a movement. Angles are in radians; feet are the right and the left ankle, relative to the origin."""
 
     lean: float = 0.0
     sway: float = 0.0
@@ -85,7 +84,7 @@ class Body:
 
 
 def rotation(pitch: float, yaw: float, roll: float) -> Array:
-    """(3, 3) rows left, up, forward of a frame pitched forward, turned to its left and tilted to its left."""
+    """The axes (3, 3), as rows left, up and forward, of a frame pitched forward, turned left and tilted left."""
     cp, sp, cy, sy, cr, sr = np.cos(pitch), np.sin(pitch), np.cos(yaw), np.sin(yaw), np.cos(roll), np.sin(roll)
     pitched = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
     turned = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
@@ -94,7 +93,7 @@ def rotation(pitch: float, yaw: float, roll: float) -> Array:
 
 
 def bend(root: Array, target: Array, first: float, second: float, pole: Vector) -> tuple[Array, Array]:
-    """Two-bone inverse kinematics: the middle joint and the end, as near to the target as the bones reach."""
+    """Two-bone inverse kinematics: the middle joint, and the end as near to the target as the bones reach."""
     gap = target - root
     distance = float(np.linalg.norm(gap))
     direction = gap / distance if distance > 1e-6 else np.array([0.0, -1.0, 0.0])
@@ -111,9 +110,9 @@ MIRROR = (5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10)
 
 
 def mirrored(body: Body) -> Body:
-    """The body with left and right exchanged, as a left-handed person does the same."""
+    """The body with left and right exchanged, for a left-handed person."""
     flip = np.array([-1.0, 1.0, 1.0])
-    # A frame stays right-handed when its left axis is turned round after the reflection.
+    # A frame stays right-handed if its left axis is reversed after the reflection.
     turn = np.array([[-1.0], [1.0], [1.0]])
     return Body(
         body.joints[list(MIRROR)] * flip,
@@ -126,11 +125,11 @@ def mirrored(body: Body) -> Body:
 
 
 def solve(pose: Pose, build: Build) -> Body:
-    """The body in this pose (forward kinematics for the trunk, inverse for arms and legs)."""
+    """Computes the body in a pose (forward kinematics for the torso, inverse kinematics for arms and legs)."""
     joints = np.zeros((16, 3))
     feet = np.array(pose.feet) + np.array([0.0, ANKLE_HEIGHT, 0.0])
     longest = (THIGH + SHIN) * 0.995
-    # The pelvis stands as high as the leg on the ground lets it, less the crouch.
+    # The pelvis is as high as the leg on the ground allows, minus the crouch.
     height = 0.0
     for side, foot in zip((-1.0, 1.0), feet, strict=True):
         flat = float(np.hypot(foot[0] - side * build.hips, foot[2]))
@@ -181,23 +180,25 @@ def solve(pose: Pose, build: Build) -> Body:
     return Body(joints, grips, head, head_axes, chest, anchors)
 
 
-# Nose, right eye, left eye, right ear, left ear: to the head's left, up and forward of its centre; and how much nearer
-# than the centre each must be to be on the side that is seen.
+# Offsets of nose, right eye, left eye, right ear and left ear from the head's centre, to its left, up and forward; and
+# how much nearer than the centre each must be to be visible.
 FACE = np.array([[0, -0.014, 0.062], [-0.022, 0.006, 0.048], [0.022, 0.006, 0.048], [-0.056, -0.006, -0.006],
                  [0.056, -0.006, -0.006]])  # fmt: skip
 TURNED = np.array([-0.008, 0.008, 0.008, -0.012, -0.012])
 
 
 def face_points(body: Body) -> tuple[Array, Array]:
-    """(5, 3) nose, right eye, left eye, right ear, left ear, and (5,) how much nearer than the head's centre they must
-    be to be seen."""
+    """The points (5, 3) of nose, right eye, left eye, right ear and left ear, and how much nearer they must be (5,).
+
+    A point is visible if it is nearer than the head's centre by at least this.
+    """
     size = float(np.linalg.norm(body.joints[HEAD_TOP] - body.joints[UPPER_NECK])) / 0.128
     return body.head + FACE @ body.head_axes * size, TURNED * size
 
 
 @dataclass(frozen=True)
 class View:
-    """How a body is seen: where it stands in the image, pixels per unit, its heading and the camera's pitch."""
+    """The projection of a body: its place in the image, pixels per unit, its heading and the camera's pitch."""
 
     x: float
     y: float
@@ -206,34 +207,34 @@ class View:
     pitch: float = 0.12
 
     def axes(self) -> Array:
-        """(3, 3) rows: a body vector's weights in the image's x, the image's y (down) and the nearness."""
+        """The matrix (3, 3) from a vector in body coordinates to the image's x, its y (down) and the nearness."""
         c, s = np.cos(self.heading), np.sin(self.heading)
         cp, sp = np.cos(self.pitch), np.sin(self.pitch)
         # Nearness before the pitch is (-s, 0, c); the camera looks down a little, so nearer things lie lower.
         return np.array([[c, 0, s], [-s * sp, -cp, c * sp], [-s * cp, sp, c * cp]])
 
     def project(self, points: Array) -> Array:
-        """(n, 3) pixels x and y, and nearness in units, of (n, 3) points in body coordinates."""
+        """Projects points (n, 3) in body coordinates to x and y in pixels and nearness in units, (n, 3)."""
         axes = self.axes()
         seen = np.asarray(points, float) @ axes.T
         seen[:, :2] = seen[:, :2] * self.scale + np.array([self.x, self.y])
         return seen
 
     def direction(self, vector: Array) -> Array:
-        """(3,) a body vector in the image, in units."""
+        """Projects a vector in body coordinates to the image, (3,), in units."""
         return np.asarray(self.axes() @ np.asarray(vector, float))
 
 
 @dataclass(frozen=True)
 class Held:
-    """How a thing is held: its kind and state, where its origin is and where its axes point, in body coordinates.
+    """How a thing is held: its kind and state, and the place and direction of its axes in body coordinates.
 
     Attributes:
-        at: from the body to the origin of the thing.
+        at: function from the body to the origin of the thing.
         up: direction of the thing's long axis.
-        across: direction of its other axis; None: across the long axis in the image.
-        hands: which hands close their fingers over it (0 right, 1 left); without any it is drawn beneath the palms.
-        round: always seen at its full width; `across` then only says towards which side.
+        across: direction of its other axis; None for the direction across the long axis in the image.
+        hands: the hands whose fingers close over it (0 right, 1 left); without any it is drawn beneath the palms.
+        round: whether it always appears at its full width; `across` then only gives the side.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""Clips: one stage, painted once, and people and a camera that move."""
+"""Clips of the playground: a backdrop that is painted once, and people and a camera that move."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from attnpool.playground.scene import Figure, Thing, empty_stage, extent, figure
 WIDTH, HEIGHT, RATE = 320, 240, 30
 # The stage is larger than the frame, so that the camera has room.
 STAGE = 544
-# Keeps the streams of clips apart from those of images.
+# A part of the seeds that separates the random streams of clips from those of images.
 CLIP = 15_487_469
 
 
@@ -30,12 +30,12 @@ class Clip:
     """The plan of a clip.
 
     Attributes:
-        label: what the actor does.
-        frames: how many.
-        plan: the stage and what does not move.
-        performers: the people, the actor first.
-        camera: what sees them.
-        noise: grey levels of the sensor's noise.
+        label: the action of the actor.
+        frames: number of frames.
+        plan: the stage and everything that does not move.
+        performers: the people, with the actor first.
+        camera: the camera.
+        noise: strength of the sensor's noise in grey levels.
     """
 
     label: str
@@ -46,11 +46,11 @@ class Clip:
     noise: float
 
     def time(self, frame: int) -> float:
-        """Seconds from the middle of the clip."""
+        """The time of a frame in seconds from the middle of the clip."""
         return (frame - (self.frames - 1) / 2) / RATE
 
     def window(self, frame: int) -> tuple[slice, slice]:
-        """Rows and columns of the stage that a frame shows some part of."""
+        """The rows and columns of the stage that a frame shows."""
         matrix = self.camera.matrix(self.time(frame), STAGE)
         corners = np.array([[0, 0, 1], [WIDTH, 0, 1], [0, HEIGHT, 1], [WIDTH, HEIGHT, 1]]) @ matrix.T
         x1, y1 = np.floor(corners.min(axis=0)).astype(int)
@@ -58,7 +58,7 @@ class Clip:
         return slice(y1, y2), slice(x1, x2)
 
     def at(self, frame: int) -> Plan:
-        """Everything that moves, as it is in a frame; owners count on from the things that lie about."""
+        """The plan of everything that moves, at a frame; its owner numbers continue those of the things lying about."""
         place = self.plan.place
         plan = Plan(self.label, place, [], list(self.plan.things), [], self.plan.rng)
         for performer in self.performers:
@@ -69,7 +69,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame (H, W, 3) uint8 and who is in it, in its pixels; `things` are those in use."""
+    """A frame (H, W, 3) uint8, and the people in it, in its pixels; `things` are those in use."""
 
     image: Array
     people: list[Figure]
@@ -77,14 +77,14 @@ class Frame:
 
 
 def compose_clip(seed: int, index: int, frames: int) -> Clip:
-    """Decide who moves how in clip `index` of the world `seed`.
+    """Decides the people and their movements in clip `index` of the world `seed`.
 
     In the middle of the clip the actor's chest and hands are in the frame; before and after he may be half outside.
 
     Args:
-        seed: the world, at least 0.
-        index: the clip; any K consecutive ones from a multiple of K on hold every class once.
-        frames: how many, at least 1; another number gives another clip.
+        seed: seed of the world, at least 0.
+        index: number of the clip; every block of K consecutive clips, from a multiple of K on, has every class once.
+        frames: number of frames, at least 1; another number gives another clip.
     """
     rng = np.random.default_rng([seed, index, CLIP])
     label = label_of(seed, index)
@@ -118,7 +118,7 @@ def compose_clip(seed: int, index: int, frames: int) -> Clip:
 
 
 def _put(actor: Performer, rng: np.random.Generator) -> tuple[Performer, tuple[float, float]]:
-    """Put the actor on the stage, and the window so that chest and thing are in it; returns the window's middle."""
+    """Puts the actor on the stage and the window around chest and thing; returns the middle of the window."""
     start = actor.start
     boxes = []
     for quarter in range(3):
@@ -133,7 +133,8 @@ def _put(actor: Performer, rng: np.random.Generator) -> tuple[Performer, tuple[f
     low, high, up = low * shrink, high * shrink, float(chest[1]) * shrink
     x = float(rng.uniform(0.36, 0.64)) * STAGE
     y = max(float(rng.uniform(0.72, 0.95)) * STAGE, 24 - low)
-    # The window's top: the thing in it with a margin and, if that leaves a choice, the chest not far from the middle.
+    # The top of the window is chosen so that the thing is inside with a margin and, if possible, the chest near the
+    # middle.
     least, most = y + high + 12 - HEIGHT, y + low - 12
     top = float(np.clip(y + up - float(rng.uniform(0.3, 0.62)) * HEIGHT, least, max(most, least)))
     left = x - float(rng.uniform(0.12, 0.88)) * WIDTH
@@ -143,7 +144,7 @@ def _put(actor: Performer, rng: np.random.Generator) -> tuple[Performer, tuple[f
 def _bystander(
     plan: Plan, performers: list[Performer], key: tuple[int, ...], rng: np.random.Generator
 ) -> list[Performer]:
-    """Somebody who walks past or stands about, apart from the others in the middle of the clip; or nobody."""
+    """Somebody who walks past or stands, apart from the others in the middle of the clip; or nobody."""
     place, actor = plan.place, performers[0].start
     walks = bool(rng.random() < 0.65)
     heading = float(rng.uniform(-1.5, 1.5)) if rng.random() < 0.85 else float(rng.uniform(2.4, 3.9))
@@ -162,9 +163,9 @@ def _bystander(
 
 
 def render_clip(clip: Clip) -> Iterator[Frame]:
-    """Paint the frames of a clip one after the other.
+    """Paints the frames of a clip one after the other.
 
-    What does not move and lies behind all people is painted once; a frame copies it and paints the rest over it.
+    Everything that does not move and is behind all people is painted once; every frame copies it and adds the rest.
     """
     fixed = sorted(clip.plan.layers, key=lambda layer: layer.order)
     behind = min(
@@ -192,7 +193,7 @@ def render_clip(clip: Clip) -> Iterator[Frame]:
 
 
 class _Finish:
-    """The camera's tint, falloff towards the corners, and a noise that is different in each frame."""
+    """Applies the camera's tint, its falloff towards the corners, and noise that differs in each frame."""
 
     def __init__(self, clip: Clip, rng: np.random.Generator) -> None:
         x, y = np.linspace(-1, 1, WIDTH, dtype=np.float32), np.linspace(-1, 1, HEIGHT, dtype=np.float32)
@@ -210,7 +211,7 @@ class _Finish:
 
 
 def _seen(clip: Clip, frame: int, plan: Plan, canvas: Canvas, finish: _Finish) -> Frame:
-    """The window that the camera sees, and who is in it."""
+    """Crops the window that the camera sees, with the people in it."""
     matrix = clip.camera.matrix(clip.time(frame), STAGE)
     window = clip.window(frame)
     inner = matrix.copy()
@@ -240,7 +241,7 @@ def _seen(clip: Clip, frame: int, plan: Plan, canvas: Canvas, finish: _Finish) -
 
 
 def _framed(person: Figure, back: Array, origin: Array) -> Figure:
-    """A figure of the stage in pixels of the frame; what is outside is not visible."""
+    """Converts a figure from pixels of the stage to pixels of the frame; joints outside become invisible."""
     moved = []
     for points, visible in ((person.joints, person.visible), (person.face, person.face_visible)):
         inside = (points - origin) @ back.T

@@ -1,4 +1,4 @@
-"""What lies about: furniture, and things of every kind that nobody uses."""
+"""Clutter: furniture, and things of every kind that nobody uses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from attnpool.playground.raster import Array, Color
 
 @dataclass(frozen=True)
 class Top:
-    """A surface that things can stand on: its span, the y of its middle, the scale there and its layer's order."""
+    """A surface for things to stand on: its span, the y of its middle, the scale there and the order of its layer."""
 
     x1: float
     x2: float
@@ -26,7 +26,7 @@ class Top:
 
 
 def add_furniture(plan: Plan, actor: View, rng: np.random.Generator) -> list[Top]:
-    """Tables, crates, benches: behind the actor, so that they hide nothing that matters."""
+    """Adds tables, crates and benches behind the actor, so that they do not hide what matters."""
     place, tops = plan.place, []
     for _ in range(int(rng.choice([0, 1, 2], p=[0.15, 0.55, 0.3]))):
         low = max(place.horizon + 0.5 * (actor.y - place.horizon), place.edge + 0.012 * place.size)
@@ -105,11 +105,10 @@ Busy = list[tuple[Array, float]]
 
 
 def add_clutter(plan: Plan, actor: View, spans: Spans, tops: list[Top], busy: Busy, rng: np.random.Generator) -> None:
-    """One unused thing: standing or lying on furniture or on the ground.
+    """Adds an unused thing, which stands or lies on furniture or on the ground.
 
-    It lies neither before an actor (whose `spans` in x these are), where it could hide the thing in use, nor at
-    anybody's hands or feet (`busy`), where it would look as if it were used. Where twelve tries find no such place it
-    is left out.
+    It is neither in front of an actor (within `spans` in x), where it could hide the thing in use, nor near anybody's
+    hands or feet (`busy`), where it would look used. If twelve tries find no such place, it is left out.
     """
     kind = KINDS[rng.integers(len(KINDS))]
     look = random_look(kind, rng)
@@ -136,7 +135,7 @@ def add_clutter(plan: Plan, actor: View, spans: Spans, tops: list[Top], busy: Bu
 
 
 def _spot(plan: Plan, actor: View, rng: np.random.Generator) -> tuple[float, float, float]:
-    """A place on the ground, and the scale there."""
+    """A random place on the ground, and the scale there."""
     place = plan.place
     low = max(place.horizon + 0.55 * (actor.y - place.horizon), place.edge + 0.01 * place.size)
     y = float(rng.uniform(low, max(min(actor.y * 1.04, place.size * 0.97), low + 1)))
@@ -144,7 +143,7 @@ def _spot(plan: Plan, actor: View, rng: np.random.Generator) -> tuple[float, flo
 
 
 def busy_places(people: list[PersonPlan]) -> Busy:
-    """For each person the pixels of hands and feet, and how near to them nothing unused may lie."""
+    """For each person the pixels of hands and feet, and the distance from them that unused things must keep."""
     places = []
     for person in people:
         points = np.concatenate([person.body.grips, person.body.joints[[RIGHT_ANKLE, LEFT_ANKLE]]])
@@ -184,7 +183,7 @@ def _lying(kind: str, look: Look, x: float, y: float, s: float, rng: np.random.G
     if kind == "broom":
         return MAKERS[("broom", "")](upright(x, y, s, lean) if stands else lying, look)
     if stands:
-        # It rests on its handle and on the rim of the canopy: tan(angle) = height of the rim / its half width.
+        # It rests on its handle and on the rim of the canopy, so tan(angle) = height of the rim / its half width.
         side = 1.0 if turn > np.pi else -1.0
         return MAKERS[("umbrella", "open")](upright(x - side * 0.3 * s, y - 0.03 * s, s, side * 1.01), look)
     return MAKERS[("umbrella", "")](upright(x, y - 0.26 * s, s, lean) if rng.random() < 0.5 else lying, look)

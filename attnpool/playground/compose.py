@@ -1,4 +1,4 @@
-"""Composition: what is where. Everything random is decided here; `scene.py` only draws what comes out."""
+"""Composition of images: decides what is where. All random decisions are made here; `scene.py` only draws them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from attnpool.playground.plan import PersonPlan, Plan, ThingPlan
 from attnpool.playground.raster import Array
 
 CLASSES: tuple[str, ...] = tuple(ACTIONS)
-# Keeps the stream that deals out classes apart from the streams of the images, which are [seed, index].
+# Separates the random stream that assigns classes from the streams of the images, which are [seed, index].
 DEAL = 7919
 
 
 def label_of(seed: int, index: int) -> str:
-    """The class of an image: every block of K consecutive images has each class once, in an order of its own."""
+    """The class of an image. Every block of K consecutive images has each class once, in a random order."""
     block, place = divmod(index, len(CLASSES))
     order = np.random.default_rng([seed, block, DEAL]).permutation(len(CLASSES))
     return CLASSES[int(order[place])]
@@ -32,7 +32,7 @@ def label_of(seed: int, index: int) -> str:
 
 @dataclass(frozen=True)
 class Acting:
-    """A person and the held thing, ready to be placed anywhere in the image; bystanders have no label."""
+    """A person and the held thing, before they are placed in the image; bystanders have no label."""
 
     label: str
     body: Body
@@ -42,7 +42,7 @@ class Acting:
     left_handed: bool
 
     def frame(self, view: View) -> Frame:
-        """Where the held thing's plane lies in the image."""
+        """The plane of the held thing in the image."""
         assert self.held is not None
         assert self.look is not None
         flip = np.array([-1.0 if self.left_handed else 1.0, 1.0, 1.0])
@@ -50,7 +50,7 @@ class Acting:
         size = view.scale * self.look.size
         up = view.direction(np.array(self.held.up) * flip)[:2]
         length = float(np.hypot(*up))
-        # A plane seen edge on would vanish: lengths in the image are kept above a part of the true ones.
+        # A plane seen edge-on would vanish, so lengths in the image are kept above a fraction of the true ones.
         least = 0.75 if self.held.round else 0.5
         if length < least:
             up = up / length * least if length > 1e-3 else np.array([0.0, -least])
@@ -74,7 +74,7 @@ class Acting:
         return self.held.at(mirrored(self.body) if self.left_handed else self.body)
 
     def held_shapes(self, view: View) -> list[Shape]:
-        """The held thing, between the palm and the fingers or beneath the palm."""
+        """The shapes of the held thing, between the palm and the fingers or beneath the palm."""
         if self.held is None or self.look is None:
             return []
         maker = MAKERS[(self.held.kind, self.held.state)]
@@ -82,14 +82,14 @@ class Acting:
         return [placed(s, depth, "thing") for s in maker(self.frame(view), self.look)]
 
     def extent(self, view: View) -> tuple[Array, Array]:
-        """Corners of the box around joints and held thing."""
+        """The corners of the box around the joints and the held thing."""
         points = [view.project(self.body.joints)[:, :2], *(s.segments.reshape(-1, 2) for s in self.held_shapes(view))]
         together = np.concatenate(points)
         return together.min(axis=0), together.max(axis=0)
 
 
 def compose(seed: int, index: int, size: int) -> Plan:
-    """Decide what is where in image `index` of the world `seed`."""
+    """Decides what is where in image `index` of the world `seed`."""
     rng = np.random.default_rng([seed, index])
     label = label_of(seed, index)
     acting = acting_of(label, float(rng.random()), rng)
@@ -108,9 +108,9 @@ def compose(seed: int, index: int, size: int) -> Plan:
 
 
 def acting_of(label: str, phase: float, rng: np.random.Generator, feet: Feet | None = None) -> Acting:
-    """Somebody at a moment of an action ("": of nothing in particular); `feet` in place of the action's own.
+    """A person at a moment of an action ("" for a bystander); `feet` replaces the feet of the action.
 
-    What is drawn from `rng` does not depend on the phase: the same stream gives the same person at any phase.
+    The random numbers do not depend on the phase: the same stream gives the same person at any phase.
     """
     act = (ACTIONS[label] if label else neutral)(phase, rng)
     if feet is not None:
@@ -123,7 +123,7 @@ def acting_of(label: str, phase: float, rng: np.random.Generator, feet: Feet | N
 
 
 def put(acting: Acting, heading: float, rng: np.random.Generator, size: int) -> tuple[View, float, float]:
-    """Size and position: anywhere the person and the thing fit; at times the feet are cut off.
+    """Chooses a size and position at which the person and the thing fit; sometimes the feet are cut off.
 
     Also returns the span in x of the person and the thing.
     """
@@ -145,7 +145,7 @@ def _between(low: float, high: float, t: float) -> float:
 
 
 def stage(view: View, rng: np.random.Generator, size: int) -> Place:
-    """Surroundings in which a person seen like this stands on the ground."""
+    """Chooses a backdrop on whose ground a person with this view stands."""
     indoor = bool(rng.random() < 0.5)
     horizon = float(np.clip(view.y - rng.uniform(0.55, 1.0) * view.scale, 0.16 * size, 0.56 * size))
     share = rng.uniform(0.22, 0.55) if indoor else rng.uniform(0.01, 0.10)
@@ -158,7 +158,7 @@ def stage(view: View, rng: np.random.Generator, size: int) -> Place:
 
 
 def add_person(plan: Plan, acting: Acting, view: View) -> None:
-    """Put a person, the held thing and their shadows into the image, as a layer."""
+    """Adds a person, the held thing and their shadows to the image, as a layer."""
     owner = plan.next_owner()
     plan.people.append(PersonPlan(owner, acting.body, view, bool(acting.label), acting.label))
     figure = Drawing(acting.body, view, acting.wear)
@@ -184,7 +184,7 @@ def add_person(plan: Plan, acting: Acting, view: View) -> None:
 
 
 def add_bystander(plan: Plan, actor: View, rng: np.random.Generator) -> None:
-    """Put a bystander where the actor is not hidden, if twelve tries find such a place."""
+    """Adds a bystander who does not hide the actor, if twelve tries find a place."""
     place, size = plan.place, plan.place.size
     acting = acting_of("", float(rng.random()), rng)
     heading = float(rng.uniform(-1.5, 1.5)) if rng.random() < 0.85 else float(rng.uniform(2.4, 3.9))
@@ -194,7 +194,7 @@ def add_bystander(plan: Plan, actor: View, rng: np.random.Generator) -> None:
     y = place.horizon + ground * float(near)
     y = max(y, place.edge + 0.02 * size)
     scale = place.scale_at(y, actor.y, actor.scale) * float(rng.uniform(0.85, 1.08))
-    # Nobody stands before the actor or the thing in use.
+    # Nobody may stand in front of the actor or the thing in use.
     gap = (0.55 if front else 0.24) * (actor.scale + scale) / 2
     for _ in range(12):
         x = float(rng.uniform(0.06, 0.94)) * size

@@ -1,4 +1,4 @@
-"""Images with several actors: what makes a label of more than one class."""
+"""Images with several actors, which have labels of more than one class."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from attnpool.playground.clutter import add_clutter, add_furniture, busy_places
 from attnpool.playground.compose import CLASSES, Acting, acting_of, add_bystander, add_person, label_of, put, stage
 from attnpool.playground.plan import Plan
 
-# Keeps the stream of these images apart from that of images with one actor, which is [seed, index].
+# Separates the random streams of these images from those of images with one actor, which are [seed, index].
 CROWD = 104_729
 
 
 def compose_crowd(seed: int, index: int, size: int) -> tuple[Plan, dict[str, float]]:
-    """Decide what is where in an image with one actor or two, who do different things.
+    """Decides what is where in an image with one or two actors, who do different things.
 
-    The first does what `label_of(seed, index)` says, so that every block of K images holds each class at least once.
+    The action of the first is `label_of(seed, index)`, so that every block of K images has each class at least once.
 
     Returns:
-        The composition, and for each action shown its phase in 0..1.
+        The plan, and the phase in 0..1 of each action that is shown.
     """
     rng = np.random.default_rng([seed, index, CROWD])
     label = label_of(seed, index)
@@ -29,7 +29,7 @@ def compose_crowd(seed: int, index: int, size: int) -> tuple[Plan, dict[str, flo
     view, low, high = put(acting, heading, rng, size)
     company = rng.random() < 0.6
     if company:
-        # Smaller and to one side, where there is room for somebody else.
+        # The first actor is smaller and at one side, so that there is room for another.
         view, low, high = _aside(acting, heading, view, rng, size)
     place = stage(view, rng, size)
     plan = Plan(label, place, [], [], [], rng)
@@ -58,7 +58,7 @@ def _heading(acting: Acting, rng: np.random.Generator) -> float:
 def _aside(
     acting: Acting, heading: float, view: View, rng: np.random.Generator, size: int
 ) -> tuple[View, float, float]:
-    """The first actor, smaller, at the left or the right side of the image; and the span in x."""
+    """Chooses a smaller view of the first actor at the left or right side of the image; also returns the span in x."""
     scale = min(view.scale, float(rng.uniform(0.40, 0.62)) * size)
     low, high = acting.extent(View(0.0, 0.0, scale, heading))
     least, most = 0.03 * size - low[0], 0.97 * size - high[0]
@@ -71,7 +71,7 @@ def _aside(
 def _add_second(
     plan: Plan, acting: Acting, first: View, taken: tuple[float, float], rng: np.random.Generator
 ) -> tuple[float, float] | None:
-    """Put the second actor beside the first, if twelve tries find a place where neither hides the other."""
+    """Adds the second actor beside the first, if twelve tries find a place where neither hides the other."""
     place, size = plan.place, plan.place.size
     heading = _heading(acting, rng)
     for _ in range(12):

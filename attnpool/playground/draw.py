@@ -1,7 +1,7 @@
-"""Shapes given as signed distances, shaded softly, painted back to front on a canvas that remembers owners.
+"""Softly shaded shapes, given as signed distances, that are painted back to front on a canvas that records owners.
 
-Every shape is a union of tapered capsules or a rounded polygon. Its signed distance is evaluated on the shape's own
-bounding box only, which gives exact antialiasing without supersampling and costs a fraction of a millisecond a shape.
+Every shape is a union of tapered capsules or a rounded polygon. Its signed distance is evaluated only on the shape's
+bounding box, which gives exact antialiasing without supersampling and takes a fraction of a millisecond per shape.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Points = npt.ArrayLike | Sequence[npt.ArrayLike]
 
 @dataclass(slots=True)
 class Shape:
-    """Something to paint, in pixels.
+    """A shape to paint, in pixels.
 
     Attributes:
         segments: (n, 2, 2) end points of capsules or, if `closed`, (n, 2) corners of a polygon.
@@ -40,7 +40,7 @@ class Shape:
         bulge: pixels over which the inside rises from the contour; 0 keeps a polygon flat and a capsule a cylinder.
         smooth: pixels over which capsules melt into one another.
         depth: order within a layer; larger is nearer to the viewer.
-        part: name of the part of its thing, for the visibility of joints.
+        part: name of the part of its owner, for the visibility of joints.
         pattern: a second colour.
         gloss: strength of a highlight.
         alpha: opacity.
@@ -63,7 +63,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Shadow:
-    """A soft ellipse of shade on the ground: centre, half axes and strength."""
+    """A soft elliptic shadow on the ground: centre, half axes and strength."""
 
     x: float
     y: float
@@ -74,7 +74,7 @@ class Shadow:
 
 @dataclass(frozen=True)
 class Panel:
-    """An upright rectangle of the backdrop; whole pixels, as furniture at the back needs no antialiasing."""
+    """An upright rectangle of the backdrop, in whole pixels, as fixtures at the back need no antialiasing."""
 
     x1: float
     y1: float
@@ -144,7 +144,7 @@ def tint(color: Color, factor: float) -> Color:
 
 
 def placed(shape: Shape, depth: float, part: str) -> Shape:
-    """The same shape, its place among the others of its layer set."""
+    """The same shape with its depth within the layer and its part set."""
     shape.depth, shape.part = depth, part
     return shape
 
@@ -159,10 +159,10 @@ class Canvas:
     """A square image under construction.
 
     Attributes:
-        image: (3, S, S) float32, RGB in 0..1; planes first, which numpy broadcasts several times faster.
-        grain: (S, S) float32, what roughens every surface.
+        image: (3, S, S) float32, RGB in 0..1; with the planes first, NumPy broadcasts several times faster.
+        grain: (S, S) float32, the grain that roughens every surface.
         tone: (S, S) float32, the grain as a factor on colours.
-        top: (S, S) int32, number of the shape that is on top at each pixel; 0 where the backdrop is.
+        top: (S, S) int32, number of the shape that is on top at each pixel; 0 for the backdrop.
         shapes: (owner, part) of each number; entry 0 is the backdrop.
     """
 
@@ -177,8 +177,8 @@ class Canvas:
         self.shapes: list[tuple[int, str]] = [(-1, "")]
 
     def shade(self, shadow: Shadow) -> None:
-        """Darken the ground under something."""
-        # The shade has faded at sqrt(1.25) half axes.
+        """Darkens the ground with a shadow."""
+        # The shadow ends at sqrt(1.25) half axes.
         found = window(self.centres, shadow.x, shadow.y, shadow.rx * 1.12, shadow.ry * 1.12)
         if found is None:
             return
@@ -188,7 +188,7 @@ class Canvas:
         self.image[:, rows, columns] *= 1 - fall
 
     def paint(self, shape: Shape, owner: int) -> None:
-        """Paint one shape over everything painted so far."""
+        """Paints a shape over everything painted so far."""
         xs, ys = zip(*shape.segments.reshape(-1, 2).tolist(), strict=True)
         x1, x2, y1, y2 = min(xs), max(xs), min(ys), max(ys)
         reach = max(shape.radii.ravel().tolist()) + shape.smooth * 0.25 + 1.5
@@ -225,24 +225,24 @@ class Canvas:
         self.shapes.append((owner, shape.part))
 
     def paint_layer(self, layer: Layer) -> None:
-        """Paint shadows, then shapes from far to near; shapes of equal depth keep their order."""
+        """Paints shadows, then shapes from far to near; shapes of equal depth keep their order."""
         for shadow in layer.shadows:
             self.shade(shadow)
         for owner, shape in sorted(layer.shapes, key=lambda pair: pair[1].depth):
             self.paint(shape, owner)
 
     def fill(self, panel: Panel) -> None:
-        """Paint a rectangle of the backdrop, which has no owner."""
+        """Paints a rectangle of the backdrop, which has no owner."""
         x1, x2 = (min(max(round(float(x)), 0), self.size) for x in (panel.x1, panel.x2))
         y1, y2 = (min(max(round(float(y)), 0), self.size) for y in (panel.y1, panel.y2))
         tone = self.tone[y1:y2, x1:x2]
         self.image[:, y1:y2, x1:x2] = np.asarray(panel.color, np.float32)[:, None, None] * tone
 
     def owners(self) -> Array:
-        """(S, S) the owner seen at each pixel, -1 for the backdrop."""
+        """The visible owner at each pixel, (S, S); -1 for the backdrop."""
         return np.array([owner for owner, _ in self.shapes], np.int16).take(self.top)
 
     def finished(self) -> Image.Image:
-        """The finished image in 8 bits."""
+        """The finished image with 8 bits per channel."""
         planes = ((plane * np.float32(255) + np.float32(0.5)).clip(0, 255).astype(np.uint8) for plane in self.image)
         return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])

@@ -1,4 +1,4 @@
-"""A posed body as shapes: clothes, skin, hair and face, sorted by nearness."""
+"""Draws a posed body as shapes: clothes, skin, hair and face, sorted by nearness."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attnpool.playground.raster import Array, Color, Pattern
 
 
 class Drawing:
-    """Collects the shapes of one person; lengths in body units, results in pixels."""
+    """Collects the shapes of one person. Lengths are in body units, shapes in pixels."""
 
     def __init__(self, body: Body, view: View, wear: Wardrobe) -> None:
         self.body, self.view, self.wear = body, view, wear
@@ -36,7 +36,7 @@ class Drawing:
             (b.LEFT_HIP, b.LEFT_KNEE, b.LEFT_ANKLE, "left"),
         ):
             a, k, f = self.p[hip], self.p[knee], self.p[ankle]
-            # Legs lie behind the clothes of the trunk; only their order among themselves follows the nearness.
+            # Legs are behind the clothes of the torso; only their order among themselves follows the nearness.
             near = float(np.clip((a[2] + k[2] + f[2]) / 3, -0.2, 0.2)) * 0.1 - 0.022
             shin = wear.bottom if wear.legs == "long" else wear.skin
             wide = 1.12 if wear.legs == "long" else 0.95
@@ -122,7 +122,7 @@ class Drawing:
         for shoulder, elbow, wrist, side, grip in (right, left):
             a, e, w = self.p[shoulder], self.p[elbow], self.p[wrist]
             long = wear.sleeves == "long"
-            # An arm that hangs at the trunk's side is nearer than the trunk unless it is clearly on the far side.
+            # An arm beside the torso is nearer than the torso unless it is clearly on the far side.
             upper = 0.016 if (a[2] + e[2]) / 2 > -0.055 else -0.02
             lower = 0.05 if (e[2] + w[2]) / 2 > -0.055 else -0.015
             cloth = wear.top
@@ -142,7 +142,7 @@ class Drawing:
             self.shapes[-1].depth = lower + 0.004
 
     def facing(self) -> float:
-        """How much the head looks at the viewer: 1 straight on, 0 in profile, negative from behind."""
+        """How much the head faces the viewer: 1 straight on, 0 in profile, negative from behind."""
         return float(self.view.direction(self.body.head_axes[2])[2])
 
     def head(self) -> None:
@@ -248,7 +248,7 @@ class Drawing:
             )
 
 
-# The parts of a body on which each joint is seen; a joint counts as visible if one of them is on top at its pixel.
+# The parts of a body that show each joint; a joint counts as visible if one of them is on top at its pixel.
 JOINT_PARTS: tuple[tuple[str, ...], ...] = (
     ("right_shin", "right_foot"), ("right_shin", "right_thigh"), ("right_thigh", "hips", "torso"),
     ("left_thigh", "hips", "torso"), ("left_shin", "left_thigh"), ("left_shin", "left_foot"),

@@ -1,4 +1,4 @@
-"""The ground plane: floors and lawns, textured in perspective, and the noise that everything natural is made of."""
+"""The ground plane: floors and lawns, textured in perspective, and the noise for natural textures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OUTDOOR_FLOORS = ("grass", "street", "sand", "court")
 
 
 def noise(rng: np.random.Generator, size: int, cells: int, rows: int | None = None) -> Array:
-    """(size, size) smooth noise around 0 with about `cells` bumps across, or the first `rows` of its rows."""
+    """Smooth noise around 0 with about `cells` bumps across, (size, size), or the first `rows` of its rows."""
     coarse = Image.fromarray(rng.standard_normal((cells + 1, cells + 1)).astype(np.float32))
     how = Image.Resampling.BICUBIC if cells <= 16 else Image.Resampling.BILINEAR
     fine = coarse.resize((size, size), how)
@@ -20,14 +20,14 @@ def noise(rng: np.random.Generator, size: int, cells: int, rows: int | None = No
 
 
 def pick(rng: np.random.Generator, *colors: Color) -> Array:
-    """(3, 1, 1) one of the colours, slightly varied."""
+    """One of the colours, slightly varied, (3, 1, 1)."""
     return np.clip(np.asarray(colors[rng.integers(len(colors))]) + rng.uniform(-0.05, 0.05, 3), 0, 1).astype(
         np.float32
     )[:, None, None]
 
 
 def ground(floor: str, horizon: float, size: int, edge: int, grain: Array, rng: np.random.Generator) -> Array:
-    """(3, size - edge, size) the ground plane below `edge`, textured in perspective; `grain` roughens it."""
+    """The ground plane below `edge`, (3, size - edge, size), textured in perspective and roughened by `grain`."""
     y = np.arange(edge, size, dtype=np.float32)[:, None] + 0.5
     x = np.arange(size, dtype=np.float32)[None, :] + 0.5
     depth = size / np.maximum(y - horizon, 2.0)

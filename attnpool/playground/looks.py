@@ -1,4 +1,4 @@
-"""Looks that do not follow from what happens: colours, clothes and hair of people, variants of things."""
+"""Appearance that does not depend on the action: colours, clothes and hair of people, variants of things."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GLASS: tuple[Color, ...] = ((0.20, 0.48, 0.28), (0.45, 0.27, 0.12), (0.62, 0.80,
 
 @dataclass(frozen=True)
 class Wardrobe:
-    """Everything about a person's looks that does not follow from the pose."""
+    """The appearance of a person, apart from the pose."""
 
     skin: Color
     hair: Color
@@ -56,7 +56,7 @@ class Wardrobe:
 
 
 def random_wardrobe(rng: np.random.Generator) -> Wardrobe:
-    """A person, independent of what the person does."""
+    """The random appearance of a person, independent of the action."""
 
     def pick(options: tuple[Color, ...]) -> Color:
         color = np.clip(
@@ -68,7 +68,7 @@ def random_wardrobe(rng: np.random.Generator) -> Wardrobe:
 
     def clothing(options: tuple[Color, ...]) -> Color:
         color = pick(options)
-        # Cloth of the skin's colour looks like no cloth at all.
+        # Clothes of the skin's colour would look like bare skin.
         if max(abs(a - b) for a, b in zip(color, skin, strict=True)) > 0.2:
             return color
         return (color[2], color[1], color[0]) if color[0] - color[2] > 0.25 else (0.20, 0.36, 0.58)
@@ -98,7 +98,7 @@ def random_wardrobe(rng: np.random.Generator) -> Wardrobe:
 
 @dataclass(frozen=True)
 class Look:
-    """What varies between things of one kind: two colours, a variant in 0..1 and a factor on the size."""
+    """The appearance of a thing of some kind: two colours, a variant in 0..1 and a factor on the size."""
 
     color: Color
     accent: Color
@@ -107,7 +107,7 @@ class Look:
 
 
 def random_look(kind: str, rng: np.random.Generator) -> Look:
-    """Colours, variant and size of one thing; the same distribution whether it is used or lies about."""
+    """The random colours, variant and size of a thing; their distribution is the same whether or not it is used."""
     first, second = rng.choice(len(PALETTE), 2, replace=False)
     color = PALETTE[first]
     if kind in ("guitar", "broom"):

@@ -1,4 +1,4 @@
-"""Writing MATLAB files as MATLAB writes them, the same bytes for the same content."""
+"""Writes MATLAB files as MATLAB does, with the same bytes for the same content."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from attnpool.playground.raster import Array
 
 EMPTY = np.zeros((0, 0))
-# The first 116 bytes of a .mat are free text, in which scipy writes the time of day.
+# The first 116 bytes of a .mat file are free text, into which scipy writes the time.
 HEADER = b"MATLAB 5.0 MAT-file, made by attnpool playground"
 
 
 def struct(entries: list[dict[str, Any]]) -> Array:
-    """(1, n) struct array; all entries have the same fields."""
+    """A struct array (1, n); all entries have the same fields."""
     made = np.zeros((1, len(entries)), [(name, object) for name in entries[0]])
     for number, entry in enumerate(entries):
         made[0, number] = tuple(entry.values())
@@ -23,14 +23,14 @@ def struct(entries: list[dict[str, Any]]) -> Array:
 
 
 def cells(values: list[Any]) -> Array:
-    """(n, 1) cell array."""
+    """A cell array (n, 1)."""
     made = np.empty((len(values), 1), object)
     made[:, 0] = values
     return made
 
 
 def save_mat(path: Path, content: dict[str, Any]) -> None:
-    """Write variables to a compressed .mat of version 5."""
+    """Writes variables to a compressed .mat file of version 5."""
     from scipy.io import savemat
 
     savemat(path, content, do_compression=True)

@@ -1,4 +1,4 @@
-"""How people and cameras move in a clip; times are seconds from the middle of the clip."""
+"""The motion of people and cameras in a clip; times are seconds from the middle of the clip."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from attnpool.playground.body import View
 from attnpool.playground.compose import Acting, acting_of
 from attnpool.playground.raster import Array
 
-# Distance of the image plane in pixels: a person 200 px high stands 3.5 times his height away.
+# Distance of the image plane in pixels: a person 200 px high is 3.5 times his height away.
 FOCAL = 700.0
 STRIDE = 0.13
 
-# Movements that go round and round; all others go forth and back.
+# Actions whose movement is a cycle; the others move forth and back.
 ROUND = ("carrying a book", "carrying a guitar", "playing a guitar", "sweeping with a broom")
-# What is done while walking, too.
+# Actions that people also do while walking.
 WALKING = (
     "drinking from a mug", "drinking from a bottle", "calling with a phone", "texting on a phone", "reading a book",
     "carrying a book", "playing a guitar", "carrying a guitar", "holding an umbrella", "",
@@ -27,16 +27,16 @@ WALKING = (
 
 @dataclass(frozen=True)
 class Performer:
-    """Somebody in a clip.
+    """A person in a clip.
 
     Attributes:
         label: the action, "" for a bystander.
-        key: seeds everything about the person that does not move.
-        start: how he is seen in the middle of the clip.
-        walks: whether he walks, straight ahead.
-        cadence: double steps a second.
-        period: seconds of the action's movement, forth and back.
-        offset: where in step and movement he is in the middle of the clip, 0..1.
+        key: seed of everything about the person that does not move.
+        start: the person's view in the middle of the clip.
+        walks: whether the person walks straight ahead.
+        cadence: double steps per second.
+        period: duration of the action's movement in seconds, forth and back.
+        offset: phase of step and movement in the middle of the clip, 0..1.
     """
 
     label: str
@@ -48,7 +48,7 @@ class Performer:
     offset: float
 
     def phase(self, time: float) -> float:
-        """The action's phase in 0..1."""
+        """The phase of the action, in 0..1."""
         turns = time / self.period + self.offset
         if self.walks and not self.label:
             return float((time * self.cadence + self.offset) % 1)
@@ -70,7 +70,7 @@ class Performer:
         return (-0.06, max(rise, 0.0), swing), (0.06, max(-rise, 0.0), -swing)
 
     def view(self, time: float, place: Place) -> View:
-        """Where he is: a walker goes over the ground in the direction he faces, two strides a step."""
+        """The person's view: a walker moves over the ground in the direction he faces, two strides per double step."""
         if not self.walks:
             return self.start
         start = self.start
@@ -89,12 +89,12 @@ class Camera:
     """A hand-held, panning or still camera that sees a window of the stage.
 
     Attributes:
-        width, height: of the frame in pixels.
+        width, height: size of the frame in pixels.
         x, y: middle of the window in the middle of the clip, in pixels of the stage.
-        pan: (2,) pixels a second.
-        shake: pixels by which the hand trembles; it also turns the camera a little.
-        zoom: growth of the image a second.
-        waves: (3, 3, 2) for x, y and angle: hertz and phase of three waves.
+        pan: (2,), in pixels per second.
+        shake: amplitude of the trembling of the hand in pixels; it also rotates the camera a little.
+        zoom: relative growth of the image per second.
+        waves: (3, 3, 2), the frequency in hertz and phase of three waves for x, y and angle.
     """
 
     width: int
@@ -107,7 +107,7 @@ class Camera:
     waves: Array
 
     def matrix(self, time: float, size: int) -> Array:
-        """(2, 3) from pixels of the frame to pixels of the stage, which is `size` wide and high."""
+        """The matrix (2, 3) from pixels of the frame to pixels of the stage, which is `size` wide and high."""
         tremble = np.sin(2 * np.pi * (self.waves[:, :, 0] * time + self.waves[:, :, 1])).mean(axis=1) * self.shake
         angle, factor = 0.006 * float(tremble[2]), float(np.clip(1 + self.zoom * time, 0.97, 1.12))
         c, s = float(np.cos(angle)) / factor, float(np.sin(angle)) / factor
@@ -127,9 +127,9 @@ def random_camera(
     seconds: float,
     rng: np.random.Generator,
 ) -> Camera:
-    """A camera with frames of (width, height) whose window has this middle in the middle of the clip.
+    """A random camera with frames of (width, height), whose window has this middle in the middle of the clip.
 
-    It pans with probability `moving`, to the side where a stage `size` wide has more room.
+    It pans with probability `moving`, to the side where a stage of width `size` has more room.
     """
     kind = str(rng.choice(["still", "hand", "pan"], p=[0.4 * (1 - moving), 0.6 * (1 - moving), moving]))
     shake = {"still": 0.0, "hand": float(rng.uniform(1.5, 5)), "pan": float(rng.uniform(0.5, 3))}[kind]
@@ -137,6 +137,6 @@ def random_camera(
     pan = distance / seconds if kind == "pan" else np.zeros(2)
     zoom = float(rng.uniform(-0.03, 0.06)) / seconds if kind != "still" else 0.0
     waves = np.stack([rng.uniform(0.3, 3.5, (3, 3)), rng.random((3, 3))], axis=2)
-    # As near to the middle as the stage's border allows, or a pan would begin late.
+    # As near to the middle as the border of the stage allows; otherwise a pan would begin late.
     x, y = (float(np.clip(at, side / 2 + 6, size - side / 2 - 6)) for at, side in zip(middle, frame, strict=True))
     return Camera(*frame, x, y, (float(pan[0]), float(pan[1])), shake, zoom, waves)

@@ -1,7 +1,7 @@
-"""The things of the playground: what each looks like, in use and lying about.
+"""The things of the playground: the shapes of each kind, in use and not in use.
 
-A thing is drawn in its own plane: `v` is its long axis (up when it stands), `u` across, lengths in heights of a
-grown-up person. `Frame` carries the plane into the image.
+A thing is drawn in a plane of its own: `v` is its long axis (up when it stands) and `u` its other axis, with lengths in
+heights of an adult. `Frame` maps the plane into the image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Plane = tuple[float, float]
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a thing's plane lies in the image: the origin and the images of its two unit axes, in pixels."""
+    """The plane of a thing in the image: its origin and its two unit axes, in pixels."""
 
     origin: Plane
     across: Plane
@@ -28,11 +28,11 @@ class Frame:
 
     @property
     def scale(self) -> float:
-        """Pixels per unit, for thicknesses."""
+        """The pixels per unit, for thicknesses."""
         return max(float(np.hypot(*self.up)), float(np.hypot(*self.across)), 1e-3)
 
     def __call__(self, *points: Plane) -> Array:
-        """(n, 2) pixels of points of the plane."""
+        """Maps points of the plane to pixels (n, 2)."""
         plane = np.asarray(points, np.float32)
         axes = np.array([self.across, self.up], np.float32)
         return plane @ axes + np.asarray(self.origin, np.float32)
@@ -258,7 +258,7 @@ Maker = Callable[[Frame, Look], list[Shape]]
 
 KINDS: tuple[str, ...] = ("mug", "bottle", "phone", "book", "ball", "guitar", "racket", "broom", "umbrella")
 
-# What a thing looks like while somebody uses it, by (kind, state).
+# The shapes of a thing in use, by (kind, state).
 MAKERS: dict[tuple[str, str], Maker] = {
     ("mug", ""): mug,
     ("bottle", ""): bottle,

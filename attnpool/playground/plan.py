@@ -1,4 +1,4 @@
-"""The plan of an image: who and what is in it, before anything is drawn."""
+"""The plan of an image: the people and things in it, before anything is drawn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attnpool.playground.draw import Layer
 
 @dataclass(frozen=True)
 class PersonPlan:
-    """A person in the image: the owner number, the posed body, how it is seen, whether it acts, and as what."""
+    """A person in the image: its owner number, posed body and view, whether it is an actor, and its action."""
 
     owner: int
     body: Body
@@ -24,7 +24,7 @@ class PersonPlan:
 
 @dataclass(frozen=True)
 class ThingPlan:
-    """A thing in the image: the owner number, its kind, whether it is in use, and for what."""
+    """A thing in the image: its owner number and kind, whether it is in use, and the action that uses it."""
 
     owner: int
     kind: str
@@ -34,14 +34,14 @@ class ThingPlan:
 
 @dataclass
 class Plan:
-    """Everything that is in one image."""
+    """Everything in an image."""
 
     label: str
     place: Place
     people: list[PersonPlan]
     things: list[ThingPlan]
     layers: list[Layer]
-    rng: np.random.Generator  # what is left of the stream paints the backdrop
+    rng: np.random.Generator  # the rest of this random stream paints the backdrop
 
     def next_owner(self) -> int:
         """An unused owner number."""

@@ -1,4 +1,4 @@
-"""`playground`: a world in one of the formats it can be written in."""
+"""`write_playground` writes a world to disk in one of several formats of datasets."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Playground:
     """A world on disk.
 
     Attributes:
-        directory: where it lies.
+        directory: the folder of the world.
         style: the format.
-        seed: which world it is.
-        count: how many images or clips it has.
-        size: side of its images in pixels; `None` for clips.
-        frames: of each clip; `None` for images.
+        seed: the seed of the world.
+        count: number of images or clips.
+        size: side of the images in pixels; `None` for clips.
+        frames: number of frames of each clip; `None` for images.
     """
 
     directory: str
@@ -43,7 +43,7 @@ class Playground:
         return "images" if self.frames is None else "clips"
 
     def to_json(self) -> dict[str, Any]:
-        """What it is, as values that `json.dumps` takes."""
+        """The fields as values that `json.dumps` takes."""
         value = {"directory": self.directory, "style": self.style, self.unit: self.count, "seed": self.seed}
         return value | ({"size": self.size} if self.frames is None else {"frames": self.frames})
 
@@ -63,27 +63,27 @@ def write_playground(
     frames: int | None = None,
     progress: bool = False,
 ) -> Playground:
-    """Write a generated world of people doing things, all of it or nothing.
+    """Writes a generated world of people who do things, either completely or not at all.
 
-    What a style's files are is said by `write_folder`, `write_mpii`, `write_hico` and `write_hmdb51`. A directory that
-    holds exactly this world already is left as it is.
+    `write_folder`, `write_mpii`, `write_hico` and `write_hmdb51` describe the files of each style. A directory that
+    already holds exactly this world is not changed.
 
     Args:
-        directory: folder to make; it must not exist, be empty, or hold this very world.
-        style: format of the world: class folders, or that of a benchmark.
+        directory: folder to write, which must be new or empty, or hold exactly this world already.
+        style: format of the dataset, folder for class folders or the format of a benchmark.
         images: number of images, or of clips with style hmdb51 (default: 600 images, 140 clips).
-        seed: which world it is, a number from 0; the same numbers give the same bytes.
-        size: side of the images in pixels (default: 448); clips always have 320 x 240.
+        seed: seed of the world, 0 or more; the same arguments give the same bytes.
+        size: side of the images in pixels (default: 448); clips always have 320 x 240 pixels.
         frames: number of frames of each clip, with style hmdb51 (default: 40).
         progress: show a progress bar.
 
     Raises:
-        ValueError: no such style, an option that the style does not have, numbers out of range, or a directory that
-            holds something else.
-        OSError: the disk refused; nothing is left behind.
+        ValueError: the style is unknown or does not have an option, a number is out of range, or the directory holds
+            something else.
+        OSError: the files cannot be written; nothing is left behind.
     """
     if style not in STYLES:
-        raise ValueError(f"style {style!r}: choose one of {', '.join(STYLES)}")
+        raise ValueError(f"unknown style {style!r}: use one of {', '.join(STYLES)}")
     clips = style == "hmdb51"
     if clips and size is not None:
         raise ValueError("clips of style hmdb51 have 320 x 240 pixels: leave size out")

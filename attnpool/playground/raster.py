@@ -1,4 +1,4 @@
-"""Signed distances and light, evaluated on a window of the image."""
+"""Signed distances and shading of shapes, evaluated on a window of the image."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Pattern:
 
 
 def window(centres: Array, x: float, y: float, rx: float, ry: float) -> tuple[slice, slice, Array, Array] | None:
-    """The part of the image around (x, y), and the coordinates of its pixel centres; None if it lies outside.
+    """The window of the image around (x, y), and the coordinates of its pixel centres; None if it lies outside.
 
-    `centres` (S,) are those of a whole row, or column, of the square image.
+    `centres` (S,) are the pixel centres of a whole row, or column, of the square image.
     """
     assert math.isfinite(x + y + rx + ry), "a shape without finite extent"
     size = len(centres)
@@ -43,9 +43,9 @@ def window(centres: Array, x: float, y: float, rx: float, ry: float) -> tuple[sl
 def capsule_distance(
     x: Array, y: Array, segments: Array, radii: Array, smooth: float, light: Light | None
 ) -> tuple[Array, Array | None]:
-    """Signed distance of a union of tapered capsules, and the light on them as if each were a cylinder.
+    """The signed distance of a union of tapered capsules, and the light on them as if each were a cylinder.
 
-    Without `light` only the distance is worked out.
+    Without `light` only the distance is computed.
     """
     distance: Array | None = None
     shading: Array | None = None
@@ -53,7 +53,7 @@ def capsule_distance(
         ax, ay = float(a[0]), float(a[1])
         dx, dy = float(b[0]) - ax, float(b[1]) - ay
         length = (dx * dx + dy * dy) ** 0.5
-        # Without a length it is a disc, and any direction will do.
+        # A capsule without length is a disc, for which any direction is right.
         ux, uy = (dx / length, dy / length) if length > 1e-3 else (1.0, 0.0)
         px, py = x - ax, y - ay
         run, perp = px * ux + py * uy, py * ux - px * uy
@@ -97,7 +97,7 @@ def _cylinder(perp: Array, radius: Array | float, sideways: float, upwards: floa
 
 
 def thin_distance(x: Array, y: Array, segments: Array, radii: Array) -> Array:
-    """Signed distance of a union of capsules of constant thickness, all of them at once."""
+    """The signed distance of a union of capsules of constant thickness, computed for all of them at once."""
     ends = segments[:, :, :, None, None]
     delta = ends[:, 1] - ends[:, 0]
     inverse = 1 / np.maximum((delta * delta).sum(axis=1), 1e-6)
@@ -108,14 +108,15 @@ def thin_distance(x: Array, y: Array, segments: Array, radii: Array) -> Array:
 
 
 def polygon_distance(x: Array, y: Array, corners: Array) -> Array:
-    """Signed distance to a simple polygon, negative inside."""
+    """The signed distance to a simple polygon, negative inside."""
     before = np.concatenate([corners[-1:], corners[:-1]])
     edges = before - corners
     inverse = 1 / np.maximum((edges * edges).sum(axis=1), 1e-6)
     height, width = y.shape[0], x.shape[1]
     squared = np.full((height, width), np.inf, np.float32)
     inside = np.zeros((height, width), bool)
-    # All edges of a small polygon at once, a few at a time of a large one, to stay within the processor's cache.
+    # All edges of a small polygon, or some edges of a large one, at a time, so that they fit into the processor's
+    # cache.
     step = max(1, 20_000 // (height * width))
     for start in range(0, len(corners), step):
         some = slice(start, start + step)
@@ -153,7 +154,7 @@ def inflated(distance: Array, bulge: float, light: Light) -> Array:
 
 
 def _exposure(lambert: Array) -> Array:
-    """Lambert's cosine to a factor around 1: ambient light keeps the dark side from going black."""
+    """Converts Lambert's cosine to a factor around 1, with ambient light so that the dark side is not black."""
     light = np.maximum(lambert, 0)
     light *= 0.52
     light += 0.66
@@ -161,7 +162,7 @@ def _exposure(lambert: Array) -> Array:
 
 
 def patterned(x: Array, y: Array, color: Array, pattern: Pattern) -> Array:
-    """(3, h, w) a colour with a pattern of a second one."""
+    """A colour with a pattern of a second colour, (3, h, w)."""
     c, s = math.cos(pattern.angle), math.sin(pattern.angle)
     px, py = x - pattern.origin[0], y - pattern.origin[1]
     u, v = (px * c + py * s) / pattern.period, (py * c - px * s) / pattern.period

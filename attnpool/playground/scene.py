@@ -1,4 +1,4 @@
-"""One image of the playground and everything that is known about it."""
+"""Renders an image of the playground and its annotations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from attnpool.playground.figure import JOINT_PARTS
 from attnpool.playground.plan import PersonPlan, Plan
 from attnpool.playground.raster import Array
 
-# A thing with fewer pixels to see than this, at 448 px, is not annotated.
+# A thing with fewer visible pixels than this, at 448 px, is not annotated.
 FEWEST_PIXELS = 12
 
 
@@ -26,15 +26,15 @@ class Figure:
 
     Attributes:
         joints: (16, 2) pixels of the skeleton in the order of `keypoints.MPII_JOINTS`, inside the image or not.
-        visible: (16,) COCO's v: 2 seen; 1 hidden by something drawn on top (another limb, the held thing, somebody) or,
-            for hips and shoulders, turned away behind the trunk; 0 outside the image.
+        visible: (16,) COCO's v: 2 visible; 1 hidden by something drawn on top (another limb, the held thing, another
+            person) or, for hips and shoulders, behind the torso; 0 outside the image.
         box: `(x1, y1, x2, y2)` around the person's visible pixels.
-        actor: one who does what a label says.
-        area: visible pixels.
+        actor: whether the person does what a label says.
+        area: number of visible pixels.
         label: the action, "" for bystanders.
         scale: height of the upright person in pixels.
         face: (5, 2) pixels of nose, right eye, left eye, right ear, left ear.
-        face_visible: (5,) 2 seen, 1 hidden by something drawn on top, 0 turned away or outside the image.
+        face_visible: (5,) 2 visible, 1 hidden by something drawn on top, 0 turned away or outside the image.
     """
 
     joints: Array
@@ -50,7 +50,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Thing:
-    """An object: kind, `(x1, y1, x2, y2)` around its visible pixels, whether an actor uses it, their number, and the
+    """An object: its kind, the box around its visible pixels and their number, whether an actor uses it, and the
     actor's label."""
 
     name: str
@@ -62,7 +62,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """An image with its label (the first actor's, where there are several), people and things."""
+    """An image with its label (that of the first actor, if there are several), people and things."""
 
     image: Image.Image
     label: str
@@ -71,22 +71,23 @@ class Scene:
 
     @property
     def evidence(self) -> Box:
-        """The box around actors and things in use."""
+        """The box around the actors and the things in use."""
         boxes = [person.box for person in self.people if person.actor] + [it.box for it in self.objects if it.in_use]
         x1, y1, x2, y2 = zip(*boxes, strict=True)
         return (min(x1), min(y1), max(x2), max(y2))
 
 
 def render(seed: int, index: int, *, size: int = 448) -> Scene:
-    """Image `index` of the world `seed`; the same for the same three numbers, whatever else is rendered.
+    """Renders image `index` of the world `seed`, which depends only on the three arguments.
 
     Args:
-        seed: the world, at least 0.
-        index: the image, at least 0. Any K consecutive images from a multiple of K on hold every class once.
+        seed: seed of the world, at least 0.
+        index: number of the image, at least 0. Every block of K consecutive images, from a multiple of K on, has every
+            class once.
         size: width and height in pixels, 64 to 4096.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number is out of range.
     """
     if seed < 0 or index < 0:
         raise ValueError(f"seed {seed} and index {index}: both must be 0 or more")
@@ -95,13 +96,13 @@ def render(seed: int, index: int, *, size: int = 448) -> Scene:
 
 
 def check_size(size: int) -> None:
-    """Refuse a size of images that cannot be painted, by a ValueError."""
+    """Raises ValueError for an image size that cannot be painted."""
     if not 64 <= size <= 4096:
         raise ValueError(f"size {size}: an image of the playground has 64 to 4096 pixels a side; choose one of them")
 
 
 def draw(plan: Plan) -> Scene:
-    """Paint a composition and read the annotations off what was painted."""
+    """Paints a plan, and derives the annotations from the painted pixels."""
     canvas = empty_stage(plan)
     for layer in sorted(plan.layers, key=lambda layer: layer.order):
         canvas.paint_layer(layer)
@@ -122,7 +123,7 @@ def draw(plan: Plan) -> Scene:
 
 
 def empty_stage(plan: Plan) -> Canvas:
-    """A canvas with the backdrop and its fixtures."""
+    """Makes a canvas with the backdrop and its fixtures."""
     image, grain, fixtures = backdrop.paint(plan.place, plan.rng)
     canvas = Canvas(image, grain, plan.place.light)
     for fixture in fixtures:
@@ -134,7 +135,7 @@ def empty_stage(plan: Plan) -> Canvas:
 
 
 def _finish(canvas: Canvas, rng: np.random.Generator) -> None:
-    """A camera's hand: a tint of the light, a little falloff towards the corners, sensor noise."""
+    """Applies the effects of a camera: a tint, a slight falloff towards the corners, and sensor noise."""
     size = canvas.size
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     falloff = 1 - np.float32(0.10) * (axis[:, None] ** 2 + axis[None, :] ** 2)
@@ -147,7 +148,7 @@ def _finish(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def extent(owners: Array, owner: int) -> tuple[Box, int] | None:
-    """The box around the pixels that belong to somebody or something, and their number; None if there are none."""
+    """The box around the visible pixels of an owner, and their number; None if there are none."""
     mask = owners == owner
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
@@ -157,7 +158,7 @@ def extent(owners: Array, owner: int) -> tuple[Box, int] | None:
 
 
 def figure_of(canvas: Canvas, person: PersonPlan, box: Box, area: int) -> Figure:
-    """What is known of a person whose visible pixels fill `box`."""
+    """The annotations of a person whose visible pixels fill `box`."""
     seen = person.view.project(person.body.joints)
     visible = np.zeros(16, np.int64)
     for joint, (x, y, nearness) in enumerate(seen):

@@ -1,4 +1,4 @@
-"""Making a world on disk: all of it or nothing, and never over something else."""
+"""Writes a world to disk, either completely or not at all, and never over something else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# The file in which every world says which one it is, and what is known exactly; written last.
+# The file that identifies a world and holds its annotations; it is written last.
 RECORD = "annotations.json"
 Progress = Callable[[int, int], None]
 
@@ -18,21 +18,21 @@ Progress = Callable[[int, int], None]
 def make_world(
     directory: Path, info: dict[str, Any], total: int, fill: Callable[[Path], None], progress: Progress | None
 ) -> None:
-    """Make a world below `directory`, or leave it as it is if it holds exactly this one.
+    """Makes a world in `directory`, which is not changed if it holds exactly this world already.
 
     The world is made beside the directory and moved into its place when it is complete.
 
     Args:
-        directory: where to; must not exist, be empty, or hold this very world.
-        info: which world: what `annotations.json` will hold as "info".
-        total: units of work, of which `progress` hears at once if the world is there already.
-        fill: writes the world into the empty folder it is given, `annotations.json` with a list "images" or "clips"
-            of entries with `file_name`, and perhaps a list "files" of more names, included.
-        progress: called with (units done, units in all).
+        directory: folder to write, which must be new or empty, or hold exactly this world already.
+        info: identification of the world, which `annotations.json` holds as "info".
+        total: total units of work, which are reported at once if the world exists already.
+        fill: function that writes the world into an empty folder, including `annotations.json` with a list "images" or
+            "clips" of entries with `file_name`, and optionally a list "files" of more names.
+        progress: function that is called with (units done, total units).
 
     Raises:
         ValueError: the directory is a file, or holds something else.
-        OSError: the disk refused; nothing is left behind.
+        OSError: the files cannot be written; nothing is left behind.
     """
     directory = Path(directory).absolute()
     if directory.exists() and not directory.is_dir():
@@ -50,7 +50,7 @@ def make_world(
     directory.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".partial", dir=directory.parent))
     try:
-        # A directory of its own inside, as mkdtemp's is closed to other users and keeps that when renamed.
+        # A directory inside, because mkdtemp's own is closed to other users and would stay so when renamed.
         world = staging / "world"
         world.mkdir()
         fill(world)
@@ -62,7 +62,7 @@ def make_world(
 
 
 def holds(directory: Path, info: dict[str, Any]) -> bool:
-    """Whether this very world has been written there already, with every file still in place."""
+    """Whether the directory holds exactly this world, with every file still in place."""
     try:
         known = json.loads((directory / RECORD).read_text(encoding="utf-8"))
         entries = known["images"] if "images" in known else known["clips"]

@@ -1,4 +1,4 @@
-"""Writing a world to disk as a folder dataset: class folders of train and val, and a COCO-style annotation file."""
+"""Writes a world as a folder dataset: class folders in train and val, and a COCO-style annotation file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ QUALITY = 90
 
 
 def is_validation(index: int, val_fraction: float) -> bool:
-    """Whether image `index` belongs to val: whole blocks of K images do, the second and then evenly spaced ones.
+    """Whether image `index` belongs to val, which consists of whole blocks of K images: the second, then evenly spaced.
 
-    A block holds every class once, so both parts stay balanced and no image's part depends on how many there are.
+    A block has every class once, so both splits are balanced, and the split of an image does not depend on their
+    number.
     """
     block = index // len(CLASSES)
     share = Fraction(val_fraction).limit_denominator(10_000)
@@ -25,13 +26,13 @@ def is_validation(index: int, val_fraction: float) -> bool:
 
 
 def file_name(seed: int, index: int, val_fraction: float) -> str:
-    """Where an image lies below the dataset's root."""
+    """The path of an image below the dataset's root."""
     part = "val" if is_validation(index, val_fraction) else "train"
     return f"{part}/{label_of(seed, index)}/{index:05d}.jpg"
 
 
 def check_numbers(count: int, seed: int, *, blocks: int = 2, size: int | None = None, what: str = "images") -> None:
-    """Refuse fewer than `blocks` images or clips a class, a negative seed or an impossible size by a ValueError."""
+    """Raises ValueError for fewer than `blocks` images or clips per class, a negative seed or an impossible size."""
     least = blocks * len(CLASSES)
     if count < least:
         raise ValueError(f"{count} {what} are too few for {len(CLASSES)} classes: ask for {least} or more")
@@ -50,22 +51,23 @@ def write_folder(
     val_fraction: float = 0.25,
     progress: Progress | None = None,
 ) -> None:
-    """Write images 0 .. images-1 of the world `seed` below `directory`, all of them or nothing.
+    """Writes images 0 .. images-1 of the world `seed` below `directory`, either all of them or none.
 
-    `train/<class>/NNNNN.jpg`, `val/<class>/NNNNN.jpg` and `annotations.json` (COCO-style: people with MPII's 16
-    joints and `actor`, things with `in_use`). A directory that already holds exactly this world is left as it is.
+    The files are `train/<class>/NNNNN.jpg`, `val/<class>/NNNNN.jpg` and `annotations.json` (COCO-style: people with
+    MPII's 16 joints and `actor`, things with `in_use`). A directory that already holds exactly this world is not
+    changed.
 
     Args:
-        directory: where to; must not exist, be empty, or hold this very world.
-        images: how many, at least two for each class.
-        seed: the world, at least 0.
+        directory: folder to write, which must be new or empty, or hold exactly this world already.
+        images: number of images, at least two per class.
+        seed: seed of the world, at least 0.
         size: width and height of each image in pixels.
-        val_fraction: share of the validation part, 0 (none) to less than 1.
-        progress: called with (images done, images in all).
+        val_fraction: fraction of images in val, from 0 (none) to less than 1.
+        progress: function that is called with (images done, total images).
 
     Raises:
-        ValueError: numbers out of range, or a directory that holds something else.
-        OSError: the disk refused; nothing is left behind.
+        ValueError: a number is out of range, or the directory holds something else.
+        OSError: the files cannot be written; nothing is left behind.
     """
     check_numbers(images, seed)
     if not 0 <= val_fraction < 1:

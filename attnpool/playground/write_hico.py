@@ -1,4 +1,4 @@
-"""Writing a world in HICO's format: images that show several verb-object pairs, `anno.mat`, OpenPose's keypoints."""
+"""Writes a world in HICO's format: images that show several verb-object pairs, `anno.mat` and OpenPose keypoints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FILES = ["anno.mat"]
 
 @dataclass(frozen=True)
 class Interaction:
-    """A class of HICO: an object, what is done with it, and the playground's action ("" if nothing is done)."""
+    """A class of HICO: an object, a verb, and the playground's action ("" for no interaction)."""
 
     object: str
     verb: str
@@ -58,28 +58,28 @@ INTERACTIONS: tuple[Interaction, ...] = tuple(
 )
 """The classes in the order of `list_action`: by object, then by verb, as in HICO."""
 
-# Moments at which an image does not tell one action from another: (action, from this phase on, to this, the other).
+# Phases in which an image does not distinguish two actions: (action, first phase, last phase, other action).
 ALIKE = (
     ("catching a ball", 0.8, 1.0, "throwing a ball"),
     ("throwing a ball", 0.85, 1.0, "catching a ball"),
 )
-# Fewer pixels than these of the thing in use, at 448 px, or fewer joints of the actor: nobody could tell.
+# With fewer visible pixels of the thing in use, at 448 px, or fewer joints of the actor, the action is ambiguous.
 FEWEST_PIXELS, FEWEST_JOINTS = 140, 8
 
 
 def labels(scene: Scene, phases: dict[str, float]) -> Array:
-    """(K,) HICO's label of each class for an image: +1 shown, -1 not shown, 0 ambiguous, NaN unknown.
+    """HICO's label of each class for an image, (K,): +1 shown, -1 not shown, 0 ambiguous, NaN unknown.
 
     - Objects that are not in the image: NaN for all their classes. HICO's annotators looked at images in which
       the object was expected.
-    - Actions that are shown: +1; 0 if the thing or the actor is hardly to be seen (`FEWEST_PIXELS`, `FEWEST_JOINTS`).
+    - Actions that are shown: +1; 0 if the thing or the actor is hardly visible (`FEWEST_PIXELS`, `FEWEST_JOINTS`).
     - Other classes of objects that are in the image: -1; 0 for an action that looks the same at this moment.
-    - `no_interaction`: +1 if the object lies about and nobody uses one, 0 if it lies about beside one in use,
+    - `no_interaction`: +1 if there are objects of the kind and nobody uses one, 0 if some are used and others are not,
       -1 if all of them are in use.
 
     Args:
         scene: the image.
-        phases: for each action shown its phase in 0..1.
+        phases: phase in 0..1 of each action that is shown.
     """
     least = FEWEST_PIXELS * (scene.image.width / 448) ** 2
     seen = {thing.label: thing.area for thing in scene.objects if thing.in_use}
@@ -105,25 +105,25 @@ def labels(scene: Scene, phases: dict[str, float]) -> Array:
 
 
 def write_hico(directory: Path, images: int, seed: int, *, size: int = 448, progress: Progress | None = None) -> None:
-    """Write a world in HICO's format below `directory`, all of it or nothing.
+    """Writes a world in HICO's format below `directory`, either completely or not at all.
 
     - `images/train2015/HICO_train2015_00000001.jpg` ..., `images/test2015/...`: one actor or two, who do different
       things. About a quarter is test, in whole blocks of K images, as `is_validation` says.
     - `anno.mat`: `anno_train` and `anno_test` (classes x images, see `labels`), `list_action` (nname, vname,
       vname_ing), `list_train` and `list_test`.
     - `keypoints/train2015/HICO_train2015_00000001.json` ...: the people as OpenPose's JSON.
-    - `annotations.json`: the same truth as in `write_folder`; an image's "label" is the list of its actions.
+    - `annotations.json`: the same annotations as in `write_folder`; an image's "label" is the list of its actions.
 
     Args:
-        directory: where to; must not exist, be empty, or hold this very world.
-        images: how many, at least two for each action.
-        seed: the world, at least 0.
+        directory: folder to write, which must be new or empty, or hold exactly this world already.
+        images: number of images, at least two per action.
+        seed: seed of the world, at least 0.
         size: width and height of each image in pixels.
-        progress: called with (images done, images in all).
+        progress: function that is called with (images done, total images).
 
     Raises:
-        ValueError: numbers out of range, or a directory that holds something else.
-        OSError: the disk refused; nothing is left behind.
+        ValueError: a number is out of range, or the directory holds something else.
+        OSError: the files cannot be written; nothing is left behind.
     """
     check_numbers(images, seed, size=size)
     info = {

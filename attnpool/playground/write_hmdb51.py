@@ -1,4 +1,4 @@
-"""Writing a world in HMDB51's format: a folder of .avi clips for each class, three splits, OpenPose's keypoints."""
+"""Writes a world in HMDB51's format: a folder of .avi clips for each class, three splits and OpenPose keypoints."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from attnpool.playground.staging import RECORD, Progress, make_world
 from attnpool.playground.write_folder import check_numbers
 
 SPLITS = (1, 2, 3)
-# What HMDB51's names begin with: the film, in whatever characters its uploader liked.
+# The beginnings of HMDB51's names: the film, in any characters that its uploader used.
 FILMS = (
     "A_Day_Out", "Two_Left_Feet", "Kitchen_Stories_#3", "AMAZING!!!_Tricks", "Home_Video_(Part_2)", "Salt_&_Pepper",
     "Holiday_2009_[HQ]", "Sunday;Monday", "Practice+Repeat", "Meet_me_@_noon", "Rain~Shine", "(What)_a_Game!",
 )  # fmt: skip
-# Streams of their own for names and splits.
+# Separate random streams for names and splits.
 NAMES, DEALS = 32_452_843, 49_979_687
 
 
@@ -33,11 +33,12 @@ def folder_of(label: str) -> str:
 
 
 def write_hmdb51(directory: Path, clips: int, seed: int, *, frames: int = 40, progress: Progress | None = None) -> None:
-    """Write a world in HMDB51's format below `directory`, all of it or nothing.
+    """Writes a world in HMDB51's format below `directory`, either completely or not at all.
 
-    - `CLASS/NAME.avi`: MPEG-4 clips of 320 x 240 pixels, 30 frames a second, without sound. As in HMDB51 a name says
-      what is seen (f the whole body, u not the feet), whether the camera moves (cm, nm), the number of people, the
-      side the actor is seen from (fr, le, ri) and the quality (goo, med, bad); some have unusual characters.
+    - `CLASS/NAME.avi`: MPEG-4 clips of 320 x 240 pixels, 30 frames per second, without sound. As in HMDB51 a name gives
+      the visible part of the body (f all of it, u not the feet), whether the camera moves (cm, nm), the number of
+      people, the side from which the actor is seen (fr, le, ri) and the quality (goo, med, bad). Some names have
+      unusual characters.
     - `splits/CLASS_test_split{1,2,3}.txt`: `NAME.avi 1 ` for train, 2 for test and 0 for neither, 70 to 30 of those
       that are used.
     - `keypoints/CLASS/NAME/image_00001.json` ...: the people of every frame as OpenPose's JSON.
@@ -45,15 +46,15 @@ def write_hmdb51(directory: Path, clips: int, seed: int, *, frames: int = 40, pr
       the thing alone; `null` where it is not in the frame.
 
     Args:
-        directory: where to; must not exist, be empty, or hold this very world.
-        clips: how many, at least two for each class.
-        seed: the world, at least 0.
-        frames: of each clip, 2 to 3000.
-        progress: called with (clips done, clips in all).
+        directory: folder to write, which must be new or empty, or hold exactly this world already.
+        clips: number of clips, at least two per class.
+        seed: seed of the world, at least 0.
+        frames: number of frames of each clip, 2 to 3000.
+        progress: function that is called with (clips done, total clips).
 
     Raises:
-        ValueError: numbers out of range, or a directory that holds something else.
-        OSError: the disk refused; nothing is left behind.
+        ValueError: a number is out of range, or the directory holds something else.
+        OSError: the files cannot be written; nothing is left behind.
     """
     check_numbers(clips, seed, what="clips")
     if not 2 <= frames <= 3000:
@@ -98,7 +99,7 @@ def write_hmdb51(directory: Path, clips: int, seed: int, *, frames: int = 40, pr
 
 
 def clip_name(seed: int, index: int, clip: Clip, middle: Frame) -> str:
-    """A name as HMDB51's are, without .avi; `middle` is the frame that is described."""
+    """The name of a clip in HMDB51's style, without .avi; it describes the frame `middle`."""
     film = FILMS[int(np.random.default_rng([seed, index, NAMES]).integers(len(FILMS)))]
     actor = next((person for person in middle.people if person.actor), None)
     feet = [MPII_JOINTS.index("right_ankle"), MPII_JOINTS.index("left_ankle")]
@@ -112,7 +113,7 @@ def clip_name(seed: int, index: int, clip: Clip, middle: Frame) -> str:
 
 
 def write_avi(path: Path, images: Iterator[np.ndarray], bits: int) -> None:
-    """Write frames (H, W, 3) uint8 as MPEG-4 in an .avi, with `bits` a second; the same bytes for the same frames."""
+    """Writes frames (H, W, 3) uint8 as MPEG-4 to an .avi file with `bits` per second, reproducibly."""
     import av
 
     with av.open(str(path), "w", format="avi", options={"fflags": "+bitexact"}) as container:
@@ -126,7 +127,7 @@ def write_avi(path: Path, images: Iterator[np.ndarray], bits: int) -> None:
 
 
 def write_splits(world: Path, seed: int, label: str, names: list[str]) -> list[str]:
-    """Deal a class's clips out, in each split anew; a tenth is not used. Returns the files written."""
+    """Assigns the clips of a class to train and test, in each split anew; a tenth is not used. Returns the files."""
     made = []
     for split in SPLITS:
         rng = np.random.default_rng([seed, CLASSES.index(label), split, DEALS])

@@ -1,4 +1,4 @@
-"""Writing a world in MPII Human Pose's format: images, `mpii_human_pose_v1_u12_1.mat` and the lists of the split."""
+"""Writes a world in the format of MPII Human Pose: images, `mpii_human_pose_v1_u12_1.mat` and the split's lists."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MAT = "mpii_human_pose_v1_u12_1.mat"
 PARTS = ("train", "val", "test")
 LISTS = {part: f"images_mpii_{part}.txt" for part in PARTS}
 VAL_FRACTION = 0.25
-# What is at x here is at x + MATLAB there, where the middle of the first pixel is 1.
+# The coordinate x is x + MATLAB in the file, where the centre of the first pixel is 1.
 MATLAB = 0.5
-# A stream of its own for what is left out of the annotations, apart from those of the images.
+# A separate random stream that decides what the annotations leave out.
 OMISSIONS = 15_485_863
 
-# Categories as in MPII's list of activities. An action has one act_id in rooms and another outdoors: several act_id
-# share a name there, too.
+# Categories as in MPII's list of activities. An action has different act_ids indoors and outdoors, because in MPII,
+# too, several act_ids share a name.
 CATEGORIES = {
     "drinking from a mug": "self care",
     "drinking from a bottle": "self care",
@@ -46,34 +46,34 @@ CATEGORIES = {
 
 
 def part_of(index: int) -> str:
-    """Part of image `index`: a quarter is val, about a sixth test, in whole blocks of K images."""
+    """The split of image `index`: a quarter of them is val and about a sixth test, in whole blocks of K images."""
     if is_validation(index, VAL_FRACTION):
         return "val"
     return "test" if index // len(CLASSES) % 6 == 2 else "train"
 
 
 def write_mpii(directory: Path, images: int, seed: int, *, size: int = 448, progress: Progress | None = None) -> None:
-    """Write a world in MPII's format below `directory`, all of it or nothing.
+    """Writes a world in MPII's format below `directory`, either completely or not at all.
 
-    - `images/NNNNNNNNN.jpg`: the images of `render(seed, index, size=size)`, numbered in an order of its own.
-    - `mpii_human_pose_v1_u12_1.mat`: the struct RELEASE. Where the real file is irregular, so is this one: bystanders
-      without `annopoints`, images of test without people or with their positions only, act_id -1 and empty names
-      where labels are withheld, joints outside the image missing, `is_visible` empty for neck and head.
-    - `images_mpii_train.txt`, `images_mpii_val.txt`, `images_mpii_test.txt`: stems, one a line.
-    - `annotations.json`: the same truth as in `write_folder`, of test as well.
+    - `images/NNNNNNNNN.jpg`: the images of `render(seed, index, size=size)`, numbered in another order.
+    - `mpii_human_pose_v1_u12_1.mat`: the struct RELEASE. It is irregular where the real file is: bystanders have no
+      `annopoints`, images of test have no people or only their positions, act_id is -1 and names are empty where labels
+      are withheld, joints outside the image are missing, `is_visible` is empty for neck and head.
+    - `images_mpii_train.txt`, `images_mpii_val.txt`, `images_mpii_test.txt`: stems, one per line.
+    - `annotations.json`: the same annotations as in `write_folder`, also of test.
 
-    As in MATLAB, the middle of the first pixel is at (1, 1) in the .mat; in `annotations.json` it is at (0.5, 0.5).
+    As in MATLAB, the centre of the first pixel is (1, 1) in the .mat file; in `annotations.json` it is (0.5, 0.5).
 
     Args:
-        directory: where to; must not exist, be empty, or hold this very world.
-        images: how many, at least three for each class.
-        seed: the world, at least 0.
+        directory: folder to write, which must be new or empty, or hold exactly this world already.
+        images: number of images, at least three per class.
+        seed: seed of the world, at least 0.
         size: width and height of each image in pixels.
-        progress: called with (images done, images in all).
+        progress: function that is called with (images done, total images).
 
     Raises:
-        ValueError: numbers out of range, or a directory that holds something else.
-        OSError: the disk refused; nothing is left behind.
+        ValueError: a number is out of range, or the directory holds something else.
+        OSError: the files cannot be written; nothing is left behind.
     """
     check_numbers(images, seed, blocks=3, size=size)
     info = {
@@ -110,19 +110,21 @@ def write_mpii(directory: Path, images: int, seed: int, *, size: int = 448, prog
 
 
 def stem_of(seed: int, index: int) -> str:
-    """File name of an image: nine digits as in MPII, whose order is not that of the images; no two are the same."""
+    """The stem of an image's file name: nine unique digits as in MPII, in another order than the images."""
     assert index < 10**7
     scattered = (index * 7_368_787 + label_key(seed)) % 10**7
     return f"{scattered:07d}{index % 89 + 10}"
 
 
 def label_key(seed: int) -> int:
-    """Where the numbers of a world's files start."""
+    """The start of the numbers of a world's files."""
     return int(np.random.default_rng([seed, OMISSIONS]).integers(10**7))
 
 
 def _annorect(scene: Scene, part: str, rng: np.random.Generator) -> Array:
-    """The people of an image. In test positions only, of a tenth of the images not even those."""
+    """The annotated people of an image. In test only their positions are known, in a tenth of the images not even
+    those.
+    """
     people = sorted(scene.people, key=lambda person: not person.actor)
     if part == "test":
         if rng.random() < 0.1:
@@ -137,7 +139,7 @@ def _annorect(scene: Scene, part: str, rng: np.random.Generator) -> Array:
 
 
 def _position(person: Figure) -> dict[str, Any]:
-    """Scale, in 200 px of the person's height, and the rough middle of the body."""
+    """The scale (the person's height in units of 200 px) and the approximate centre of the body."""
     middle = (person.joints[MPII_JOINTS.index("pelvis")] + person.joints[MPII_JOINTS.index("thorax")]) / 2
     x, y = np.round(middle + MATLAB)
     return {"scale": round(person.scale / 200, 4), "objpos": struct([{"x": x, "y": y}])}

@@ -25,7 +25,7 @@ class PoseRegularizedPooling(PoolingHead):
         num_classes: K.
         dropout: probability of dropping an entry of the pooled features in training. See `dropout_on`.
         hidden: number of channels of the hidden layer, 768 in the released code.
-        joints: number J of joint heatmaps. The pose loss needs 16, the joints of MPII.
+        joints: number J of joint heatmaps; the pose loss needs 16, the joints of MPII.
         init: whether the weights start as average pooling or as in the released code. "average" starts the bottom-up
             map at 1; "official" draws all weights from N(0, 0.001).
         dropout_on: what dropout drops, channels of the pooled features or single entries of the features at each

@@ -31,7 +31,7 @@ class Progress:
 
 
 def save_state(folder: Path, progress: Progress, options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Writes the state of a training, whole or not at all."""
+    """Writes the state of a training atomically."""
     content = {"options": dict(options), "progress": vars(progress)}
     run.save_state(folder, content, tensors, at=(progress.epoch, progress.step))
 

@@ -13,7 +13,7 @@ class Interrupted(Exception):
     """A signal stopped the training after its state was saved; `signum` is the signal."""
 
     def __init__(self, signum: int, state: Path) -> None:
-        super().__init__(f"stopped; the same command goes on from {state}")
+        super().__init__(f"stopped; the same command continues from {state}")
         self.signum = signum
 
 

@@ -132,7 +132,7 @@ def test_mistakes_are_named() -> None:
     head, x = head_and_maps(0)
     with pytest.raises(ValueError, match="not in clips"):
         pool_instances(head, x[:, None], [[]] * 3, SIZE)
-    with pytest.raises(ValueError, match="a list for each"):
+    with pytest.raises(ValueError, match="one list per image"):
         pool_instances(head, x, [[]], SIZE)
     with pytest.raises(ValueError, match="context is 0"):
         regions(x, [[(0.0, 0.0, 1.0, 1.0)], [], []], SIZE, 0)

@@ -91,10 +91,10 @@ def test_half_precision_scores_are_summed_in_float32(task: str) -> None:
     [
         ({"loss": "hinge"}, "choose one of auto, cross_entropy, random_positive, bce"),
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
-        ({"class_weights": torch.ones(4)}, "class_weights"),
+        ({"class_weights": torch.ones(4)}, "one weight per class"),
         ({"targets": torch.zeros(2)}, "multi-hot"),
         ({"task": "both"}, "choose one of single, multi"),
-        ({"label_mask": torch.ones(2, 4, dtype=torch.bool)}, "label_mask"),
+        ({"label_mask": torch.ones(2, 4, dtype=torch.bool)}, "the shape of the logits"),
         ({"positive_weight": 10.0}, "which cross_entropy does not have: use loss bce, focal, asymmetric"),
         ({"positive_weight": 0.0, "loss": "bce"}, "give a positive number"),
     ],

@@ -1,1 +1,1 @@
-"""Bytes -> pixels: images, videos, optical flow and MATLAB's files."""
+"""Decoding of images, videos and MATLAB files, and computation of optical flow."""

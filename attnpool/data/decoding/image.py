@@ -1,4 +1,4 @@
-"""The only file that decodes images."""
+"""Decodes images; no other file does so."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-"""Names that count as images, in any case. The format itself is told from the content, not from the name."""
+"""Suffixes of names that count as images, in upper or lower case. The format is recognised by the content."""
 
 MAX_PIXELS = 89_478_485
-"""Images with more pixels than this (Pillow's own threshold, a quarter of a gigabyte) are refused."""
+"""Images with more pixels than this (Pillow's own threshold, a quarter of a gigabyte) are not read."""
 
 # Pillow knows many more formats, some of which start other programs (EPS).
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 
 
 class Unreadable(ValueError):
-    """A sample whose pixels cannot be had; `reason` says why in a few words."""
+    """The error for a sample that cannot be read; `reason` says why in a few words."""
 
     kind = "an image or a clip"
 
@@ -31,18 +31,18 @@ class Unreadable(ValueError):
 
 
 class UnreadableImage(Unreadable):
-    """A file that is no usable image; `reason` says why in a few words."""
+    """The error for a file that is not a usable image; `reason` says why in a few words."""
 
     kind = "an image"
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Read an image as 8-bit RGB, upright.
+    """Reads an image as 8-bit RGB, upright.
 
-    The EXIF orientation is applied. Transparent parts become white, of animated files and multi-page TIFFs the first
-    frame is taken, 16 bits a channel become 8 (65535 becomes 255), CMYK and greyscale become RGB; colour profiles are
-    ignored. A damaged EXIF block counts as "upright". The format is told from the content, whatever the file is
-    called.
+    The EXIF orientation is applied. Transparent parts become white, the first frame of animated files and multi-page
+    TIFFs is used, 16 bits per channel become 8 (65535 becomes 255), CMYK and greyscale become RGB; colour profiles are
+    ignored. A damaged EXIF block counts as "upright". The format is recognised by the content, whatever the file's
+    name.
 
     To read in several threads call `decode` inside one `quiet()`: Python's warning filters are shared by all threads.
 
@@ -53,8 +53,8 @@ def read_image(path: str | Path) -> Image.Image:
         A loaded image of mode "RGB"; the file is closed.
 
     Raises:
-        UnreadableImage: (a ValueError) the file is missing, no image, truncated, damaged or larger than
-            `MAX_PIXELS`; one line with the reason.
+        UnreadableImage: (a ValueError) the file is missing, not an image, truncated, damaged or larger than
+            `MAX_PIXELS`; the message is one line with the reason.
     """
     with quiet():
         return decode(path)
@@ -62,19 +62,19 @@ def read_image(path: str | Path) -> Image.Image:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence warnings while images are decoded: what is wrong with a file is an error or of no consequence."""
+    """Silences warnings while images are decoded: a problem of a file either is an error or does not matter."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def decode(path: str | Path) -> Image.Image:
-    """`read_image` without its `quiet()`, for threads."""
+    """`read_image` without `quiet()`, for use in several threads."""
     path = Path(path)
     # Decoders raise nearly every kind of exception on malformed files, so all of them are caught.
     try:
         if not path.is_file() and path.exists():
-            raise ValueError("not a file")  # a pipe would be waited for
+            raise ValueError("not a file")  # reading a pipe would wait
         with path.open("rb") as file:
             if not file.read(1):
                 raise ValueError("the file is empty")
@@ -83,7 +83,7 @@ def decode(path: str | Path) -> Image.Image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
                 image.load()
-                # In place, the pixels are turned before the EXIF block is written anew; a damaged one is no reason to
+                # In place, the pixels are rotated before the EXIF block is rewritten, so a damaged EXIF block does not
                 # lose the image.
                 with suppress(Exception):
                     ImageOps.exif_transpose(image, in_place=True)
@@ -102,7 +102,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     rgb = image.convert("RGB")
-    # `convert` hands on EXIF, whose orientation is no longer true of an upright image.
+    # `convert` keeps the EXIF block, whose orientation is wrong for the upright image.
     rgb.info = {}
     return rgb
 

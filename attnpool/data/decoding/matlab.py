@@ -1,8 +1,8 @@
 """MATLAB's .mat files, read by scipy in a child process with limits of time and memory, and kept as JSON.
 
-Malformed files can send scipy's reader into endless loops, make it ask for all memory, or crash it. So it runs in
-`matlab_worker.py`, whose end is no more than an error message here. What it read is kept in the user's cache folder,
-found by the content of the file, so that it is done once.
+Malformed files can send scipy's reader into endless loops, make it allocate all memory, or crash it. So it runs in a
+child process, `matlab_worker.py`, whose crash is only an error message here. The result is kept in the user's cache
+folder under a hash of the file's content, so that a file is read once.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import numpy as np
 
 from attnpool.files import Child, cache_folder
 
-FORMAT = 1  # raised when what is kept of a file changes
-SECONDS = 300.0  # for one file; MPII's takes 20 on a slow machine
-_START_SECONDS = 120.0  # for scipy to be imported, on a busy machine
+FORMAT = 1  # version of the cached results; increased when their content changes
+SECONDS = 300.0  # time limit for one file; MPII's takes 20 on a slow machine
+_START_SECONDS = 120.0  # time limit for importing scipy, on a busy machine
 _FOLDER = "mat"
 _WORKER = Path(__file__).with_name("matlab_worker.py")
 
@@ -36,9 +36,9 @@ class MatFile:
     Attributes:
         path: the file.
         tree: variable -> its value, unless that is a matrix. Structs are lists of dictionaries, one for each element,
-            cells are lists, text is `str` (a list of them, if it has several lines) and numbers are lists of numbers,
-            column by column; also those that stand alone, which MATLAB does not tell from lists. NaN and infinity are
-            `None`.
+            cells are lists, text is `str` (or a list of `str`, if it has several lines) and numbers are lists of
+            numbers, column by column. A single number is also a list, as MATLAB does not distinguish the two. NaN and
+            infinity are `None`.
         matrices: variable -> array (rows, columns), in the smallest type that holds its numbers exactly.
     """
 
@@ -48,27 +48,27 @@ class MatFile:
 
 
 def read_mat(path: Path, variables: Sequence[str], *, seconds: float = SECONDS) -> MatFile:
-    """Read variables of a .mat file of MATLAB 5 to 7.2; those that it does not hold are left out.
+    """Reads variables of a .mat file of MATLAB 5 to 7.2; variables that it does not hold are left out.
 
     Args:
         path: the file.
-        variables: names.
-        seconds: the longest that reading may take.
+        variables: names of the variables.
+        seconds: time limit for reading.
 
     Raises:
-        ValueError: the file is missing, not such a file, malformed, or needs too much time or memory to read; one line
-            with its name.
+        ValueError: the file is missing, not such a file, malformed, or needs too much time or memory to read; the
+            message is one line with its name.
     """
     with MatReader(seconds=seconds) as reader:
         return reader.read(path, variables)
 
 
 class MatReader:
-    """Reads several .mat files with one child process, which is started when needed and again after it ended.
+    """Reads several .mat files with one child process, which is started when needed, and restarted if it has ended.
 
     Attributes:
-        seconds: the longest that reading a file may take.
-        child: the process, None before there is one.
+        seconds: time limit for reading a file.
+        child: the child process; None before it is started.
     """
 
     def __init__(self, *, seconds: float = SECONDS) -> None:
@@ -82,7 +82,7 @@ class MatReader:
         self._stop()
 
     def read(self, path: Path, variables: Sequence[str]) -> MatFile:
-        """As `read_mat`."""
+        """Reads variables of a file, see `read_mat`."""
         path = Path(path)
         try:
             digest = _digest(path, variables)
@@ -101,7 +101,7 @@ class MatReader:
         return found
 
     def _convert(self, path: Path, variables: Sequence[str], out: Path) -> str:
-        """Lets the child write a file's content to `out`; says what went wrong."""
+        """Lets the child process write a file's content to `out`; returns what went wrong, or ""."""
         if self.child is not None and not self.child.running:
             self._stop()
         if self.child is None:
@@ -110,7 +110,7 @@ class MatReader:
         request = {"file": str(path.absolute()), "out": str(out), "variables": list(variables), "seconds": self.seconds}
         try:
             answer = child.ask(request, seconds=self.seconds)
-        except BaseException as error:  # on Ctrl-C the child must not live on
+        except BaseException as error:  # Ctrl-C must also end the child
             self._stop()
             if isinstance(error, TimeoutError):
                 return f"reading it takes more than {self.seconds:g} seconds"
@@ -126,12 +126,12 @@ class MatReader:
 
 
 def _start() -> Child:
-    """The child process, once it is ready.
+    """Starts the child process and waits until it is ready.
 
     Raises:
         RuntimeError: it does not start.
     """
-    # By its path: `-m` would import the package, and with it torch, which alone would exceed the limits.
+    # It is run by its path, because `-m` would import the package and with it torch, which would exceed the limits.
     command = [sys.executable, "-P", "-B", str(_WORKER)]
     # Every thread of a linear algebra library reserves address space, and none is needed.
     threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -148,10 +148,10 @@ def _start() -> Child:
 
 
 def _digest(path: Path, variables: Sequence[str]) -> str:
-    """Names what is kept of a file; refuses what is no .mat file, or one that scipy cannot read.
+    """The name of a file's cached result; raises ValueError for files that are not .mat or that scipy cannot read.
 
     A file of MATLAB 5 to 7.2 begins with 124 characters, two bytes for the version (1 as two bytes) and "MI" or "IM",
-    which tells the order of bytes. Version 2 is HDF5.
+    which shows the byte order. Version 2 is HDF5.
     """
     if not path.is_file() and path.exists():
         raise ValueError(f"{path}: is not a file")
@@ -165,34 +165,34 @@ def _digest(path: Path, variables: Sequence[str]) -> str:
             f"{path}: is a file of MATLAB 7.3 (HDF5), which is not read; save it in MATLAB with save(..., '-v7')"
         )
     if version != b"\x01":
-        what = "is empty" if not head else "is no .mat file"
+        what = "is empty" if not head else "is not a .mat file"
         raise ValueError(f"{path}: {what}; get the file again")
     digest.update(json.dumps([FORMAT, sorted(variables)]).encode())
     return digest.hexdigest()
 
 
 def _load(path: Path, folder: Path) -> MatFile | None:
-    """What the child wrote, if it is there and whole."""
+    """The cached result, if it exists and is complete."""
     try:
         content = json.loads((folder / "tree.json").read_bytes())
         # Opened here, as np.load leaves a damaged file open.
         with (folder / "matrices.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             matrices = {name: arrays[name] for name in content["matrices"]}
         tree = content["tree"]
-    except Exception:  # whatever is wrong with it, the file itself is still there
+    except Exception:  # whatever is wrong with the cache, the file can be read again
         return None
     return MatFile(path, tree, matrices) if isinstance(tree, dict) else None
 
 
 def _keep(folder: Path, kept: Path) -> None:
-    """Puts the result into the cache, whole or not at all; without room for it everything works, only slower."""
+    """Moves the result into the cache atomically; without space for it everything still works, but more slowly."""
     partial: Path | None = None
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=kept.parent, suffix=".partial"))
         for name in ("tree.json", "matrices.npz"):
             shutil.copyfile(folder / name, partial / name)
-        shutil.rmtree(kept, ignore_errors=True)  # a damaged one
+        shutil.rmtree(kept, ignore_errors=True)  # an earlier result may be damaged
         os.replace(partial, kept)
     except OSError:
         pass

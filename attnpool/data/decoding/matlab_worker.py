@@ -1,8 +1,9 @@
-"""The child process of `matlab.py`: MATLAB files in, JSON and matrices out. Run by its path; imports none of ours.
+"""The child process of `matlab.py`, which turns MATLAB files into JSON and matrices.
 
-One request a line on standard input, `{"file", "out", "variables", "seconds"}`; one answer a line on standard output,
-`{"ok": true}` or `{"problem": "..."}`. scipy's reader is trusted with nothing: malformed files make it loop, ask for
-all memory or crash, and then it is this process that ends.
+It is run by its path and imports nothing of this package. Every line of standard input is a request
+`{"file", "out", "variables", "seconds"}`; every line of standard output is an answer, `{"ok": true}` or
+`{"problem": "..."}`. Malformed files can make scipy's reader loop, allocate all memory or crash; then only this process
+ends.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-MEMORY = 4 << 30  # address space of this process; MPII's file takes 1.5 GB
-DISK = 1 << 30  # of one file that it writes
-TREE = 256 << 20  # characters of JSON; MPII's file gives 50 million
+MEMORY = 4 << 30  # limit of this process's address space; MPII's file takes 1.5 GB
+DISK = 1 << 30  # limit of the size of a file that it writes
+TREE = 256 << 20  # limit of the characters of JSON; MPII's file gives 50 million
 DEPTH = 40
 
 
@@ -27,9 +28,9 @@ class _Problem(Exception):
 
 
 def serve() -> None:
-    """Answer requests until standard input ends."""
+    """Answers requests until standard input ends."""
     _limit_memory()
-    import scipy.io  # within the limits, too
+    import scipy.io  # here, so that the limits apply
 
     warnings.simplefilter("ignore")
     print("{}", flush=True)  # ready
@@ -56,7 +57,7 @@ def serve() -> None:
 
 
 def _write(content: dict[str, Any], out: Path) -> None:
-    """`out/matrices.npz` with the variables that are matrices of numbers, and `out/tree.json` with all others."""
+    """Writes matrices of numbers to `out/matrices.npz`, and all other variables to `out/tree.json`."""
     matrices: dict[str, np.ndarray] = {}
     tree: dict[str, Any] = {}
     for name, value in content.items():
@@ -74,15 +75,15 @@ def _write(content: dict[str, Any], out: Path) -> None:
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """A MATLAB value as JSON: structs are lists of objects, cells lists, text strings, numbers lists of numbers.
+    """Converts a MATLAB value to JSON: structs to lists of objects, cells to lists, text to strings, numbers to lists.
 
-    All are arrays in MATLAB, a struct or number that stands alone, too, so they always come as lists, column by
-    column; text of several lines is a list of strings. NaN and infinity are null.
+    In MATLAB even a single struct or number is an array, so they are always lists, column by column. Text of several
+    lines is a list of strings. NaN and infinity are null.
     """
     if depth > DEPTH:
         raise _Problem("is nested too deeply")
     if not isinstance(value, np.ndarray):
-        return None  # functions, sparse matrices and objects: nothing that a dataset is read from
+        return None  # functions, sparse matrices and objects, which no dataset needs
     flat = value.ravel(order="F")
     if value.dtype.names is not None:
         names = value.dtype.names
@@ -100,7 +101,7 @@ def _plain(value: Any, depth: int) -> Any:
 
 
 def _compact(matrix: np.ndarray) -> np.ndarray:
-    """The same numbers, NaN included, in one or two bytes each if these can hold them exactly."""
+    """The same numbers, including NaN, in a type of one or two bytes if that holds them exactly."""
     for small in (np.int8, np.float16):
         with np.errstate(all="ignore"):
             same = matrix.astype(small)
@@ -112,7 +113,7 @@ def _compact(matrix: np.ndarray) -> np.ndarray:
 def _limit_memory() -> None:
     try:
         import resource
-    except ImportError:  # not on Windows; the parent's clock is then the only limit
+    except ImportError:  # Windows has none; the parent's time limit is then the only one
         return
     _lower(resource, resource.RLIMIT_AS, MEMORY)
     _lower(resource, resource.RLIMIT_FSIZE, DISK)
@@ -120,7 +121,7 @@ def _limit_memory() -> None:
 
 
 def _limit_time(seconds: float) -> None:
-    """Processor time for the next file, should the parent be gone and nobody look at the clock."""
+    """Limits the processor time for the next file, in case the parent process has died."""
     try:
         import resource
     except ImportError:

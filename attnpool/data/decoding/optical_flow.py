@@ -1,8 +1,8 @@
-"""Optical flow as the input of a network: stacks of flow images, as temporal segment networks take them.
+"""Optical flow as the input of a network: stacks of flow images, as in temporal segment networks (TSN).
 
-Source: Wang et al., "Temporal Segment Networks", ECCV 2016 (stacks of 5, values clipped to 20 pixels). The flow itself
-is OpenCV's DIS (Kroeger et al., ECCV 2016) in its medium setting. The authors of TSN used TV-L1, which takes a graphics
-card to be fast.
+Source: Wang et al., "Temporal Segment Networks", ECCV 2016 (stacks of 5, values clipped to 20 pixels). The flow is
+computed by OpenCV's DIS (Kroeger et al., ECCV 2016) in its medium setting. The authors of TSN used TV-L1, which is fast
+only on a GPU.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from attnpool.data.preprocessing import Preprocessing
 from attnpool.data.views import View, cut
 
 FLOW_LENGTH = 5
-"""Steps of a stack, L: from 6 consecutive frames."""
+"""Number L of flow fields in a stack, which needs 6 consecutive frames."""
 
 FLOW_BOUND = 20.0
-"""Motion in pixels of the video, from one frame to the next, that the ends of the 8-bit scale stand for."""
+"""Motion from one frame to the next, in pixels of the video, at the ends of the 8-bit scale."""
 
-_SMALLEST = 16  # DIS has no answer for images that are hardly larger than its patches of 8 pixels
+_SMALLEST = 16  # DIS fails for images that are hardly larger than its patches of 8 pixels
 
 
 def require_opencv() -> Any:
-    """The module cv2.
+    """Imports and returns the module cv2.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: OpenCV is not installed.
     """
     try:
         import cv2
@@ -51,13 +51,14 @@ def flow_stack(frames: Sequence[Image.Image], bound: float = FLOW_BOUND) -> np.n
 
     Args:
         frames: L + 1 consecutive frames of one size, RGB.
-        bound: in pixels.
+        bound: largest motion in pixels; larger ones are clipped.
 
     Returns:
-        uint8 `(2L, H, W)`: x and y of the first step, x and y of the second, ...
+        uint8 `(2L, H, W)`: x and y of the first flow field, x and y of the second, ...
 
     Raises:
-        ValueError: fewer than two frames, frames of different sizes, a bound that is not positive, or no OpenCV.
+        ValueError: there are fewer than two frames, their sizes differ, `bound` is not positive, or OpenCV is not
+            installed.
     """
     if len(frames) < 2 or len({frame.size for frame in frames}) > 1:
         sizes = sorted({f"{frame.width}x{frame.height}" for frame in frames})
@@ -65,8 +66,8 @@ def flow_stack(frames: Sequence[Image.Image], bound: float = FLOW_BOUND) -> np.n
     if not bound > 0:
         raise ValueError(f"bound is {bound}; give a positive number of pixels, such as 20")
     cv2 = require_opencv()
-    # OpenCV's number of threads is left alone: changing it in a forked process, as workers are, crashes where OpenCV
-    # had run before, and it does not change the result.
+    # OpenCV's number of threads is not set: it does not change the result, and setting it in a forked process, such as
+    # a worker, crashes if OpenCV was used before the fork.
     method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = [np.asarray(frame.convert("L")) for frame in frames]
     height, width = grey[0].shape
@@ -78,11 +79,11 @@ def flow_stack(frames: Sequence[Image.Image], bound: float = FLOW_BOUND) -> np.n
 
 
 def flow_stacks(frames: Sequence[Image.Image], length: int = FLOW_LENGTH) -> list[np.ndarray]:
-    """One `flow_stack` for every `length + 1` frames, as `segment_frames(..., length=length + 1)` gives them.
+    """Computes a `flow_stack` for every `length + 1` frames, as `segment_frames(..., length=length + 1)` chooses them.
 
     Args:
         frames: T * (length + 1) frames.
-        length: L, the steps of a stack.
+        length: number L of flow fields in a stack.
 
     Returns:
         T arrays uint8 `(2L, H, W)`.
@@ -98,18 +99,19 @@ def flow_views(
     crops: int = 1,
     flip: bool = False,
 ) -> list[View]:
-    """Views of a clip's stacks with the geometry of its frames' views; mirrored ones exchange left and right motion.
+    """Crops views from the flow stacks of a clip, like those of its frames; flipped views also negate horizontal
+    motion.
 
-    The values stay those of the video's resolution, however large the view, as in TSN.
+    Motion stays in pixels of the video, whatever the size of the view, as in TSN.
 
     Args:
-        stacks: of one clip, see `flow_stack`.
-        options: see `Preprocessing`; colours have no jitter here.
-        rng: for training, `train_views`' crop and flip from the same numbers; `None` for testing, as `eval_views`.
-        crops, flip: in testing, see `eval_views`.
+        stacks: stacks of one clip, see `flow_stack`.
+        options: see `Preprocessing`; there is no colour jitter.
+        rng: random generator for training, which gives the same crop and flip as in `train_views`; `None` for testing.
+        crops, flip: test-time views, see `eval_views`.
 
     Returns:
-        Views with pixels uint8 `(2L, S, S)`; for every stack its crops.
+        The views of every stack, one after the other, with pixels uint8 `(2L, S, S)`.
     """
     views = []
     sizes = [(stack.shape[2], stack.shape[1]) for stack in stacks]

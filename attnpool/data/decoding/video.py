@@ -1,9 +1,9 @@
-"""Frames of clips, by number, out of a video file or out of a folder of images.
+"""Reads frames of clips by number, from a video file or from a folder of images.
 
-Frame i of a video is the i-th image that a decoder gives away when it is fed the whole stream from its start.
-Nothing that the container claims is believed on the way: not its number of frames, its length, its time stamps, its
-index or its edit lists. That is why nothing here seeks. A clip of an action is a few seconds long, and one pass over
-it costs about as much as the jumps between key frames would; several hours of video should be cut into clips first.
+Frame i of a video is the i-th image that a decoder returns when it decodes the whole stream from its start. Nothing
+that the container claims is trusted: not its number of frames, its length, its time stamps, its index or its edit
+lists. That is why nothing here seeks. A clip of an action is a few seconds long, and one pass over it costs about as
+much as jumping between key frames would; several hours of video should be cut into clips first.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 VIDEO_SUFFIXES: tuple[str, ...] = (
     ".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv",
 )  # fmt: skip
-"""Names that count as videos, in any case. The format itself is told from the content, not from the name."""
+"""Suffixes of names that count as videos, in upper or lower case. The format is recognised by the content."""
 
 _UPRIGHT = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a whole decode of a clip found.
+    """The result of decoding a whole clip.
 
     Attributes:
-        frames: how many frames there are.
-        claimed_frames: how many the container says there are; `None` where it says nothing.
-        fps: frames a second; 0 where the container does not say.
-        width: of the first frame, upright, in pixels.
-        height: of the first frame, upright, in pixels.
+        frames: number of frames.
+        claimed_frames: number of frames that the container claims; `None` if it claims none.
+        fps: frames per second; 0 if the container does not say.
+        width: width of the first frame, upright, in pixels.
+        height: height of the first frame, upright, in pixels.
         problem: what is wrong with the clip, such as "truncated: 51 of 90 frames"; "" for nothing.
     """
 
@@ -52,39 +52,39 @@ class VideoInfo:
 
 
 def count_frames(path: str | Path) -> int:
-    """How many frames a clip has, by decoding all of it; of a folder, how many images it holds.
+    """Counts the frames of a clip by decoding all of it, or the images in a folder.
 
-    What cannot be decoded of a damaged or truncated video is left out: frame i is then the i-th that can be.
-    A caller that wants frames as well saves half of the work with `read_clip`.
+    Frames of a damaged or truncated video that cannot be decoded are left out: frame i is then the i-th that can be.
+    A caller that also needs frames saves half of the work with `read_clip`.
 
     Args:
         path: a video file, or a folder of frames (see `frame_files`).
 
     Raises:
-        UnreadableVideo: (a ValueError) the file is missing, no video, or has no frame that can be decoded.
+        UnreadableVideo: (a ValueError) the file is missing, not a video, or has no frame that can be decoded.
     """
     return read_clip(path, lambda _: ())[0]
 
 
 def read_frames(path: str | Path, indices: Sequence[int]) -> list[Image.Image]:
-    """The frames with these numbers, counted from 0, as 8-bit RGB, upright.
+    """Reads the frames with these numbers, counted from 0, as 8-bit RGB, upright.
 
-    Decoding ends with the last frame that is asked for.
+    Decoding ends with the last frame that is needed.
 
     Args:
         path: a video file, or a folder of frames (see `frame_files`).
-        indices: in any order, also repeatedly.
+        indices: numbers of the frames, in any order and possibly repeated.
 
     Returns:
         Images of mode "RGB" in the order of `indices`; a repeated number is the same image again.
 
     Raises:
-        UnreadableVideo: (a ValueError) as `count_frames`; or the clip has fewer frames than were asked for, or one of
-            the folder's images that were asked for cannot be read.
-        ValueError: a negative number.
+        UnreadableVideo: (a ValueError) as in `count_frames`; or the clip has too few frames, or one of the requested
+            images of a folder cannot be read.
+        ValueError: a number is negative.
     """
     if min(indices, default=0) < 0:
-        raise ValueError(f"{path}: frame {min(indices)} was asked for; frames are counted from 0")
+        raise ValueError(f"{path}: indices holds {min(indices)}; frames are counted from 0")
     path = Path(path)
     if path.is_dir():
         return _read_frames(path, frame_files(path), indices)
@@ -100,19 +100,20 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> list[Image.Image]:
 
 
 def read_clip(path: str | Path, choose: Callable[[int], Sequence[int]]) -> tuple[int, list[Image.Image]]:
-    """Count the frames and read some of them in one pass.
+    """Counts the frames and reads some of them in one pass.
 
     Args:
         path: a video file, or a folder of frames (see `frame_files`).
-        choose: from the number of frames to the numbers of those which are wanted. It may be called twice, first with
-            what the container claims, and must give the same for the same number: a random choice makes its generator
-            inside. The frames are always those it gives for the true number; a false claim costs a second pass.
+        choose: function from the number of frames to the numbers of the frames to read. It may be called twice, first
+            with the number that the container claims, and must return the same for the same number: a random choice
+            must create its generator inside. The frames are always those for the true number; a false claim costs a
+            second pass.
 
     Returns:
         `(frames, images)`: the number of frames, and images of mode "RGB" in the order of `choose(frames)`.
 
     Raises:
-        UnreadableVideo: (a ValueError) as `read_frames`.
+        UnreadableVideo: (a ValueError) as in `read_frames`.
     """
     path = Path(path)
     if path.is_dir():
@@ -120,7 +121,7 @@ def read_clip(path: str | Path, choose: Callable[[int], Sequence[int]]) -> tuple
         return len(files), _read_frames(path, files, choose(len(files)))
     with OpenVideo(path) as video:
         guess = video.claimed or video.expected
-        # A claim of billions must not fill the memory, and a frame takes a few bytes at the least.
+        # A false claim of billions of frames must not fill the memory; a frame takes at least a few bytes of the file.
         wanted = set(choose(guess)) if 0 < guess < path.stat().st_size // 4 else set()
         kept = {i: frame for i, frame in enumerate(video.frames()) if i in wanted}
         count = video.count
@@ -133,7 +134,7 @@ def read_clip(path: str | Path, choose: Callable[[int], Sequence[int]]) -> tuple
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Decode all of a clip and say what is wrong with it. Of a folder every image is read.
+    """Decodes all of a clip, or every image of a folder, and reports what is wrong with it.
 
     Raises:
         UnreadableVideo: (a ValueError) nothing of it can be read, or one of a folder's images cannot.
@@ -141,7 +142,7 @@ def probe(path: str | Path) -> VideoInfo:
     path = Path(path)
     if path.is_dir():
         files = frame_files(path)
-        # One at a time: all of them at once would be held in memory.
+        # One image at a time, so that they are not all held in memory.
         sizes = [_read_frames(path, files, [i])[0].size for i in range(len(files))]
         return VideoInfo(len(files), None, 0.0, *sizes[0], "")
     with OpenVideo(path) as video:
@@ -162,13 +163,13 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The frames of a folder, in natural order: `image_00001.jpg` (the usual name), `img_1.jpg`, `frame10.png`, ...
+    """The frames of a folder, in natural order: `image_00001.jpg` (the most common name), `img_1.jpg`, `frame10.png`.
 
-    Every file with an image's name counts, whatever number the first one has, but for hidden files and those whose
-    name starts with `flow`, which is where programs that extract frames put optical flow.
+    Every file with the suffix of an image counts, whatever number the first one has, except hidden files and files
+    whose name starts with `flow`, which programs that extract frames use for optical flow.
 
     Raises:
-        UnreadableVideo: there is none, or the folder cannot be listed.
+        UnreadableVideo: there are no frames, or the folder cannot be listed.
     """
     try:
         names = [entry.name for entry in folder.iterdir()]
@@ -187,7 +188,7 @@ def frame_files(folder: Path) -> list[Path]:
 
 
 def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Numbers inside of names by their value: img_2 before img_10."""
+    """A sort key that compares numbers inside names by their value: img_2 before img_10."""
     stem = name.rpartition(".")[0]
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", stem) if part], name
 
@@ -222,8 +223,8 @@ def _beyond(path: Path, i: int, count: int) -> UnreadableVideo:
 def _image(path: Path, frame: av.VideoFrame) -> Image.Image:
     try:
         image = Image.fromarray(frame.to_ndarray(format="rgb24"))
-    except Exception as error:  # what a damaged header says of the colours may make no sense
+    except Exception as error:  # a damaged header may claim impossible colours
         raise UnreadableVideo(path, f"its colours cannot be converted: {reason_of(error)}") from error
-    # Telephones store a turn instead of turning. Older PyAV does not say.
+    # Phones store a rotation instead of rotating the pixels. Older versions of PyAV do not report it.
     turn = _UPRIGHT.get(round(getattr(frame, "rotation", 0)) % 360)
     return image if turn is None else image.transpose(turn)

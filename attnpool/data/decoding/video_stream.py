@@ -1,4 +1,4 @@
-"""An open video file: every frame that libav's decoder gives away, in order, and what went wrong on the way."""
+"""An open video file: all frames that libav can decode, in order, and counts of what went wrong."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-# What libav would open otherwise includes playlists, which name other files and addresses, and single images.
+# Without this list libav would also open playlists, which name other files and addresses, and single images.
 _FORMATS = "avi,mov,mp4,matroska,webm,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,asf,ogg,nut,mjpeg,ivf"
 
-_MAX_PIXELS = 8192 * 4352  # of a frame: a damaged header may say anything, and several frames are held at a time
+_MAX_PIXELS = 8192 * 4352  # limit per frame: a damaged header may claim any size, and several frames are in memory
 
 
 class UnreadableVideo(Unreadable):
-    """A clip of which no frame, or not the frame that was asked for, can be read; `reason` says why in a few words."""
+    """The error for a clip of which no frame, or not the requested one, can be read; `reason` says why."""
 
     kind = "a clip"
 
 
 @dataclass
 class OpenVideo:
-    """An open video file; a context manager. The counters are those of the `frames()` that were taken so far."""
+    """An open video file, as a context manager. The counters refer to the frames that `frames()` has yielded so far."""
 
     path: Path
-    claimed: int = 0  # by the container; 0: it does not say
-    expected: int = 0  # from the length that the container claims
+    claimed: int = 0  # number of frames that the container claims; 0 if it claims none
+    expected: int = 0  # number of frames that follows from the length that the container claims
     fps: float = 0.0
     packets: int = 0
     errors: int = 0
@@ -40,7 +40,7 @@ class OpenVideo:
     _stream: VideoStream = field(init=False, repr=False)
 
     def __enter__(self) -> OpenVideo:
-        import av  # libav is worth loading only where there are videos
+        import av  # imported here, as only videos need libav
 
         try:
             if not self.path.is_file() and self.path.exists():
@@ -48,7 +48,7 @@ class OpenVideo:
             if self.path.is_file() and not self.path.stat().st_size:
                 raise ValueError("the file is empty")
             self._container = av.open(
-                str(self.path.absolute()),  # a name like "concat:a" must not be taken for an address
+                str(self.path.absolute()),  # a name such as "concat:a" must not be read as an address
                 options={"format_whitelist": _FORMATS, "protocol_whitelist": "file", "ignore_editlist": "1"},
                 metadata_errors="replace",
             )
@@ -63,8 +63,8 @@ class OpenVideo:
                 raise ValueError("there is no decoder for its kind of video")
             if context.width * context.height > _MAX_PIXELS:
                 raise ValueError(f"{context.width} x {context.height} pixels are more than {_MAX_PIXELS}")
-            # One thread: clips are read by several processes, and how a damaged frame is patched up must not depend
-            # on which thread came first.
+            # One thread is enough, as several processes read clips, and makes the repair of damaged frames
+            # deterministic.
             context.thread_count, context.thread_type = 1, "NONE"
             context.options = {"max_pixels": str(_MAX_PIXELS)}
             self.claimed, self.fps = max(0, stream.frames), float(stream.average_rate or 0)
@@ -78,7 +78,7 @@ class OpenVideo:
         self._container.close()
 
     def frames(self) -> Iterator[Any]:
-        """All frames in the order of presentation; packets that cannot be decoded are counted and left out."""
+        """Yields all frames in the order of presentation; packets that cannot be decoded are counted and left out."""
         for packet in self._packets():
             try:
                 frames = self._stream.codec_context.decode(packet)
@@ -90,15 +90,15 @@ class OpenVideo:
                 yield frame
 
     def _packets(self) -> Iterator[Any]:
-        """What the decoder is to be fed: packets in the order of the file, then `None`, for what it still holds."""
+        """Input of the decoder: packets in the order of the file, then `None` for the frames that it still holds."""
         try:
             for packet in self._container.demux(self._stream):
-                # The last one, without a time, is PyAV's own. Empty ones before it stand for frames that the
-                # writer of an AVI dropped: given to the decoder they would mean that the stream ends here.
+                # PyAV adds a last packet without a time. Empty packets before it stand for frames that the writer of
+                # an AVI dropped: passed to the decoder, they would mean the end of the stream.
                 self.packets += packet.size > 0 or packet.dts is not None
                 if packet.size:
                     yield packet
-        except Exception:  # the file cannot be read any further; the frames so far count
+        except Exception:  # the file cannot be read further; the frames so far are used
             self.errors += 1
         yield None
 

@@ -1,4 +1,4 @@
-"""The formats that datasets come in: one reader a file, and what it can do in its entry of `READERS`."""
+"""The formats of datasets: one reader per file, and an entry in `READERS` that describes its properties."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ READERS: dict[str, Format] = {
     "hmdb51-2": hmdb51.FORMAT_2,
     "hmdb51-3": hmdb51.FORMAT_3,
 }
-"""What stands before the colon in `FORMAT:PATH` -> how it is read."""
+"""FORMAT in `FORMAT:PATH` -> its description and reader."""

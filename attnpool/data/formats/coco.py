@@ -1,8 +1,8 @@
 """`annotations.json`: COCO-style keypoints and boxes beside a folder of images.
 
-COCO's conventions: boxes are `[x, y, width, height]`, keypoints `[x, y, v, ...]` with v = 0 for "no label", all in
-pixels of the upright image from its top left corner. Two fields beyond COCO name the evidence: `"actor": true` on a
-person and `"in_use": true` on an object.
+The conventions are COCO's: boxes are `[x, y, width, height]` and keypoints `[x, y, v, ...]` with v = 0 for "no label",
+all in pixels of the upright image from its top left corner. Two additional fields mark the evidence: `"actor": true` on
+a person and `"in_use": true` on an object.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILE_NAME = "annotations.json"
 
 @dataclass
 class Marks:
-    """What the file says of one image; the fields are those of `Sample`."""
+    """The annotations of one image; the fields are those of `Sample`."""
 
     people: list[Person] = field(default_factory=list)
     evidence: list[Box] = field(default_factory=list)
@@ -30,14 +30,14 @@ class Marks:
 
 
 def read_annotations(file: Path) -> dict[str, Marks]:
-    """Everything that a COCO-style file says, by `file_name`.
+    """Reads the annotations in a COCO-style file, by `file_name`.
 
-    Persons may have any joint set whose names the person category lists (MPII's 16 and COCO's 17 among them); they
-    become MPII's 16. Crowds (`iscrowd`) are left out. An image's evidence is one box around its actors and the
-    objects in use; without those fields there is no evidence and there are no objects.
+    Persons may have any joint set whose names the person category lists, such as MPII's 16 or COCO's 17; it is mapped
+    to MPII's 16. Crowds (`iscrowd`) are left out. The evidence of an image is one box around its actors and the objects
+    in use; without those fields there are no evidence and no objects.
 
     Raises:
-        ValueError: the file cannot be read or is malformed; one line with the file and the problem.
+        ValueError: the file cannot be read or is malformed; the message is one line with the file and the problem.
     """
     try:
         content = json.loads(file.read_bytes())
@@ -50,13 +50,13 @@ def read_annotations(file: Path) -> dict[str, Marks]:
         problem = "nested too deeply"
     except _Malformed as error:
         problem = str(error)
-    raise ValueError(f"{file}: {problem}; correct the file or take it away")
+    raise ValueError(f"{file}: {problem}; correct the file or remove it")
 
 
 def with_evidence(dataset: Dataset) -> Dataset:
-    """A dataset whose own format does not say where the evidence is, with what `annotations.json` beside it says.
+    """Adds the evidence from `annotations.json` to a dataset whose own format has none.
 
-    The playground writes that file in every format. Without it the dataset is returned as it is.
+    The playground writes that file in every format. Without it the dataset is returned unchanged.
 
     Raises:
         ValueError: the file cannot be read or is malformed.
@@ -112,13 +112,13 @@ def _images(content: Any) -> dict[str, Marks]:
 
 
 def _records(content: Any, key: str) -> Iterator[dict[str, Any]]:
-    """The objects of one of the file's lists, each with an id that no other has."""
+    """The objects in one of the file's lists, each of which must have a unique id."""
     if not isinstance(content, dict) or not isinstance(content.get(key), list):
         raise _Malformed(f"there is no list of {key!r} as in COCO's files")
     seen: set[Any] = set()
     for record in content[key]:
         if not isinstance(record, dict) or not isinstance(record.get("id"), int | str):
-            raise _Malformed(f"an entry of {key!r} is no object with an id")
+            raise _Malformed(f"an entry of {key!r} is not an object with an id")
         if record["id"] in seen:
             raise _Malformed(f"id {record['id']!r} occurs twice in {key!r}")
         seen.add(record["id"])
@@ -153,7 +153,7 @@ def _box(value: Any, where: str) -> Box | None:
     x, y, width, height = _numbers(value, 4, f"the bbox of {where}")
     if width < 0 or height < 0:
         raise _Malformed(f"the bbox of {where} has a negative size")
-    # COCO writes [0, 0, 0, 0] where there is no box.
+    # COCO writes [0, 0, 0, 0] for "no box".
     return (x, y, x + width, y + height) if width > 0 and height > 0 else None
 
 

@@ -1,4 +1,4 @@
-"""People that an estimator found, put into a COCO-style annotation file beside what it says already."""
+"""Adds people that a pose estimator found to a COCO-style annotation file, and keeps what it already contains."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from attnpool.keypoints.detections import Estimate
 from attnpool.keypoints.joints import MPII_JOINTS, Box
 
-MARK = "estimated"  # our field of an image: which estimator looked at it, also if it found nobody
-_AUTHOR = "estimator"  # our field of an annotation
+MARK = "estimated"  # our field of an image: the estimator that was run on it, also if it found nobody
+_AUTHOR = "estimator"  # our field of an annotation: the estimator that found it
 
 
 @dataclass
 class Labelled:
-    """The people found in an image: its `file_name`, its (width, height) and they themselves."""
+    """The people found in an image, with its `file_name` and its (width, height)."""
 
     file: str
     size: tuple[int, int]
@@ -31,7 +31,7 @@ class Labelled:
 
     @staticmethod
     def from_json(value: Any) -> Labelled:
-        """Raises KeyError, TypeError or ValueError if it was not written by `to_json`."""
+        """Reads the result of `to_json`; raises KeyError, TypeError or ValueError for anything else."""
         people = [
             Estimate(
                 tuple(None if joint is None else (float(joint[0]), float(joint[1])) for joint in person["joints"]),
@@ -46,20 +46,20 @@ class Labelled:
 
 
 def known_names(content: Any) -> set[str]:
-    """The images of a COCO-style file that an estimator has looked at."""
+    """The names of the images in a COCO-style file on which an estimator was run."""
     return {_name(image) for image in content["images"] if image.get(MARK)}
 
 
 def merge(content: Any, found: Iterable[Labelled], by: str) -> dict[str, Any]:
-    """A COCO-style file with the people found in some of its images, or in new ones.
+    """Adds the people found in images, which may be new, to the content of a COCO-style file.
 
-    Joints that these images had are taken away, but nothing else: a person's box and `actor` stay. Where an image
-    has boxes of persons already, the people found get none, as they would be the same persons twice.
+    Earlier joints of these images are removed, but nothing else: a person's box and `actor` stay. Where an image
+    already has boxes of persons, the people found get none, as they would be the same persons twice.
 
     Args:
-        content: a file that `read_annotations` accepts; `None` for none. It is changed.
-        found: what to put in, at most once an image.
-        by: of the fields `estimated` and `estimator`, which tell found people from labelled ones.
+        content: content of a file that `read_annotations` accepts, which is changed; `None` for a new file.
+        found: the people found, at most one entry per image.
+        by: value of the fields `estimated` and `estimator`, which distinguish found people from labelled ones.
     """
     content = content or {"images": [], "annotations": [], "categories": []}
     images = {_name(image): image for image in content["images"]}

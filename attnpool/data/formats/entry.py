@@ -1,4 +1,4 @@
-"""What the rest of the package knows of a format: one `Format` each, which stands with its reader."""
+"""`Format`: the properties of a format that the rest of the package uses. Each is defined beside its reader."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from attnpool.data.dataset import Dataset, Sample
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What is asked of a reader beside the folder.
+    """The arguments of a reader besides the folder.
 
     Attributes:
-        name: what the user typed, for `Dataset.name`.
+        name: the dataset as the user named it, for `Dataset.name`.
         format: the key of `READERS`, for `Dataset.format`.
-        test: whether the split "test" is wanted, if there is one.
-        split_seed: of the split into train and val, where the dataset does not come with one.
-        val_fraction: the part of every class that becomes val in such a split.
+        test: whether to read the split "test", if there is one.
+        split_seed: seed of the split into train and val, for a dataset without a split of its own.
+        val_fraction: fraction of every class that becomes val in such a split.
     """
 
     name: str
@@ -29,25 +29,26 @@ class ReadOptions:
 
 
 def always(root: Path) -> bool:
-    """Published datasets come with their split, whatever lies on the disk."""
+    """Returns True: published datasets always have a split of their own."""
     return True
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a format is read, and what differs between formats after that.
+    """The reader of a format, and its properties that the rest of the package needs.
 
     Attributes:
-        read: `(root, options)` -> "train" and "val", and "test" if it is wanted and there is one. A test part that is
-            also val is the same object. ValueError if something is missing or malformed: one line with the fix.
-        own_split: whether the dataset in a folder comes with its own split, so that a seed would change nothing.
-        keypoint_place: where the joints of a sample that an estimator found belong as OpenPose's JSON, so that the
-            reader finds them: a file for an image, a folder for a clip, relative to the root. `None`: they belong
-            into `annotations.json`.
+        read: `(root, options)` -> "train" and "val", and "test" if it is requested and exists. A test split that is
+            also val is the same object. It raises ValueError if something is missing or malformed, in one line with the
+            fix.
+        own_split: whether the dataset in a folder has a split of its own, so that a seed would change nothing.
+        keypoint_place: where the joints that an estimator found in a sample are stored as OpenPose JSON, so that the
+            reader finds them: a file for an image, a folder for a clip, relative to the root. `None` if they are stored
+            in `annotations.json`.
         image_numbers: `Sample.path` -> the number of the image on the benchmark's test server, counted from 1; `None`
-            if it has no server.
-        every_file: whether all files in the folder are meant to be samples, so that `check` names every other file
-            and not only images and videos.
+            if the benchmark has no server.
+        every_file: whether all files in the folder should be samples, so that `check` lists every other file and not
+            only images and videos.
     """
 
     read: Callable[[Path, ReadOptions], dict[str, Dataset]]

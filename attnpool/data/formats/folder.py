@@ -1,4 +1,4 @@
-"""`folder:DIR`: one folder of images a class, as a whole or in train/ and val/."""
+"""`folder:DIR`: one folder of images per class, either directly in DIR or in DIR/train and DIR/val."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from attnpool.data.formats.entry import Format, ReadOptions
 from attnpool.data.splits import choose
 
 LAYOUT = "put the images in one folder per class, such as {}/drinking/photo.jpg"
-NAMED = 5  # classes in a message
+NAMED = 5  # number of classes that a message names
 _OTHER_NAMES_OF_VAL = ("dev", "eval", "valid", "validation")
 
 
 def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
-    """Read a directory of class folders.
+    """Reads a directory of class folders.
 
-    Either `DIR/train/CLASS/...` and `DIR/val/CLASS/...` (with an optional `DIR/test/CLASS/...`), or `DIR/CLASS/...`,
-    of which a stratified part becomes val; `train/` without `val/` is divided in the same way. Class folders are
-    searched to any depth; hidden files and folders, and files whose names do not end as images' do, are left out.
-    Classes are numbered by name, and those of train are the classes. Keypoints and boxes come from
-    `DIR/annotations.json` if it is there.
+    The images are either in `DIR/train/CLASS/...` and `DIR/val/CLASS/...` (and optionally `DIR/test/CLASS/...`), or in
+    `DIR/CLASS/...`, where a stratified part becomes val; `train/` without `val/` is divided in the same way. Class
+    folders are searched to any depth; hidden files and folders, and files without the suffix of an image, are left out.
+    The classes are those of train, sorted by name. Keypoints and boxes come from `DIR/annotations.json` if it exists.
 
-    An image's side of the split follows from `split_seed`, its path in DIR and the paths of its class alone: in
+    Whether an image is in train or val depends only on `split_seed`, its path in DIR and the paths of its class: in
     every class the `round(val_fraction * n)` images (at least 1, at most n - 1) with the smallest hashes go to val.
 
     Args:
         root: DIR.
-        options: all of it; with `test`, the split "test" is also returned if there is a `DIR/test`.
+        options: all are used; with `test`, the split "test" is also returned if there is a `DIR/test`.
 
     Returns:
-        "train" and "val", and perhaps "test".
+        "train" and "val", and possibly "test".
 
     Raises:
-        ValueError: the directory is missing or not laid out so, has fewer than two classes, a class too few images,
-            or val a class that train does not have; or the annotation file is malformed. One line with the fix.
+        ValueError: the directory is missing or has another layout, there are fewer than two classes, a class has too
+            few images, val has a class that train does not have, or the annotation file is malformed. The message is
+            one line with the fix.
     """
     if not 0 < options.val_fraction < 1:
         raise ValueError(f"val_fraction is {options.val_fraction}; give a number between 0 and 1, such as 0.25")
@@ -58,14 +58,14 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
         if strangers := sorted(c for c, files in parts.get(split, {}).items() if files and c not in whole):
             raise ValueError(
                 f"{root / split}: {len(strangers)} of its classes are not in train, the first is {strangers[0]!r}; "
-                "add images of it to train, or take its folder away"
+                "add images of it to train, or remove its folder"
             )
     if "val" not in parts:
         chosen = {c: choose(files, options.split_seed, options.val_fraction) for c, files in whole.items()}
         rest = {c: sorted(set(files) - set(chosen[c])) for c, files in whole.items()}
         parts = {"train": rest, "val": chosen} | {split: parts[split] for split in parts if split == "test"}
     if not any(parts["val"].values()):
-        raise ValueError(f"{root / 'val'}: there are no images; {LAYOUT.format('val')}, or take the folder away")
+        raise ValueError(f"{root / 'val'}: there are no images; {LAYOUT.format('val')}, or remove the folder")
 
     marks = read_annotations(root / FILE_NAME) if (root / FILE_NAME).exists() else {}
     classes = tuple(whole)
@@ -78,7 +78,7 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
 
 
 def own_split(root: Path) -> bool:
-    """Whether there are both train/ and val/."""
+    """Whether a folder has both train/ and val/."""
     return (root / "train").is_dir() and (root / "val").is_dir()
 
 
@@ -86,7 +86,7 @@ FORMAT = Format(read_folder, own_split=own_split, every_file=True)
 
 
 def _is_split(root: Path, top: Iterable[str]) -> bool:
-    """Whether the folders are splits, not classes ("train" may well be a class: of photos of trains)."""
+    """Whether the folders are splits, not classes ("train" may also be a class of photos of trains)."""
     top = set(top)
     if {"train", "val"} <= top:
         return True
@@ -102,7 +102,7 @@ def _is_split(root: Path, top: Iterable[str]) -> bool:
 
 
 def _files_by_class(root: Path, part: str) -> dict[str, list[str]]:
-    """Class name -> its images, as paths relative to the root; both in order of name."""
+    """Class name -> its images, as paths relative to the root; both sorted by name."""
     if not (root / part).is_dir():
         raise ValueError(f"{root / part} is not a directory; {LAYOUT.format(part)}")
     prefix = f"{part}/" if part else ""
@@ -124,7 +124,7 @@ def _check_classes(root: Path, files: Mapping[str, list[str]], at_least: int) ->
     if small:
         needed = "two images, one for train and one for val" if at_least == 2 else "an image for train"
         names = ", ".join(small[:NAMED]) + (f" and {len(small) - NAMED} more" if len(small) > NAMED else "")
-        raise ValueError(f"{root}: every class needs {needed}; too few has {names}: add images or take the folder away")
+        raise ValueError(f"{root}: every class needs {needed}; too few has {names}: add images or remove the folder")
 
 
 def _samples(
@@ -143,7 +143,7 @@ def _folders(root: Path) -> list[str]:
 
 
 def _walk(root: Path, part: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Files below `root/part` in order of name, through links too, but not round in circles."""
+    """Yields the files below `root/part` in order of name; it follows links, but not in circles."""
     here = os.path.realpath(root / part)
     if here in above:
         return
@@ -162,14 +162,14 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
     except OSError as error:
         raise ValueError(f"{folder}: cannot be listed ({(error.strerror or str(error)).lower()})") from error
     for name, is_folder in found:
-        # Control characters, and bytes that are not UTF-8, would break logs and reports long after this.
+        # Control characters, and bytes that are not UTF-8, would break logs and reports later.
         if (is_folder or _is_image(name)) and any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in name):
             raise ValueError(f"{folder}: the name {name!r} holds characters that cannot be shown; rename it")
     return found
 
 
 def _is_visible(name: str) -> bool:
-    # __MACOSX is what macOS leaves in archives: a second, unreadable copy of every name.
+    # macOS puts a folder __MACOSX into archives, with an unreadable copy of every name.
     return not name.startswith(".") and name != "__MACOSX"
 
 

@@ -1,4 +1,4 @@
-"""`hico:ROOT`: HICO, 600 ways in which people do something with a thing, as published."""
+"""`hico:ROOT`: HICO as published, with 600 classes of people interacting with objects."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ _GET = "get hico_20150920.tar.gz from HICO's page and unpack it there"
 
 
 def read_hico(root: Path, options: ReadOptions) -> dict[str, Dataset]:
-    """Read HICO: images with any number of 600 classes.
+    """Reads HICO: images with any number of 600 classes.
 
-    Of an image's entries 1 gives `Sample.labels`, 0 `ambiguous`, -1 `negatives`; NaN is unknown. Classes are called
-    "riding bicycle" and "no interaction with bicycle". HICO has two parts, and "val" is its test part: whoever chooses
-    hyper-parameters holds a part of train out (`hold_out`). The authors' keypoints are named if there is a folder for
-    them; they are read with the images.
+    The entries of an image give `Sample.labels` (1), `ambiguous` (0) and `negatives` (-1); NaN is unknown. Class names
+    are such as "riding bicycle" and "no interaction with bicycle". HICO has two splits, and "val" is its test split:
+    hold out a part of train (`hold_out`) to choose hyper-parameters. If there is a folder for the authors' keypoints,
+    samples refer to its files, which are read with the images.
 
     Args:
         root: the directory with `anno.mat` and `images/{train,test}2015`; see docs/datasets.md.
         options: with `test`, "val" is also returned as "test".
 
     Returns:
-        "train" and "val", and perhaps "test", the same dataset as "val".
+        "train" and "val", and possibly "test", which is the same dataset as "val".
 
     Raises:
-        ValueError: `anno.mat` is missing or malformed, or there are no images at all; one line.
+        ValueError: `anno.mat` is missing or malformed, or there are no images at all; the message is one line.
     """
     need_folder(root, f"{MAT}, images/train2015 and images/test2015")
     path = find(root, MAT_FOLDERS, [MAT])
@@ -80,14 +80,14 @@ def _class_names(content: MatFile) -> tuple[str, ...]:
     if len(actions) < 2:
         raise Malformed(f"list_action has {len(actions)} classes")
     names = [_class_name(action, f"list_action({k})", "vname_ing") for k, action in enumerate(actions, start=1)]
-    if len(set(names)) < len(names):  # two verbs with the same -ing: the infinitives are told apart
+    if len(set(names)) < len(names):  # two verbs with the same -ing form, which the infinitives distinguish
         names = [_class_name(action, f"list_action({k})", "vname") for k, action in enumerate(actions, start=1)]
     no_repeats(names, "list_action")
     return tuple(names)
 
 
 def _class_name(action: dict[str, Any], where: str, form: str) -> str:
-    """ "riding bicycle", or with `form` "vname" "ride bicycle"."""
+    """The name of a class, such as "riding bicycle", or "ride bicycle" with `form="vname"`."""
     verb, thing = text(action.get("vname"), f"{where}.vname"), text(action.get("nname"), f"{where}.nname")
     if not verb or not thing:
         raise Malformed(f"{where} has no vname or no nname")
@@ -126,9 +126,9 @@ def _samples(root: Path, content: MatFile, part: str, count: int) -> list[Sample
 
 
 def _positions(entries: np.ndarray) -> list[tuple[int, ...]]:
-    """For every column of a Boolean (classes, images) the rows where it is true."""
+    """For every column of a Boolean array (classes, images), the rows where it is true."""
     rows = np.nonzero(entries.T)[1]
     ends = np.cumsum(entries.sum(0)).tolist()
-    # The same few hundred numbers stand in millions of places: one object for each of them, not one for each place.
+    # The same few hundred numbers occur millions of times, so each is one shared object.
     objects = np.arange(len(entries)).astype(object)[rows].tolist()
     return [tuple(objects[start:end]) for start, end in zip([0, *ends[:-1]], ends, strict=True)]

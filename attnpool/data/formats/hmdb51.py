@@ -1,4 +1,4 @@
-"""`hmdb51:ROOT`, `hmdb51-2:ROOT`, `hmdb51-3:ROOT`: HMDB51's clips in its three splits, as published."""
+"""`hmdb51:ROOT`, `hmdb51-2:ROOT`, `hmdb51-3:ROOT`: the clips of HMDB51 as published, in its three official splits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIST_FOLDERS = (
     "hmdb51_splits",
 )
 
-Names = dict[str, None]  # in order, and quick to look up
+Names = dict[str, None]  # an ordered set
 
 _SUFFIX = ".avi"
 _LIST = re.compile(r"(?P<name>.+)_test_split(?P<number>[123])\.txt")
@@ -30,25 +30,25 @@ _SPLITS = {"0": "unused", "1": "train", "2": "val"}
 
 
 def read_hmdb51(root: Path, options: ReadOptions, number: int = 1) -> dict[str, Dataset]:
-    """Read HMDB51: clips of 51 actions, as `.avi` files or as folders of frames.
+    """Reads HMDB51: clips of 51 actions, as `.avi` files or as folders of frames.
 
-    Classes are numbered by name. The official splits have two parts, and "val" is the test part: whoever chooses
-    hyper-parameters holds a part of train out (`hold_out`). Clips that a split does not use (0 in its lists) are left
-    out. `Sample.path` is the `.avi`, or the folder of its frames if there is no such file. The authors' keypoints are
-    named if there is a folder for them; they are read with the frames.
+    Classes are sorted by name. The official splits have two parts, and "val" is the test part: hold out a part of train
+    (`hold_out`) to choose hyper-parameters. Clips that a split does not use (0 in its lists) are left out.
+    `Sample.path` is the `.avi` file, or the folder of its frames if there is no such file. If there is a folder for the
+    authors' keypoints, samples refer to its files, which are read with the frames.
 
     Args:
         root: the directory with a folder of clips for each class, and the lists `CLASS_test_split{1,2,3}.txt`; see
             docs/datasets.md.
         options: with `test`, "val" is also returned as "test".
-        number: of the split, 1 to 3.
+        number: number of the split, 1 to 3.
 
     Returns:
-        "train" and "val", and perhaps "test", the same dataset as "val".
+        "train" and "val", and possibly "test", which is the same dataset as "val".
 
     Raises:
         ValueError: lists are missing or malformed, a class has a list and no folder or a folder and no list, or there
-            are no clips at all; one line.
+            are no clips at all; the message is one line.
     """
     need_folder(root, "a folder of clips for each class, and the lists CLASS_test_split1.txt")
     lists = _lists(root, number)
@@ -88,7 +88,7 @@ FORMAT_3 = replace(FORMAT, read=partial(read_hmdb51, number=3))
 
 
 def _lists(root: Path, number: int) -> dict[str, Path]:
-    """Class -> its list; all from the first folder that has any."""
+    """Class -> its list; all lists are from the first folder that has any."""
     for folder in LIST_FOLDERS:
         matches = filter(None, map(_LIST.fullmatch, _names(root / folder)))
         found = {match["name"]: root / folder / match[0] for match in matches if match["number"] == str(number)}
@@ -106,19 +106,19 @@ def _lists(root: Path, number: int) -> dict[str, Path]:
 
 
 def _compare(root: Path, number: int, lists: dict[str, Path], folders: dict[str, Names]) -> None:
-    """Every list needs a folder, and every folder of clips a list."""
+    """Raises ValueError unless every list has a folder of clips, and every folder of clips has a list."""
     there = {label for labels in folders.values() for label in labels}
     if there & lists.keys() and (absent := sorted(lists.keys() - there)):
         raise ValueError(
             f"{root}: {len(absent)} of {len(lists)} classes have a list and no folder of clips, the first is "
-            f"{absent[0]!r}; add its folder, or take its lists away"
+            f"{absent[0]!r}; add its folder, or remove its lists"
         )
     for base, labels in folders.items():
         for label in labels:
             if label not in lists and any(name.lower().endswith(_SUFFIX) for name in _names(root / base / label)):
                 raise ValueError(
                     f"{root / base / label}: a folder of clips without a list {label}_test_split{number}.txt; add the "
-                    "list, or take the folder away"
+                    "list, or remove the folder"
                 )
 
 
@@ -133,7 +133,7 @@ def _entries(path: Path) -> dict[str, str]:
                 raise Malformed(f"{entry!r} is not a name.avi and 0, 1 or 2")
             file_name(clip, "the clip")
             if clip in found:
-                raise Malformed(f"{clip!r} stands in an earlier line, too")
+                raise Malformed(f"{clip!r} is also in an earlier line")
         except Malformed as error:
             raise ValueError(f"{path}: line {line}: {error}; correct the list") from None
         found[clip] = _SPLITS[part]
@@ -143,7 +143,7 @@ def _entries(path: Path) -> dict[str, str]:
 
 
 def _clips(root: Path, label: str, folders: dict[str, Names]) -> dict[str, str]:
-    """What lies in a class's folders: name -> path relative to the root; in the first folder that has it."""
+    """The files in a class's folders: name -> path relative to the root, in the first folder that has the name."""
     found: dict[str, str] = {}
     for base in CLIP_FOLDERS:
         if label in folders[base]:
@@ -154,13 +154,13 @@ def _clips(root: Path, label: str, folders: dict[str, Names]) -> dict[str, str]:
 
 
 def _expected(found: dict[str, str], label: str, clip: str) -> str:
-    """Where a clip that is not there is missed: beside the class's others."""
+    """The path at which a missing clip is expected: beside the others of its class."""
     folder = next(iter(found.values()), f"{label}/{clip}").rpartition("/")[0]
     return f"{folder}/{clip}"
 
 
 def _names(folder: Path) -> list[str]:
-    """Entries of a folder that are not hidden, sorted; none if there is no such folder."""
+    """The sorted names in a folder that are not hidden; none if the folder does not exist."""
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""`mpii:ROOT`: MPII Human Pose with its activities, as published, in the split of the paper."""
+"""`mpii:ROOT`: MPII Human Pose with its activities as published, in the split of the paper."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ MAT = "mpii_human_pose_v1_u12_1.mat"
 MAT_FOLDERS = ("", "mpii_human_pose_v1_u12_2", "mpii_human_pose_v1_u12_1", "annotations")
 LIST = "images_mpii_{}.txt"
 LIST_FOLDERS = ("", "lists", "splits")
-HEIGHT = 200.0  # pixels of a person of scale 1
-# MATLAB counts pixels from 1, and 1 is the middle of the first; here that is at 0.5.
+HEIGHT = 200.0  # height in pixels of a person of scale 1
+# MATLAB counts pixels from 1, and 1 is the centre of the first pixel; here that centre is at 0.5.
 SHIFT = -0.5
 
 
 def read_mpii(root: Path, options: ReadOptions) -> dict[str, Dataset]:
-    """Read MPII: images, their activity, and everybody's 16 joints.
+    """Reads MPII: images, their activity, and the 16 joints of all persons.
 
-    The class is `act_name`; classes are numbered by first occurrence in the order of `annolist` over train and val (393
-    of them in the published lists). Samples stand in the order of `annolist`, too. A joint has a label if neither
-    its x nor its y is negative, visible or not. A person's box is the square around `objpos` whose side is the person's
-    height, 200 `scale` pixels; what of it lies outside of the image is not cut off. Pixels count from 1 in the file.
-    Where the evidence is MPII does not say; an `annotations.json` beside it does, such as the playground's.
+    The class is `act_name`. Classes are numbered by first occurrence in the order of `annolist` over train and val (393
+    of them in the published lists), and samples have the order of `annolist`, too. A joint is labelled if neither its x
+    nor its y is negative, whether it is visible or not. A person's box is the square around `objpos` whose side is the
+    person's height, 200 `scale` pixels; it is not clipped to the image. Pixels count from 1 in the file. MPII does not
+    say where the evidence is; an `annotations.json` beside it may, such as the playground's.
 
     Args:
         root: the directory with `mpii_human_pose_v1_u12_1.mat`, the lists `images_mpii_{train,val,test}.txt` and
             `images/`; see docs/datasets.md.
-        options: with `test`, the split "test" is also returned if there is its list; its samples have no labels.
+        options: with `test`, the split "test" is also returned if its list exists; its samples have no labels.
 
     Returns:
-        "train" and "val", and perhaps "test".
+        "train" and "val", and possibly "test".
 
     Raises:
         ValueError: a file is missing or malformed, a list names an image that the annotations do not have, the lists
-            overlap, val has a class that train does not have, or there are no images at all. One line.
+            overlap, val has a class that train does not have, or there are no images at all. The message is one line.
     """
     need_folder(root, f"{MAT}, {LIST.format('{train,val}')} and images/")
     path = _find_mat(root)
@@ -89,7 +89,7 @@ def annolist_ids(root: Path) -> dict[str, int]:
     """The position of every image in `RELEASE.annolist`, counted from 1, by `Sample.path`.
 
     Raises:
-        ValueError: the annotations are missing or malformed; one line.
+        ValueError: the annotations are missing or malformed; the message is one line.
     """
     path = _find_mat(root)
     try:
@@ -128,7 +128,7 @@ def _names(images: list[dict[str, Any]]) -> list[str]:
 
 
 def _with_estimated(sample: Sample) -> Sample:
-    """What nobody labelled, the test part above all, has the joints that `attnpool pose` found."""
+    """Gives a sample without labelled persons, such as those of test, the joints that `attnpool pose` found."""
     if any(person.joints for person in sample.people):
         return sample
     return replace(sample, keypoints=f"{KEYPOINTS}/{Path(sample.path).stem}.json")
@@ -149,7 +149,7 @@ def _find_list(root: Path, split: str) -> Path:
 
 
 def _stems(path: Path) -> dict[str, int]:
-    """Names of images without .jpg -> the line they stand in."""
+    """Names of images without .jpg -> their line number."""
     found: dict[str, int] = {}
     for line, entry in read_list(path):
         stem = entry.removesuffix(".jpg")
@@ -185,13 +185,13 @@ def _samples(
         if split != "test":
             shown = text(activity.get("act_name"), f"act({i}).act_name")
             if not shown:
-                raise Malformed(f"{name} has no act_name, but stands in {lists[split].name}")
+                raise Malformed(f"{name} has no act_name, but is in {lists[split].name}")
             labels = (classes.setdefault(shown, len(classes)),)
         rects = records(image.get("annorect"), f"annolist({i}).annorect")
         people = [_person(rect, f"annolist({i}).annorect({r})") for r, rect in enumerate(rects, start=1)]
         known = tuple(person for person in people if person.joints or person.box)
         parts[split].append(Sample(f"images/{name}", labels, known))
-    for stem, split in splits.items():  # what is left was not in annolist
+    for stem, split in splits.items():  # the remaining ones were not in annolist
         where = f"{lists[split]}: line {stems[split][stem]}"
         raise ValueError(f"{where}: {content.path.name} has no image {stem!r}; correct the list, or get both again")
     return parts, tuple(classes)

@@ -1,8 +1,8 @@
-"""The authors' keypoint files: OpenPose's detections as JSON, one file an image or frame.
+"""The authors' keypoint files: OpenPose's detections as JSON, with one file per image or frame.
 
-`{"bodies": [{"joints": [x, y, score, x, y, score, ...]}, ...]}`, in pixels of the upright image as it lies on disk,
-with `0, 0, 0` for a joint that was not found. The order of the joints is told from their number: 18 are OpenPose's
-COCO set (`OPENPOSE_JOINTS`, the neck second and right before left), 17 are COCO's own (`COCO_JOINTS`).
+A file holds `{"bodies": [{"joints": [x, y, score, x, y, score, ...]}, ...]}`, in pixels of the upright image on disk,
+with `0, 0, 0` for a joint that was not found. The number of joints determines their order: 18 are OpenPose's COCO set
+(`OPENPOSE_JOINTS`, with the neck second and right before left), 17 are COCO's own (`COCO_JOINTS`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TO_OPENPOSE = joint_mapping(OPENPOSE_JOINTS)
 
 
 def frame_file(folder: str, frame: int) -> str:
-    """The file of a clip's frame, counted from 0, in the clip's folder: `image_00001.json` for the first."""
+    """The file of a frame, counted from 0, in the folder of its clip: `image_00001.json` for the first frame."""
     return f"{folder}/image_{frame + 1:05d}.json"
 
 
@@ -30,20 +30,20 @@ class _Malformed(Exception):
 
 
 def read_openpose(path: Path) -> list[Joints]:
-    """The people of an image, each as MPII's 16 joints.
+    """Reads the people of an image, each as MPII's 16 joints.
 
-    The neck becomes MPII's upper neck (if there is one) and the nose the head's top; pelvis and thorax have no
-    counterpart and are `None`. A joint counts as found if its x, y and score are all above 0, as in the released
-    code; a body without any such joint is left out.
+    The neck (if there is one) becomes MPII's upper neck, and the nose its top of the head; pelvis and thorax have no
+    counterpart and are `None`. A joint counts as found if its x, y and score are all above 0, as in the released code;
+    a body without any such joint is left out.
 
     Args:
-        path: the file. One that is not there means that nothing is known of the image.
+        path: the file. If it is missing, nothing is known about the image, and the result is empty.
 
     Returns:
         For every person 16 entries `(x, y)` in the order of `MPII_JOINTS`, or `None` where there is no label.
 
     Raises:
-        ValueError: the file cannot be read or is malformed; one line with the file and the problem.
+        ValueError: the file cannot be read or is malformed; the message is one line with the file and the problem.
     """
     try:
         return _bodies(json.loads(Path(path).read_bytes()))
@@ -57,23 +57,23 @@ def read_openpose(path: Path) -> list[Joints]:
         problem = "nested too deeply"
     except _Malformed as error:
         problem = str(error)
-    raise ValueError(f"{path}: {problem}; correct the file or take it away")
+    raise ValueError(f"{path}: {problem}; correct the file or remove it")
 
 
 def write_openpose(path: Path, people: Sequence[Sequence[Joint]], scores: Sequence[Sequence[float]] = ()) -> None:
-    """Write people as OpenPose's 18 joints, in the layout that `read_openpose` reads; the file is whole or not there.
+    """Writes people as OpenPose's 18 joints, in the layout that `read_openpose` reads; the write is atomic.
 
-    Pelvis and thorax are lost, and the head's top goes where OpenPose has the nose, which is what the authors' files
-    have there. Eyes and ears are not found. Coordinates are rounded to 1/100 pixel. A joint whose x or y is not above
-    0, outside of the image, is written as not found: the format cannot tell it from one.
+    Pelvis and thorax are lost, and the top of the head is stored as OpenPose's nose, as in the authors' files. Eyes and
+    ears are stored as not found. Coordinates are rounded to 1/100 pixel. A joint whose x or y is not above 0, outside
+    the image, is stored as not found, because the format cannot distinguish the two.
 
     Args:
         path: the file; its folder is made.
         people: for every person 16 entries `(x, y)` in the order of `MPII_JOINTS`, or `None`.
-        scores: the same shape, each above 0, the confidence of each joint; 1 for all if left out.
+        scores: for every person the confidences of its joints, above 0; 1 for all if left out.
 
     Raises:
-        ValueError: a person has not 16 entries or scores, or a number is not finite.
+        ValueError: a person does not have 16 entries or scores, or a number is not finite.
     """
     bodies = []
     for number, person in enumerate(people):
@@ -85,7 +85,7 @@ def write_openpose(path: Path, people: Sequence[Sequence[Joint]], scores: Sequen
             if joint is None or position is None:
                 continue
             if not all(map(math.isfinite, (*joint, score))):
-                raise ValueError(f"joint {joint} with score {score} is no place; give finite numbers")
+                raise ValueError(f"joint {joint} with score {score} is not finite; give finite numbers")
             x, y = round(joint[0], 2), round(joint[1], 2)
             if x > 0 and y > 0 and score > 0:
                 joints[3 * position : 3 * position + 3] = [x, y, max(round(score, 4), 1e-4)]

@@ -110,7 +110,7 @@ def read_tail(
         steps.clear()
         logits = network(x)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise ValueError("it returns no scores (B, K), such as a classifier does")
+        raise ValueError("it does not return logits (B, K) as a classifier does")
     after = steps[before:]
     tail, classified = fold(after)
     mapped = as_map(found, tail.weight.shape[1])

@@ -79,8 +79,8 @@ def convert_tf(
             model.ckpt-12000; or the single file of a checkpoint in TensorFlow's first format.
         variant: network that was trained: baseline (average pooling), linear (attention from the features), pose
             (pose-regularised attention) or per-class (a bottom-up map for every class).
-        classes: file with the class names, one per line, in the order of the checkpoint's logits; in Python also a
-            sequence of names.
+        classes: file with the class names, one per line, in the order of the checkpoint's logits. From Python it can
+            also be a sequence of names.
         out: run folder to write, which must not hold a run yet.
         task: number of classes per image, single (exactly one) or multi (any number). The released networks are trained
             with a softmax in both cases.
@@ -187,7 +187,7 @@ def read_variables(
             raise OSError(said["errno"], said["problem"], folder)
         if "problem" in said:
             reason = first_line(said["problem"])[:200]
-            raise ValueError(f"{prefix}: cannot be read as a TensorFlow checkpoint ({reason})")
+            raise ValueError(f"{prefix}: cannot be read as a TensorFlow checkpoint ({reason}); get it again")
         shapes = {name: tuple(shape) for name, (shape, _) in said["variables"].items()}
         with np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}, shapes

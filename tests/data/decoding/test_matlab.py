@@ -149,9 +149,9 @@ def test_what_is_no_such_file(tmp_path: Path, reader: MatReader) -> None:
     path.write_bytes(b"")
     assert refusal(reader, path) == "is empty; get the file again"
     path.write_text("<html>Not found</html>" * 20)
-    assert refusal(reader, path) == "is no .mat file; get the file again"
+    assert refusal(reader, path) == "is not a .mat file; get the file again"
     savemat(path, {"a": "1"}, format="4")
-    assert refusal(reader, path) == "is no .mat file; get the file again"
+    assert refusal(reader, path) == "is not a .mat file; get the file again"
     path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(384) + b"\x89HDF\r\n\x1a\n")
     assert refusal(reader, path).startswith("is a file of MATLAB 7.3 (HDF5), which is not read; save it in MATLAB with")
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(600))

@@ -328,7 +328,7 @@ def test_images_sound_and_pipes_are_no_videos(tmp_path: Path) -> None:
 def test_numbers_outside_of_the_clip(clips: Path) -> None:
     with pytest.raises(UnreadableVideo, match="it has 40 frames and frame 40, counted from 0, is wanted"):
         read_frames(clips / "h264.mp4", [40])
-    with pytest.raises(ValueError, match="frame -1 was asked for"):
+    with pytest.raises(ValueError, match="indices holds -1"):
         read_frames(clips / "h264.mp4", [3, -1])
 
 

@@ -121,8 +121,8 @@ def change(*path: str | int, to: Any) -> Callable[[dict[str, Any]], Any]:
         (change("images", to={}), "no list of 'images'"),
         (change("annotations", to=None), "no list of 'annotations'"),
         (change("categories", to=3), "no list of 'categories'"),
-        (change("images", 0, to=7), "an entry of 'images' is no object with an id"),
-        (change("images", 0, "id", to=[1]), "an entry of 'images' is no object with an id"),
+        (change("images", 0, to=7), "an entry of 'images' is not an object with an id"),
+        (change("images", 0, "id", to=[1]), "an entry of 'images' is not an object with an id"),
         (change("images", 0, "id", to=2), "id 2 occurs twice in 'images'"),
         (change("images", 0, to={"id": 9}), "an image has no file_name"),
         (change("images", 0, "file_name", to=5), "file_name 5 is not a name"),
@@ -154,7 +154,7 @@ def test_malformed(tmp_path: Path, spoil: Callable[[Any], Any], message: str) ->
 def test_not_json(tmp_path: Path, raw: bytes) -> None:
     file = tmp_path / "annotations.json"
     file.write_bytes(raw)
-    with pytest.raises(ValueError, match=rf"^{re.escape(str(file))}: .*; correct the file or take it away$"):
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(file))}: .*; correct the file or remove it$"):
         read_annotations(file)
 
 

@@ -97,7 +97,7 @@ def test_what_is_wrong(tmp_path: Path) -> None:
     assert f"{tmp_path}: there is no anno.mat (looked in it and annotations/); get hico" in message(f"hico:{tmp_path}")
     source = make(tmp_path)
     (tmp_path / "images").rename(tmp_path / "elsewhere")
-    assert f"{tmp_path / 'images'}: not one of 5 files is there, such as images/train2015/HICO_" in message(source)
+    assert f"{tmp_path / 'images'}: none of 5 files exists, such as images/train2015/HICO_" in message(source)
     (tmp_path / "elsewhere").rename(tmp_path / "images")
 
     mat = tmp_path / "anno.mat"
@@ -117,12 +117,12 @@ def test_what_is_wrong(tmp_path: Path) -> None:
     assert "list_action has 0 classes" in problem(list_action=None)
     assert "list_action has 1 classes" in problem(list_action=whole["list_action"][:1])
     assert "list_action names 'ride bicycle' twice" in problem(list_action=whole["list_action"][[0, 1, 1, 3]])
-    assert "list_train is no cell array of texts" in problem(list_train=None)
-    assert "list_test(1) is no text" in problem(list_test=np.array([[1.0], ["a"]], object))
+    assert "list_train is not a cell array of texts" in problem(list_train=None)
+    assert "list_test(1) is not text" in problem(list_test=np.array([[1.0], ["a"]], object))
     twice = np.array([["a.jpg"], ["a.jpg"]], object)
     assert "list_train and list_test names 'images/test2015/a.jpg' twice" in problem(list_test=twice)
     outside = np.array([["a.jpg"], ["../b.jpg"]], object)
-    assert "list_test '../b.jpg' is no name of a file" in problem(list_test=outside)
+    assert "list_test '../b.jpg' is not a file name" in problem(list_test=outside)
 
 
 def test_check(tmp_path: Path) -> None:

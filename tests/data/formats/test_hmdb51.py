@@ -106,7 +106,7 @@ def test_what_is_wrong(tmp_path: Path) -> None:
     assert "does not exist; give the directory with a folder of clips" in message(f"hmdb51:{tmp_path / 'no'}")
     assert "there are no lists such as wave_test_split1.txt (looked in it, splits/," in message(f"hmdb51:{tmp_path}")
     write_lists(tmp_path)
-    assert "not one of 5 files is there, such as dive/a (1)!&_é.avi; unpack" in message(f"hmdb51:{tmp_path}")
+    assert "none of 5 files exists, such as dive/a (1)!&_é.avi; unpack" in message(f"hmdb51:{tmp_path}")
     source = make(tmp_path)
     listed = tmp_path / "wave_test_split1.txt"
     whole = listed.read_text()
@@ -119,8 +119,8 @@ def test_what_is_wrong(tmp_path: Path) -> None:
 
     assert f"{listed}: line 2: 'b.avi 3' is not a name.avi and 0, 1 or 2; correct" in problem("a.avi 1 \nb.avi 3 ")
     assert "line 1: 'b.avi' is not a name.avi and 0, 1 or 2" in problem("b.avi\n")
-    assert "line 3: 'b.avi' stands in an earlier line, too" in problem("b.avi 1\n\nb.avi 2\n")
-    assert "line 1: the clip '../b.avi' is no name of a file" in problem("../b.avi 1\n")
+    assert "line 3: 'b.avi' is also in an earlier line" in problem("b.avi 1\n\nb.avi 2\n")
+    assert "line 1: the clip '../b.avi' is not a file name" in problem("../b.avi 1\n")
     assert f"{listed}: the list is empty; get it again" in problem("")
     (tmp_path / "jump").mkdir()
     (tmp_path / "jump/x.avi").touch()

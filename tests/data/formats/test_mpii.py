@@ -123,7 +123,7 @@ def test_missing_parts(tmp_path: Path) -> None:
     source = make(tmp_path)
     (tmp_path / "images").rename(tmp_path / "elsewhere")
     found = message(source)
-    assert f"{tmp_path / 'images'}: not one of 4 files is there, such as images/02.jpg; get mpii_human_pose_v1" in found
+    assert f"{tmp_path / 'images'}: none of 4 files exists, such as images/02.jpg; get mpii_human_pose_v1" in found
     (tmp_path / "images_mpii_val.txt").unlink()
     found = message(source)
     assert f"{tmp_path}: there is no images_mpii_val.txt, also not as .gz (looked in it, lists/ and splits/); " in found
@@ -139,7 +139,7 @@ def test_missing_parts(tmp_path: Path) -> None:
         ("01\n02\n", "03\n02\n", "_val.txt: '02' is also in images_mpii_train.txt; correct the lists"),
         ("01\n02\n01.jpg\n", "03\n", "_train.txt: lines 1 and 3 both name '01'; correct the list"),
         ("\n", "03\n", "_train.txt: the list is empty; get it again"),
-        ("01\n05\n", "03\n", f"{MAT}: 05.jpg has no act_name, but stands in images_mpii_train.txt; get"),
+        ("01\n05\n", "03\n", f"{MAT}: 05.jpg has no act_name, but is in images_mpii_train.txt; get"),
         ("01\n04\n", "03\n", "_val.txt: no image in train shows 'b', as images/03.jpg does; correct it"),
         ("01\n", "04\n", "_train.txt: all images show 'a, with words'; two or more classes are needed"),
     ],
@@ -151,7 +151,7 @@ def test_lists_that_do_not_fit(tmp_path: Path, train: str, val: str, expected: s
 def test_lists_that_cannot_be_read(tmp_path: Path) -> None:
     source = make(tmp_path)
     (tmp_path / "images_mpii_train.txt").write_bytes(b"01\n\xff\xfe\n")
-    assert "images_mpii_train.txt: is no text in UTF-8; get the file again" in message(source)
+    assert "images_mpii_train.txt: is not text in UTF-8; get the file again" in message(source)
     whole = gzip.compress(b"01\n02\n" * 50)
     for data in (whole[:20], whole[:12] + b"\xff\xff\xff" + whole[15:]):
         (tmp_path / "images_mpii_train.txt").write_bytes(data)
@@ -168,23 +168,23 @@ def test_malformed_annotations(tmp_path: Path) -> None:
     entry, act = struct(good["annolist"]), struct(good["act"])
     assert f"{MAT}: RELEASE has 0 images in annolist and 0 in act; get the file again" in problem(1.0)
     assert "RELEASE has 1 images in annolist and 0 in act" in problem(struct({"annolist": entry}))
-    assert "RELEASE is no struct" in problem("text")
+    assert "RELEASE is not a struct" in problem("text")
     assert "annolist names '01.jpg' twice" in problem(
         struct({"annolist": np.hstack([entry, entry]), "act": np.hstack([act, act])})
     )
     for name in ("../01.jpg", "", "a\nb.jpg", "a\x9bb.jpg"):
         strange = struct(image(name, "a")["annolist"])
-        assert "is no name of a file" in problem(struct({"annolist": strange, "act": act}))
+        assert "is not a file name" in problem(struct({"annolist": strange, "act": act}))
     for person, words in (
         ({"annopoints": points({16: (1, 1)})}, "annolist(1).annorect(1) has a joint 16; MPII's are 0 to 15"),
-        ({"annopoints": points({0: ("left", 1)})}, "annolist(1).annorect(1) point.x is no number"),  # type: ignore[dict-item]
-        ({"annopoints": "text"}, "annolist(1).annorect(1).annopoints is no struct"),
-        ({"scale": np.ones((1, 2)), "objpos": EMPTY}, "annolist(1).annorect(1).scale is no number"),
+        ({"annopoints": points({0: ("left", 1)})}, "annolist(1).annorect(1) point.x is not a number"),  # type: ignore[dict-item]
+        ({"annopoints": "text"}, "annolist(1).annorect(1).annopoints is not a struct"),
+        ({"scale": np.ones((1, 2)), "objpos": EMPTY}, "annolist(1).annorect(1).scale is not a number"),
     ):
         marked = struct(image("01.jpg", "a", person)["annolist"])
         assert words in problem(struct({"annolist": marked, "act": act}))
     (tmp_path / MAT).write_text("no such file")
-    assert f"{tmp_path / MAT}: is no .mat file; get the file again" in message(source)
+    assert f"{tmp_path / MAT}: is not a .mat file; get the file again" in message(source)
 
 
 def test_check(tmp_path: Path) -> None:

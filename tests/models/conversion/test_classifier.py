@@ -259,7 +259,7 @@ def test_networks_that_are_no_row_of_layers() -> None:
     torch.manual_seed(0)
     line = "its classifier sees something else and not the average of its last feature map"
     refused(as_if_trained(Residual()), f"Residual: cannot be converted: {line}")
-    line = "Sequential: cannot be converted: it returns no scores (B, K), such as a classifier does"
+    line = "Sequential: cannot be converted: it does not return logits (B, K) as a classifier does"
     refused(nn.Sequential(nn.Conv2d(3, 8, 3)), line)
     with pytest.raises(ValueError, match="it cannot be run on 224 px images as layers in a row"):
         ap.convert(nn.Sequential(nn.Linear(5, 2)))
