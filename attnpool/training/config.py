@@ -155,7 +155,7 @@ class Options:
         typed = typed_options(values, where)
         try:
             model = {name: typed.get(name, inspect.signature(Recognizer).parameters[name].default) for name in MODEL}
-            given = {name: value for name, value in typed.items() if name in head_options()}
+            given = {name: value for name, value in typed.items() if name in pooling_option_names()}
             resolved_options(POOLINGS, model["pooling"], given)
             parts = {
                 name: part(**{item.name: typed[item.name] for item in fields(part) if item.name in typed})
@@ -176,7 +176,7 @@ class Options:
         return Options.of(self.flat() | dict(values), where)
 
 
-def head_options() -> set[str]:
+def pooling_option_names() -> set[str]:
     """The names of the options of all poolings."""
     return {name for head in POOLINGS.values() for name in options_of(head)}
 
@@ -188,7 +188,7 @@ def typed_options(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         ValueError: a name is unknown, or a value has the wrong type; the message begins with `where`.
     """
     makers: tuple[Any, ...] = (Recognizer, *PARTS.values(), *POOLINGS.values())
-    known = {*MODEL, *head_options(), *(item.name for part in PARTS.values() for item in fields(part))}
+    known = {*MODEL, *pooling_option_names(), *(item.name for part in PARTS.values() for item in fields(part))}
     if unknown := [name for name in values if name not in known]:
         raise ValueError(f"{where}: unknown option {unknown[0]!r}; see attnpool train --help")
     try:

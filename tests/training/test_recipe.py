@@ -11,7 +11,7 @@ from command_line import attnpool, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpool.training.config import MODEL, PARTS, Options, head_options, typed_options
+from attnpool.training.config import MODEL, PARTS, Options, pooling_option_names, typed_options
 from attnpool.training.recipe import RECIPES, read_recipe
 
 
@@ -146,7 +146,7 @@ def test_parts_share_no_name_and_all_are_reached() -> None:
     names = [*MODEL, *(item.name for part in PARTS.values() for item in fields(part))]
     assert len(set(names)) == len(names)
     assert list(Options.of({}).flat()) == names
-    assert not set(names) & head_options()
+    assert not set(names) & pooling_option_names()
 
 
 @given(
