@@ -37,7 +37,7 @@ def test_recipes():
 def test_recognizer(tmp_path):
     options = {"activation": "softmax", "temperature": 2.0}
     model = ap.Recognizer("lite0", classes=["a", "b"], weights="random", pooling_options=options)
-    model.save(tmp_path)
+    ap.save_run(model, tmp_path)
     assert ap.Run.load(tmp_path).model.head.temperature == 2
 """
 
@@ -49,8 +49,8 @@ def changed(text: str, diff: str) -> str:
     """
     for hunk in re.split(r"^@@\n", diff, flags=re.MULTILINE)[1:]:
         lines = hunk.splitlines(keepends=True)
-        old = "".join(line[1:] for line in lines if line[0] in " -")
-        new = "".join(line[1:] for line in lines if line[0] in " +")
+        old = "".join(line[1:] or "\n" for line in lines if line[0] in " -\n")
+        new = "".join(line[1:] or "\n" for line in lines if line[0] in " +\n")
         assert text.count(old) == 1, f"{text.count(old)} places in the file have the lines of the hunk\n{hunk}"
         text = text.replace(old, new)
     return text
@@ -79,10 +79,11 @@ def test_worked_examples(tmp_path: Path) -> None:
         "temperature or between or lines or counts or test_promises or every_option_has_help or of_their_constructors "
         "or (gem and not compile and not export)"
     )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *own, *others, "-k", chosen, "-rN"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env=environment | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
     )

@@ -107,6 +107,12 @@ def test_names_exist() -> None:
     assert missing == []
 
 
+def test_code_can_be_read() -> None:
+    for page in PAGES:
+        for block in re.findall(r"^```python.*?\n(.*?)^```$", named_text(page), re.MULTILINE | re.DOTALL):
+            compile(block, str(page), "exec")
+
+
 def test_options_of_the_poolings_are_what_the_page_says() -> None:
     """New options are added by `python tests/option_table.py`; a long test asks for them."""
     wrong = set(stated().splitlines()) - set(option_table().splitlines())

@@ -156,7 +156,6 @@ def test_only_what_draws_imports_what_draws() -> None:
 # with its job.
 LONG = {
     "attnpool.features.extraction": "features of images that are kept on disk",
-    "attnpool.training.recipe": "options, the files they are in, and a training from them",
 }
 
 

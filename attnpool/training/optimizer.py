@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
 from attnpool.data import Dataset
@@ -69,6 +68,8 @@ def build_optimizer(model: Recognizer, options: OptimizerOptions) -> torch.optim
 
     Biases, norms and the parameters that a network names in `no_weight_decay()` do not decay.
     """
+    from timm.optim import param_groups_weight_decay  # timm takes a while, and who scores has no use for it
+
     assert options.optimizer != "auto"
     assert options.lr is not None
     assert options.weight_decay is not None

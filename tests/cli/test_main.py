@@ -164,7 +164,7 @@ def test_a_truncated_image_is_skipped_and_reported(tmp_path: Path, photos: Path)
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--pooling", "magic"], ["unknown pooling 'magic'", "average", "attentional"]),
+        (["--pooling", "magic"], ["invalid choice: 'magic'", "average", "attentional"]),
         (["--pooling", "average", "--rank", "2"], ["average", "rank", "attentional"]),
         (["--pooling", "pose", "--per-class"], ["pose", "per_class", "attentional"]),
         (["--rank", "0"], ["rank"]),
@@ -219,7 +219,7 @@ def test_runs_that_cannot_be_used(run: Path, world: Path, photos: Path, tmp_path
     shutil.copytree(run, old)
     about = json.loads((old / "run.json").read_text())
     (old / "run.json").write_text(json.dumps(about | {"format": 99}))
-    each(old, "format 99", "reads format 1", "train again")
+    each(old, "format 99", "reads format 2", "train again")
     (old / "run.json").write_text((run / "run.json").read_text()[:1000])
     each(old, "damaged", "train again")
     (old / "run.json").write_bytes(b"\xff\xfe{}")

@@ -11,6 +11,7 @@ from sklearn.datasets import load_sample_image
 from attnpool.explain.image_figure import figure_columns
 from attnpool.explain.lettering import font, number, wrap
 from attnpool.explain.overlay import PAPER, Column, colour_range, grid, overlay, panel
+from attnpool.keypoints.joints import Box
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,27 @@ def test_the_ring_lies_on_the_peak() -> None:
     marked = np.asarray(overlay(black, map_, signed=True, size=200)).astype(int)
     y, x = np.nonzero(np.abs(marked - plain).sum(-1))
     assert (x.mean(), y.mean()) == pytest.approx((5.5 * 25, 2.5 * 25), abs=1)
+
+
+@pytest.mark.parametrize("box", [None, (80, 40, 240, 160)], ids=["all of the image", "a part"])
+@pytest.mark.parametrize("axis", [0, 1], ids=["down", "to the right"])
+def test_where_a_map_changes_its_sign_lies_between_the_cells(axis: int, box: Box | None) -> None:
+    """Cells -1.5, -0.5, 0.5, 1.5, ... on a line: it passes 0 half-way between two centres, on the border of the cells.
+
+    The outer cells are left out, beyond which there is nothing to draw the line through.
+    """
+    grey, shape = Image.new("RGB", (320, 240), (128, 128, 128)), (6, 8)
+    x1, y1, x2, y2 = box or (0, 0, 320, 240)
+    start, cell = (y1, (y2 - y1) / shape[0]) if axis == 0 else (x1, (x2 - x1) / shape[1])
+    for border in range(2, shape[axis] - 1):
+        map_ = np.indices(shape)[axis] + 0.5 - border
+        drawn = np.asarray(overlay(grey, map_, signed=True, scale=0.25, mark=False, size=320, box=box)).astype(int)
+        line = drawn[:, (x1 + x2) // 2] if axis == 0 else drawn[(y1 + y2) // 2]
+        blue, red = np.flatnonzero(line[:, 2] > line[:, 0]), np.flatnonzero(line[:, 0] > line[:, 2])
+        # pixel i reaches from i to i + 1
+        assert (blue.min(), red.max() + 1) == (start, start + cell * shape[axis])
+        assert (blue.max() + 1 + red.min()) / 2 == pytest.approx(start + border * cell, abs=0.5)
+        assert red.min() - blue.max() <= 3
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 900), (2000, 3), (31, 47)])

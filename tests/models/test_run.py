@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,28 @@ def test_the_last_state_alone_is_kept(tmp_path: Path) -> None:
     assert content is not None
     assert content["step"] == 4
     assert run.read_state_tensors(tmp_path, content)["w"].tolist() == [4, 4]
+
+
+def test_a_training_killed_between_two_files_of_its_state_has_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new tensors are there already, the `state.json` that names them is not: what it named before must be."""
+    run.save_state(tmp_path, {"step": 3}, {"w": torch.full((2,), 3)}, at=(0, 3))
+    replace = os.replace
+
+    def killed_at_json(source: Path, target: Path) -> None:
+        if Path(target).suffix == ".json":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed_at_json)
+        with pytest.raises(KeyboardInterrupt):
+            run.save_state(tmp_path, {"step": 4}, {"w": torch.full((2,), 4)}, at=(0, 4))
+    content = run.read_state(tmp_path)
+    assert content is not None
+    assert content["step"] == 3
+    assert run.read_state_tensors(tmp_path, content)["w"].tolist() == [3, 3]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"3", b"\xff\xfe"])
