@@ -125,7 +125,7 @@ def test_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "jump").mkdir()
     (tmp_path / "jump/x.avi").touch()
     found = message(source)
-    assert f"{tmp_path / 'jump'}: a folder of clips without a list jump_test_split1.txt; add the list, or take" in found
+    assert f"{tmp_path / 'jump'}: a folder of clips without a list jump_test_split1.txt; add the list" in found
     (tmp_path / "jump/x.avi").unlink()
     (tmp_path / "walk_test_split1.txt").write_text("x.avi 1 \n")
     assert "1 of 3 classes have a list and no folder of clips, the first is 'walk'; add its folder" in message(source)
