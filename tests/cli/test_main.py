@@ -319,7 +319,7 @@ def test_a_stopped_training_goes_on_with_the_same_result(world: Path, run: Path,
         process = Process(*words, out, folder=tmp_path / "output")
         process.until(lambda before=before: epochs_done(out) >= before + 2)
         process.send(signum)
-        failed(process.wait(), code, "the same command goes on", out / "state.json")
+        failed(process.wait(), code, "the same command continues", out / "state.json")
         assert before + 2 <= json.loads((out / "state.json").read_text())["progress"]["epoch"] < 24
         refused(attnpool("predict", out, an_image(world)), out, "not finished", "again")
         refused(attnpool("evaluate", out, f"folder:{world}"), out, "not finished", "again")
