@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import attnpool
+from attnpool import pooling
 from attnpool.data import READERS
 
 ROOT = Path(attnpool.__file__).parent
@@ -294,7 +295,7 @@ def test_modules_say_what_they_are() -> None:
 
 def test_public_names_are_documented() -> None:
     violations = []
-    for name in [*attnpool.__all__, *attnpool.pooling.__all__]:
+    for name in [*attnpool.__all__, *pooling.__all__]:
         value = getattr(attnpool, name)
         if isinstance(value, type) or callable(value):
             if not value.__doc__:
