@@ -274,7 +274,7 @@ def test_mistakes() -> None:
     with pytest.raises(ValueError, match="image_size is 0"):
         ap.convert(net, image_size=0)
     net.fc.weight.data[0, 0] = torch.nan
-    with pytest.raises(ValueError, match="its logits differ by inf"):
+    with pytest.raises(ValueError, match="logits of the conversion differ by inf"):
         ap.convert(net, image_size=64)
 
 
