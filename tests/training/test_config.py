@@ -21,7 +21,7 @@ def test_values_take_the_type_of_the_option(value: Any, hint: Any, expected: Any
 
 def test_no_value() -> None:
     assert converted("x", None, float | None, None) is None
-    with pytest.raises(ValueError, match=r"x has no value; write one, such as 0\.5, or leave it out"):
+    with pytest.raises(ValueError, match=r"x has no value; give one, such as 0\.5, or leave the option out"):
         converted("x", None, float, 0.5)
 
 
