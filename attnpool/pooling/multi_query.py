@@ -41,7 +41,8 @@ class MultiQueryPooling(PoolingHead):
         dropout: probability of dropping an entry of the pooled features in training. The pooled features are the
             values u.
         queries: number M of queries, each of which has a softmax map and values of its own; 32 in the public code.
-        dim: length D of the values of all queries together, a multiple of queries (default: the number of channels).
+        dim: length D of the values of all queries together, a multiple of queries (default: the number of channels,
+            rounded up to one).
         positions: whether queries also depend on the place of a position in the image and in time; clips are then
             pooled as a whole.
 

@@ -163,7 +163,7 @@ class Options:
             }
             return cls(model | {"pooling_options": given}, **parts)
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
+            raise ValueError(said_of(where, error)) from error
 
     def flat(self) -> dict[str, Any]:
         """These options as the flat mapping that `of` takes."""
@@ -181,6 +181,11 @@ def pooling_option_names() -> set[str]:
     return {name for head in POOLINGS.values() for name in options_of(head)}
 
 
+def said_of(where: str, message: object) -> str:
+    """A message that begins with the place of the mistake, if that has a name."""
+    return f"{where}: {message}" if where else str(message)
+
+
 def typed_options(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Converts the values of a flat mapping of options to the types of the options.
 
@@ -190,11 +195,11 @@ def typed_options(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     makers: tuple[Any, ...] = (Recognizer, *PARTS.values(), *POOLINGS.values())
     known = {*MODEL, *pooling_option_names(), *(item.name for part in PARTS.values() for item in fields(part))}
     if unknown := [name for name in values if name not in known]:
-        raise ValueError(f"{where}: unknown option {unknown[0]!r}; see attnpool train --help")
+        raise ValueError(said_of(where, f"unknown option {unknown[0]!r}; see attnpool train --help"))
     try:
         return {name: value for made in makers for name, value in converted_arguments(made, values).items()}
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise ValueError(said_of(where, error)) from error
 
 
 PARTS: dict[str, Any] = {"train": TrainOptions, "optimizer": OptimizerOptions, "preprocessing": Preprocessing}

@@ -180,7 +180,7 @@ def train_recipe(
             raise ValueError(f"{recipe}: {error}") from error
         split_seed, cache = split_seed or beside.get("split_seed"), cache or beside.get("cache")
         values = typed_options(values, str(recipe))
-    chosen = Options.of(values | dict(options or {}))
+    chosen = Options.of(values | dict(options or {}), "" if options or recipe is None else str(recipe))
     parts = read(source, split_seed=split_seed)
     run = fit(chosen, parts, out, cache=cache, split_seed=split_seed, progress=progress)
     return Trained(run, source, chosen)

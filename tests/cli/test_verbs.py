@@ -78,7 +78,7 @@ def test_options_of_poolings(words: str, expected: dict[str, Any], tmp_path: Pat
     [
         ("compact_bilinear --dim 0", "dim must be at least 1"),
         ("compact_bilinear --rank 2", "compact_bilinear pooling has no option rank"),
-        ("average --rank 1", "average pooling has no option rank: leave it out, or use pooling attentional"),
+        ("average --rank 1", "attnpool: average pooling has no option rank: leave it out, or use pooling attentional"),
         ("covariance --iterations 0", "channels and iterations must be at least 1"),
         ("multi_query --queries 0", "queries must be at least 1, not 0"),
         ("multi_query --queries many", "queries"),
@@ -124,6 +124,7 @@ def test_a_recipe_trains_and_flags_win(tmp_path: Path, photos: Path) -> None:
     ("text", "words"),
     [
         ("speed: 3", "unknown option 'speed'"),
+        ("pooling: average\nrank: 2", "average pooling has no option rank"),
         ("out: elsewhere", "unknown option 'out'"),
         ("source: folder:x", "unknown option 'source'"),
         ("3: 4", "unknown option '3'"),
