@@ -81,6 +81,8 @@ def merged(owners: Mapping[str, Iterable[Option]]) -> list[Option]:
             text = next(iter(texts))
         else:
             text = "; ".join(f"{', '.join(names)}: {said}" for said, names in texts.items())
-        (kind,) = {(option.type, option.choices, option.many) for option in own.values()}
-        found.append(replace(next(iter(own.values())), help=text, default=None, type=kind[0]))
+        kinds = {(option.type, option.choices, option.many) for option in own.values()}
+        assert len(kinds) == 1, f"{next(iter(own.values())).name} has several types, and a flag has one"
+        none = all(option.default is None for option in own.values())
+        found.append(replace(next(iter(own.values())), help=text, default=None if none else ()))
     return found
