@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from attnpool.cli.verbs import options
 from attnpool.data import Preprocessing
 
 
@@ -24,8 +25,7 @@ def test_wrong_options(wrong: dict[str, float]) -> None:
 
 
 def test_every_option_has_help() -> None:
-    """One line of `Args:` each, from which the help of its flag is made."""
-    lines = (Preprocessing.__doc__ or "").split("Args:")[1].split("Raises:")[0].strip().splitlines()
-    named = [line.strip().partition(": ") for line in lines]
-    assert [name for name, _, _ in named] == [field.name for field in dataclasses.fields(Preprocessing)]
-    assert all(len(text) > 20 and text.endswith((".", ")")) for _, _, text in named)
+    """An entry under `Args` each, from which the help of its flag is made."""
+    read = options("attnpool.data.preprocessing:Preprocessing")
+    assert [option.name for option in read] == [field.name for field in dataclasses.fields(Preprocessing)]
+    assert all(len(option.help) > 20 for option in read)

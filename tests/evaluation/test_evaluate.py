@@ -386,7 +386,7 @@ def test_the_submission_names_the_images(part: str, mpii: tuple[Path, Path], tmp
 def test_a_submission_that_cannot_be(mpii: tuple[Path, Path], run: Path, world: Path, tmp_path: Path) -> None:
     root, folder = mpii
     for source, of, name, message in (
-        (f"folder:{world}", run, "scores.mat", "only MPII has a server"),
+        (f"folder:{world}", run, "scores.mat", "only mpii has a test server"),
         (f"mpii:{root}", folder, "scores.csv", r"let its name end in \.mat"),
     ):
         with pytest.raises(ValueError, match=message):

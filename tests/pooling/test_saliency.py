@@ -146,9 +146,9 @@ def test_a_given_map_does_not_break_a_graph() -> None:
         (torch.ones(2, 1, 3, 4), r"take \(2, 12\) or \(2, h, w\)"),
         (torch.ones(2, 11), r"take \(2, 12\) or \(2, h, w\)"),
         (torch.ones(2, 0, 5), r"take \(2, 12\) or \(2, h, w\)"),
-        (torch.full((2, 3, 4), -0.1), "negative, infinite or missing"),
-        (torch.full((2, 3, 4), math.nan), "negative, infinite or missing"),
-        (torch.full((2, 12), math.inf), "negative, infinite or missing"),
+        (torch.full((2, 3, 4), -0.1), "negative, infinite or NaN"),
+        (torch.full((2, 3, 4), math.nan), "negative, infinite or NaN"),
+        (torch.full((2, 12), math.inf), "negative, infinite or NaN"),
     ],
 )
 def test_maps_that_do_not_fit(saliency: Tensor, message: str) -> None:
