@@ -56,5 +56,5 @@ def test_what_was_half_written_is_dropped(tmp_path: Path, torn: str) -> None:
 
 def test_a_full_disk_is_known_beforehand(tmp_path: Path) -> None:
     check_space(tmp_path, 1)
-    with pytest.raises(OSError, match=r"the features need 1099511627776 MiB and \d+ MiB are free"):
+    with pytest.raises(OSError, match=r"the features need 1099511627776 MiB and only \d+ MiB are free"):
         check_space(tmp_path, 2**60)
