@@ -117,10 +117,8 @@ def verb_parser(name: str, verb: Verb) -> Parser:
     )
     if several:
         parser.add_argument(verb.word, choices=verb.function, help="what to run")
-    for option in own:
-        add_flag(parser, option)
-    for title, found in verb.groups().items():
-        group = parser.add_argument_group(title)
+    for title, found in {"": own, **verb.groups()}.items():
+        group = parser.add_argument_group(title) if title else parser
         for option in found:
             add_flag(group, option)
     parser.add_argument("--json", action="store_true", help="print one JSON value on standard output")
@@ -155,7 +153,3 @@ def parse(name: str, verb: Verb, words: Sequence[str]) -> tuple[dict[str, dict[s
     for key in given:
         parser.error(f"{word} has no --{key.replace('_', '-')}: leave it out")
     return calls, as_json
-
-
-if __name__ == "__main__":
-    sys.exit(main())
