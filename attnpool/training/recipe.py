@@ -178,7 +178,8 @@ def train_recipe(
             beside = converted_arguments(train_recipe, {name: values.pop(name) for name in BESIDE if name in values})
         except ValueError as error:
             raise ValueError(f"{recipe}: {error}") from error
-        split_seed, cache = split_seed or beside.get("split_seed"), cache or beside.get("cache")
+        split_seed = beside.get("split_seed") if split_seed is None else split_seed  # a given 0 is given, too
+        cache = beside.get("cache") if cache is None else cache
         values = typed_options(values, str(recipe))
     chosen = Options.of(values | dict(options or {}), "" if options or recipe is None else str(recipe))
     parts = read(source, split_seed=split_seed)

@@ -115,6 +115,12 @@ def test_a_recipe_trains_and_flags_win(tmp_path: Path, photos: Path) -> None:
     attnpool("train", f"folder:{photos}", "--out", tmp_path / "b", *words).text()
     recipe = json.loads((tmp_path / "b" / "run.json").read_text())["recipe"]
     assert [recipe[key] for key in ("epochs", "lr", "seed", "batch_size")] == [1, 0.01, 0, 32]
+    (tmp_path / "seeded.yaml").write_text("epochs: 1\nimage_size: 64\nsplit_seed: 5\n")
+    start = ("train", f"folder:{photos}", "--recipe", tmp_path / "seeded.yaml")
+    attnpool(*start, "--out", tmp_path / "five").text()
+    attnpool(*start, "--out", tmp_path / "zero", "--split-seed", 0).text()
+    seeds = [json.loads((tmp_path / name / "run.json").read_text())["split"]["split_seed"] for name in ("five", "zero")]
+    assert seeds == [5, 0]
     refused(train("c", "--epochs", 0), "epochs is 0")
     refused(train("a", "--epochs", 3), "epochs was 2, is 3")
     assert not (tmp_path / "c").exists()
