@@ -125,6 +125,8 @@ class Backbone(nn.Module):
             self.eval()
 
     def train(self, mode: bool = True) -> Backbone:
+        if self.frozen and not self.net.training:  # hundreds of modules that stay as they are
+            return self
         super().train(mode and not self.frozen)
         return self
 

@@ -93,9 +93,8 @@ class Explanations(list[dict[str, Any]]):
     def __str__(self) -> str:
         lines = []
         for item in self:
-            beside = f", beside it {item['chosen']}" if item["panel"] else ""
             note = f" ({item['note']})" if "note" in item else ""
-            lines.append(f"{item['panel'] or item['file']}: {item['best']}{beside}{note}")
+            lines.append(f"{item['panel']}: {item['best']}, beside it {item['chosen']}{note}")
         return "\n".join(lines)
 
 
@@ -123,8 +122,8 @@ def explain_files(
     Returns:
         For every file `{"file", "panel", "best", "chosen", "peak", "predictions"}`; `peak` is where the combined
         map of the best class is highest, in pixels of the image. Of a clip also `"frame"`, the number of the frame
-        in which that is, counted from 1. Without combined maps `panel` is `None`, and there is no peak. `"note"` says
-        why there are no maps, or what they are of. What a folder means is said in `predict`.
+        in which that is, counted from 1. `"note"` says what the maps are of, where that is not plain. What a folder
+        means is said in `predict`.
 
     Raises:
         ValueError: the model cannot be opened, a file cannot be read, or the class is unknown. Nothing is written
@@ -143,25 +142,18 @@ def explain_files(
         prediction = score(opened, path, seen, top=len(opened.classes), maps=True)
         ranked = [label for label, _ in prediction.scores]
         other = class_ or ranked[1]
-        entry: dict[str, Any] = {"file": str(path), "panel": None, "best": ranked[0], "chosen": other}
-        note = prediction.note
-        if prediction.pooled.combined is None:
-            used = " and ".join(name for name in ("signed_sqrt", "l2") if opened.pooling_options.get(name))
-            of = f"{opened.pooling} pooling" + (f" with {used}" if used else "")
-            note = f"no maps: a score of {of} is no sum over positions"
+        entry: dict[str, Any] = {"file": str(path), "best": ranked[0], "chosen": other}
+        number = opened.classes.index(other)
+        if seen.count:
+            panel_of = explain_clip(prediction, opened, seen, chosen=number)
         else:
-            number = opened.classes.index(other)
-            if seen.count:
-                panel_of = explain_clip(prediction, opened, seen, chosen=number)
-            else:
-                panel_of = explain(prediction, opened, seen.frames[0], chosen=number)
-            folder.mkdir(parents=True, exist_ok=True)
-            target = folder / f"{unused(path.name if path.is_dir() else path.stem, taken)}.png"
-            panel_of.save(target)
-            entry["panel"] = str(target)
-            entry |= highest(prediction, seen, opened.classes.index(ranked[0]))
+            panel_of = explain(prediction, opened, seen.frames[0], chosen=number)
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / f"{unused(path.name if path.is_dir() else path.stem, taken)}.png"
+        panel_of.save(target)
+        entry |= {"panel": str(target), **highest(prediction, seen, opened.classes.index(ranked[0]))}
         entry["predictions"] = prediction.to_json()["predictions"][:5]
-        explained.append(entry | ({"note": note} if note else {}))
+        explained.append(entry | ({"note": prediction.note} if prediction.note else {}))
     return explained
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -38,6 +38,14 @@ class Batch:
     boxes: list[list[Box]]
     evidence: list[list[Box]]
     failed: list[tuple[str, str]]
+
+
+class Seen(NamedTuple):
+    """The people in a sample, their boxes and the evidence boxes, in pixels of the network's input; see `Batch`."""
+
+    people: list[list[Joints]]
+    boxes: list[Box]
+    evidence: list[Box]
 
 
 class BatchSource(Protocol):
@@ -133,6 +141,7 @@ class CachedFeatures:
         self.segments = segments
         self.dataset = features.dataset
         self.failed = features.failed
+        self.of_images: dict[int, Seen] = {}
 
     @property
     def inputs_per_sample(self) -> int:
@@ -145,16 +154,18 @@ class CachedFeatures:
             good: list[int] = []
             people: list[list[Joints]] = []
             boxes: list[list[Box]] = []
+            evidence: list[list[Box]] = []
             failed: list[tuple[str, str]] = []
             for i in positions:
                 try:  # keypoint files are read now, not when the features were computed
-                    in_frames, own = features.people(i, self.draw(seed, epoch, i) if train else None), features.boxes(i)
+                    shown = self.seen(i, self.draw(seed, epoch, i) if train else None)
                 except Unreadable as error:
                     failed.append((self.dataset.samples[i].path, error.reason))
                     continue
                 good.append(i)
-                people += in_frames
-                boxes.append(own)
+                people += shown.people
+                boxes.append(shown.boxes)
+                evidence.append(shown.evidence)
             samples = [self.dataset.samples[i] for i in good]
             targets, label_mask = label_tensors(samples, len(self.dataset.classes))
             yield Batch(
@@ -164,9 +175,20 @@ class CachedFeatures:
                 [sample.path for sample in samples],
                 people,
                 boxes,
-                [features.evidence(i) for i in good],
+                evidence,
                 failed,
             )
+
+    def seen(self, position: int, frames: Sequence[int] | None) -> Seen:
+        """What is known of the people in a sample; for an image it is computed once, because its view never changes."""
+        known = self.of_images.get(position)
+        if known is None:
+            features = self.features
+            people, boxes = features.people(position, frames), features.boxes(position)
+            known = Seen(people, boxes, features.evidence(position))
+            if self.dataset.media == "images":
+                self.of_images[position] = known
+        return known
 
     def draw(self, seed: int, epoch: int, position: int) -> list[int] | None:
         """The cached frames of a clip that training uses in an epoch; None for all of them."""

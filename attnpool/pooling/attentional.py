@@ -36,6 +36,9 @@ class AttentionalPooling(PoolingHead):
     pooling `Tr(X^T X W_k^T)` (Eq. 9) with `W_k = sum_p a_pk b_p^T` of rank P. Training never computes a map with K
     channels: with `z_p = 1/N * sum_i h_pi x_i`, `score = sum_p A_p z_p + alpha_p mean(h_p)` is the same number (Eq. 6).
 
+    With `hidden` the saliency is that of a two-layer network, `h_p = act(relu(X W_1 + b_1) b_p + beta_p)`, as in Sec.
+    3.2, but without joints to predict. Classes are still scored on the features themselves.
+
     Args:
         in_channels: C.
         num_classes: K.
@@ -45,6 +48,8 @@ class AttentionalPooling(PoolingHead):
         activation: function applied to the bottom-up map (default: none, as in the paper). "relu" is `max(s, 0)`;
             "sigmoid" is `2 sigmoid(s)`, so that its middle is 1; "softmax" is taken over the positions and scaled by N,
             so that the map has mean 1.
+        hidden: number of channels of a hidden layer between the features and the bottom-up map, 0 for none. With none
+            the map is linear in the features, as in Method 1 of the paper.
         bias: whether the maps have biases `alpha` and `beta`. (A softmax does not change with `beta`, so it has none.)
         init: whether the weights start as average pooling or as in the released code. With "average" the first term has
             `b = 0` and `h = 1`; terms 2..P have `a = 0` and small random `b`, which differ so that they do not stay
@@ -77,6 +82,7 @@ class AttentionalPooling(PoolingHead):
         rank: int = 1,
         per_class: bool = False,
         activation: Activation | None = None,
+        hidden: int = 0,
         bias: bool = True,
         init: Literal["average", "official"] = "average",
         dropout_on: Literal["pooled", "positions"] = "pooled",
@@ -84,6 +90,8 @@ class AttentionalPooling(PoolingHead):
         super().__init__(in_channels, num_classes, dropout=dropout)
         if rank < 1:
             raise ValueError(f"rank must be at least 1, not {rank}")
+        if hidden < 0:
+            raise ValueError(f"hidden must be 0 (no hidden layer) or more, not {hidden}")
         if activation is not None and activation not in ACTIVATIONS:
             raise ValueError(f"unknown activation {activation!r}: use None, {', '.join(ACTIVATIONS)}")
         if init not in INITS:
@@ -95,24 +103,30 @@ class AttentionalPooling(PoolingHead):
         self.rank = rank
         self.per_class = per_class
         self.activation = activation
+        self.hidden = hidden
         self.init = init
         self.dropout_on = dropout_on
         attended = rank * num_classes if per_class else rank
         self.a = nn.Parameter(torch.empty(rank * num_classes, in_channels))
         self.alpha = nn.Parameter(torch.empty(rank * num_classes)) if bias else None
-        self.b = nn.Parameter(torch.empty(attended, in_channels))
+        if hidden:
+            self.mlp_weight = nn.Parameter(torch.empty(hidden, in_channels))
+            self.mlp_bias = nn.Parameter(torch.empty(hidden))
+        self.b = nn.Parameter(torch.empty(attended, hidden or in_channels))
         self.beta = nn.Parameter(torch.empty(attended)) if bias and activation != "softmax" else None
         self.reset_parameters()
 
     def extra_repr(self) -> str:
         return (
             f"{super().extra_repr()}, rank={self.rank}, per_class={self.per_class}, activation={self.activation}, "
-            f"dropout_on={self.dropout_on}, init={self.init}"
+            f"hidden={self.hidden}, dropout_on={self.dropout_on}, init={self.init}"
         )
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         average = self.init == "average"
         nn.init.normal_(self.a, std=CLASSIFIER_STD if average else OFFICIAL_STD, generator=generator)
+        if self.hidden:
+            self.reset_hidden(generator)
         nn.init.normal_(self.b, std=EXTRA_TERM_STD if average else OFFICIAL_STD, generator=generator)
         for bias in (self.alpha, self.beta):
             if bias is not None:
@@ -125,36 +139,58 @@ class AttentionalPooling(PoolingHead):
                 if self.beta is not None and self.activation in (None, "relu"):
                     self.beta[:first] = 1
 
+    def reset_hidden(self, generator: torch.Generator | None) -> None:
+        """Draws the weights of the hidden layer."""
+        self.reset_hidden_weight(self.mlp_weight, generator)
+        nn.init.zeros_(self.mlp_bias)
+
+    def reset_hidden_weight(self, weight: Tensor, generator: torch.Generator | None) -> None:
+        if self.init == "average":
+            nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
+        else:
+            nn.init.normal_(weight, std=OFFICIAL_STD, generator=generator)
+
     def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
         x, grid = self.channels_first(features)
-        logits, h = self.score_per_class(x) if self.per_class else self.score(x)
+        return self.attended(x, self.salient(x), grid, maps)
+
+    def salient(self, x: Tensor) -> Tensor:
+        """What the bottom-up map is linear in, apart from its activation: the features or the hidden layer."""
+        return F.relu(project(x, self.mlp_weight, self.mlp_bias)) if self.hidden else x
+
+    def attended(self, x: Tensor, salient: Tensor, grid: tuple[int, ...], maps: bool) -> Pooled:
+        """The scores of features `(B, C, N)`, given what `salient` returns for them."""
+        logits, h = self.score_per_class(x, salient) if self.per_class else self.score(x, salient)
         if not maps:
             return Pooled(logits)
         top_down = project(x, self.a, self.alpha).unflatten(1, (self.rank, self.num_classes))
         return sum_of_terms(logits, top_down, h.unflatten(1, (self.rank, -1)), grid)
 
-    def score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, x: Tensor, salient: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and bottom-up maps `(B, P, N)` of class-agnostic attention: features are pooled first (Eq. 6)."""
-        if self.dropout_on == "positions" and self.dropout and self.training:
-            h = activate(project(x, self.b, self.beta), self.activation)
-            z = weighted_mean(F.dropout(x, self.dropout), h)
+        drops_positions = self.dropout_on == "positions" and bool(self.dropout) and self.training
+        if self.hidden or drops_positions:
+            h = activate(project(salient, self.b, self.beta), self.activation)
+            z = weighted_mean(F.dropout(x, self.dropout) if drops_positions else x, h)
         else:
             h, z = attend(x, self.b, self.beta, self.activation)
-            if self.dropout_on == "pooled":
-                z = F.dropout(z, self.dropout, self.training)
+        if self.dropout_on == "pooled":
+            z = F.dropout(z, self.dropout, self.training)
         return classify(z, h, self.a, self.alpha), h
 
-    def score_per_class(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def score_per_class(self, x: Tensor, salient: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and bottom-up maps `(B, P*K, N)` of attention per class, by multiplying the maps (Eq. 8)."""
-        if not (self.dropout and self.training):  # one matrix product computes both maps
+        dropping = bool(self.dropout) and self.training
+        if not (self.hidden or dropping):  # one matrix product computes both maps
             bias = None
             if self.alpha is not None:
                 bias = torch.cat([self.alpha, torch.zeros_like(self.alpha) if self.beta is None else self.beta])
             t, s = halves(project(x, torch.cat([self.a, self.b]), bias))
         else:
             # A mask shared by all positions drops whole channels, as dropout of the pooled features does.
-            dropped = F.dropout(x, self.dropout) if self.dropout_on == "positions" else F.dropout1d(x, self.dropout)
-            t, s = project(dropped, self.a, self.alpha), project(x, self.b, self.beta)
+            drop = F.dropout if self.dropout_on == "positions" else F.dropout1d
+            t = project(drop(x, self.dropout, self.training), self.a, self.alpha)
+            s = project(salient, self.b, self.beta)
         h = activate(s, self.activation)
         scores = (t * h).sum(2) / x.shape[2]  # (`mean` would write out a gradient as large as t)
         return scores.unflatten(1, (self.rank, self.num_classes)).sum(1), h

@@ -14,6 +14,8 @@ from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, first_ord
 # The signed square root is z / sqrt(|z| + this): its slope at 0 is finite, and rounding errors in empty bins stay
 # small.
 ROOT_EPS = 1e-8
+# A smaller norm counts as this one, as in `torch.nn.functional.normalize`.
+SMALLEST_NORM = 1e-12
 # The size of the sketches that are computed at a time: what fits into a CPU's cache, and what keeps a GPU busy.
 CHUNK_BYTES = {"cpu": 2**25, "other": 2**28}
 
@@ -27,9 +29,11 @@ class CompactBilinearPooling(PoolingHead):
     `score_k = w_k . z + alpha_k`. A convolution is a product of Fourier transforms, and the sum over positions can be
     taken before the inverse transform, so that one inverse transform per image is enough.
 
-    By default the score is a sum over positions, with bottom-up map 1 and top-down map `w_k . psi(x_i) + alpha_k`. With
-    `signed_sqrt` or `l2` it is not: what a position adds to the score depends on what the others have added to z. Then
-    there are no maps.
+    The score is a sum over positions, with bottom-up map 1 and top-down map `w_k . psi(x_i) + alpha_k`. With
+    `signed_sqrt` or `l2` entry d of z is divided by `sqrt(|z_d|)`, by the norm, or by both, and the top-down map is
+    `sum_d w_kd psi_d(x_i) / n_d + alpha_k` with that divisor n_d. Then the maps are exact, given the image's own
+    normaliser: the divisors are those of the whole image, and a share says what a position adds while they stay as they
+    are, not how the score would change without the position.
 
     Args:
         in_channels: C.
@@ -111,14 +115,21 @@ class CompactBilinearPooling(PoolingHead):
     def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
         x, grid = self.channels_first(features)
         z = self.pooled(x)
-        if self.signed_sqrt:
-            z = z / (z.abs() + ROOT_EPS).sqrt()
-        if self.l2:
-            z = F.normalize(z)
+        divisor = self.divisor(z)
+        z = z if divisor is None else z / divisor
         logits = F.linear(F.dropout(z, self.dropout, self.training), self.weight, self.alpha)
-        if not maps or self.signed_sqrt or self.l2:
+        if not maps:
             return Pooled(logits)
-        return first_order_maps(logits, project(self.sketch(x).transpose(1, 2), self.weight, self.alpha), grid)
+        sketch = self.sketch(x) if divisor is None else self.sketch(x) / divisor.unsqueeze(1)
+        return first_order_maps(logits, project(sketch.transpose(1, 2), self.weight, self.alpha), grid)
+
+    def divisor(self, z: Tensor) -> Tensor | None:
+        """What the entries of the pooled sketch `(B, D)` are divided by, `(B, D)` or `(B, 1)`; `None` for nothing."""
+        root = (z.abs() + ROOT_EPS).sqrt() if self.signed_sqrt else None
+        if not self.l2:
+            return root
+        norm = torch.linalg.vector_norm(z if root is None else z / root, dim=1, keepdim=True).clamp_min(SMALLEST_NORM)
+        return norm if root is None else norm * root
 
 
 def tokens_of(x: Tensor) -> Tensor:

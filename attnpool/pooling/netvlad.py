@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, project, sum_of_terms, weighted_mean
 
+# A smaller norm counts as this one, as in `torch.nn.functional.normalize`.
+SMALLEST_NORM = 1e-12
+
 
 class NetVLADPooling(PoolingHead):
     """NetVLAD: a linear classifier on sums of deviations from M learned centres, in clips over all their frames.
@@ -19,9 +22,11 @@ class NetVLADPooling(PoolingHead):
     then all of them together by their norm, and `score_k = sum_m A_km . v_m + alpha_k`. The sum is computed as
     `1/N * sum_i s_mi x_i - c_m mean_i(s_mi)`, so that no deviation is written out.
 
-    With the norms there are no maps: what a position adds to a score depends on what the others have added to the
-    norm, so no share of the score belongs to it. With `norms=False` the score is a sum over positions with P = M terms:
-    bottom-up maps `s_mi` and top-down maps `A_km . (x_i - c_m) + alpha_k` (the s of a position add up to 1).
+    The score is a sum over positions with P = M terms: bottom-up maps `s_mi` and top-down maps
+    `A_km . (x_i - c_m) / n_m + alpha_k`, where n_m is the product of both norms (1 with `norms=False`); the s of a
+    position add up to 1. So the maps are exact, given the image's own normaliser: the norms are those of the whole
+    image, and a share says what a position adds while they stay as they are, not how the score would change without
+    the position.
 
     Args:
         in_channels: C.
@@ -31,7 +36,8 @@ class NetVLADPooling(PoolingHead):
         clusters: number M of learned cluster centres, 64 in the paper.
         norms: whether the sum of each centre, and then all of them together, are divided by their Euclidean norm.
 
-    Shapes: features `(B, C, H, W)`, `(B, N, C)` or `(B, T, C, H, W)`; see `Pooled` for the output.
+    Shapes: features `(B, C, H, W)`, `(B, N, C)` or `(B, T, C, H, W)`; see `Pooled` for the output, with P = M.
+    Computing maps takes K times as many products as the assignment to centres does.
 
     Raises:
         ValueError: the features have a wrong number of axes or channels, or `clusters` is less than 1.
@@ -39,8 +45,10 @@ class NetVLADPooling(PoolingHead):
     Source: Arandjelovic et al., "NetVLAD", CVPR 2016; for sums over the frames of a clip: Girdhar et al., "ActionVLAD",
     CVPR 2017. ActionVLAD takes its centres from k-means; here they are drawn at random and learned.
 
-    >>> NetVLADPooling(8, 3, clusters=4)(torch.randn(2, 8, 7, 7)).logits.shape
-    torch.Size([2, 3])
+    >>> head = NetVLADPooling(8, 3, clusters=4)
+    >>> out = head(torch.randn(2, 8, 7, 7), maps=True)
+    >>> torch.allclose(out.combined.sum((-2, -1)), out.logits, atol=1e-5)
+    True
     """
 
     over_time = True
@@ -75,11 +83,21 @@ class NetVLADPooling(PoolingHead):
         x, grid = self.channels_first(features)
         s = project(x, self.assign, self.assign_bias).softmax(1)
         v = weighted_mean(x, s) - s.mean(2).unsqueeze(2) * self.centres
-        v = F.normalize(F.normalize(v, dim=2).flatten(1)) if self.norms else v.flatten(1)
-        logits = F.linear(F.dropout(v, self.dropout, self.training), self.a, self.alpha)
-        if not maps or self.norms:
+        scale = inverse_norms(v) if self.norms else None
+        v = v if scale is None else v * scale
+        logits = F.linear(F.dropout(v.flatten(1), self.dropout, self.training), self.a, self.alpha)
+        if not maps:
             return Pooled(logits)
         a = self.a.unflatten(1, (self.clusters, -1)).transpose(0, 1)
-        shift = self.alpha - (a * self.centres[:, None]).sum(2)
+        shift = -(a * self.centres[:, None]).sum(2)
         top_down = project(x, a.flatten(0, 1), shift.flatten()).unflatten(1, (self.clusters, self.num_classes))
-        return sum_of_terms(logits, top_down, s.unsqueeze(2), grid)
+        top_down = top_down if scale is None else top_down * scale.unsqueeze(2)
+        return sum_of_terms(logits, top_down + self.alpha[:, None], s.unsqueeze(2), grid)
+
+
+def inverse_norms(v: Tensor) -> Tensor:
+    """Factors `(B, M, 1)` that divide every vector of `(B, M, C)` by its norm, then all together by theirs."""
+    norms = torch.linalg.vector_norm(v, dim=2, keepdim=True)
+    each = 1 / norms.clamp_min(SMALLEST_NORM)
+    whole = torch.linalg.vector_norm(norms * each, dim=1, keepdim=True)
+    return each / whole.clamp_min(SMALLEST_NORM)

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from attnpool.pooling import POOLINGS, Pooled, PoolingHead
 
-MAPPED: list[tuple[str, dict[str, Any]]] = [
+HEADS: list[tuple[str, dict[str, Any]]] = [
     ("multi_query", {"queries": 3, "positions": True}),
     ("multi_query", {"queries": 1, "dim": 4, "positions": True}),
     ("netvlad", {"clusters": 3, "norms": False}),
+    ("netvlad", {"clusters": 3}),
 ]
-HEADS = [*MAPPED, ("netvlad", {"clusters": 3})]
 
 
 def make(key: str, options: dict[str, Any]) -> PoolingHead:
@@ -56,7 +56,7 @@ def test_who_pools_over_time() -> None:
         POOLINGS["netvlad"](6, 4)(torch.zeros(2, 0, 6, 2, 2))
 
 
-@pytest.mark.parametrize(("key", "options"), MAPPED)
+@pytest.mark.parametrize(("key", "options"), HEADS)
 @pytest.mark.parametrize("shape", [(2, 3, 6, 2, 4), (1, 5, 6, 1, 1), (3, 1, 6, 2, 2)])
 def test_maps_add_up_over_the_clip(key: str, options: dict[str, Any], shape: tuple[int, ...]) -> None:
     head, x = make(key, options), clips(*shape)

@@ -79,6 +79,22 @@ def test_reduction_comes_before_the_covariance() -> None:
     assert head.weight.shape == (3, 10)
 
 
+def test_a_position_adds_its_product_with_the_inverse_root() -> None:
+    """`sqrt(tr S) v (A^(-1/2) v)^T` for every position, by eigenvalues, weighted as the upper triangle is."""
+    head, tokens = head_of(4, iterations=25), draw(2, 30, 4)
+    out = head(tokens, maps=True)
+    row, column = np.triu_indices(4)
+    for b, matrix in enumerate(covariances(tokens)):
+        values, vectors = np.linalg.eigh(matrix)
+        inverse = (vectors / np.sqrt(values)) @ vectors.T  # of S: the traces cancel
+        centred = tokens[b].numpy() - tokens[b].numpy().mean(0)
+        for i, y in enumerate(centred):
+            share = np.outer(y, inverse @ y) / len(centred)
+            share = (share + share.T) / 2
+            expected = share[row, column] @ head.weight.detach().numpy().T + head.alpha.detach().numpy() / len(centred)
+            np.testing.assert_allclose(out.combined[b, :, i].detach().numpy(), expected, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("channels", "options", "kept"), [(300, {}, 256), (256, {}, 256), (5, {}, 5), (9, {"channels": 4}, 4)]
 )
