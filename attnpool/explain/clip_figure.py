@@ -53,11 +53,13 @@ def figure_rows(
     chosen: Sequence[int],
     probabilities: Any,
     remark: str = "",
+    plain: bool = True,
 ) -> list[Row]:
-    """The rows of a clip's figure: its frames, bottom-up maps, and combined maps of some classes.
+    """The rows of a clip's figure: its frames, bottom-up maps, combined maps of some classes, and their difference.
 
     All combined maps share one colour scale, so classes and frames compare. Below each stands what the frame adds to
-    the clip's score; over all T frames, not just those that are shown, this adds up to the score.
+    the clip's score; over all T frames, not just those that are shown, this adds up to the score. With two classes the
+    last row is the difference of their maps, as in `image_figure.figure_columns`.
 
     Args:
         classes: K names.
@@ -70,6 +72,7 @@ def figure_rows(
         chosen: classes; the bottom-up maps of a head that has one for every class are those of the first.
         probabilities: `(K,)`.
         remark: a remark on the frames, "" for none.
+        plain: also show the combined maps, not only the difference.
     """
     scores, likely, frames = as_array(logits), as_array(probabilities), list(shown)
     down, up, both = as_array(top_down), as_array(bottom_up), as_array(combined)
@@ -92,7 +95,8 @@ def figure_rows(
         ),
     ]
     scale = float(np.abs(both[frames][:, list(chosen)]).max())
-    for k in dict.fromkeys(chosen):
+    classes_shown = list(dict.fromkeys(chosen))
+    for k in classes_shown if plain else ():
         shares, likelihood = both[frames, k].sum((-2, -1)), percent(likely[k])
         rows.append(
             Row(
@@ -102,6 +106,20 @@ def figure_rows(
                 label=classes[k],
                 note=f"adds up over all frames to its score, {number(float(scores[k]))}; probability {likelihood}",
                 captions=tuple(f"adds {number(float(share))}" for share in shares),
+            )
+        )
+    if len(classes_shown) == 2:
+        other = classes_shown[1]
+        apart, gap = both[frames, best] - both[frames, other], float(scores[best] - scores[other])
+        rows.append(
+            Row(
+                "difference",
+                apart,
+                scale=float(np.abs(apart).max()),
+                label=f"{classes[best]} rather than {classes[other]}",
+                note=f"adds up over all frames to {number(gap)}, the difference of scores; probabilities "
+                f"{percent(likely[best])} and {percent(likely[other])}",
+                captions=tuple(f"adds {number(float(share))}" for share in apart.sum((-2, -1))),
             )
         )
     return rows

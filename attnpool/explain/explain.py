@@ -23,9 +23,15 @@ SHOWN = 5  # frames of a clip
 
 
 def explain(
-    prediction: Prediction, model: Recognizer, image: Image.Image, *, chosen: int, title: str | None = None
+    prediction: Prediction,
+    model: Recognizer,
+    image: Image.Image,
+    *,
+    chosen: int,
+    title: str | None = None,
+    plain: bool = True,
 ) -> Image.Image:
-    """The bottom-up, top-down and combined maps of the best and of a chosen class, beside the image.
+    """The maps of the best and of a chosen class, and their difference, beside the image.
 
     Args:
         prediction: made with `maps=True`.
@@ -33,6 +39,7 @@ def explain(
         image: upright, of any size; the part that the network did not see is dimmed.
         chosen: class number.
         title: above the panel; the image's name by default.
+        plain: also show the top-down and combined maps, not only the difference.
     """
     out = prediction.pooled
     probabilities = dict(prediction.scores)
@@ -46,14 +53,21 @@ def explain(
         best=best,
         chosen=chosen,
         probabilities=[probabilities[name] for name in model.classes],
+        plain=plain or chosen == best,
     )
     return panel(image, columns, title or Path(prediction.file).name, box=prediction.view.area)
 
 
 def explain_clip(
-    prediction: Prediction, model: Recognizer, seen: Clip, *, chosen: int, title: str | None = None
+    prediction: Prediction,
+    model: Recognizer,
+    seen: Clip,
+    *,
+    chosen: int,
+    title: str | None = None,
+    plain: bool = True,
 ) -> Image.Image:
-    """A few frames of a clip in a row, with the bottom-up map and the combined maps of the best and a chosen class.
+    """A few frames of a clip in a row, with the maps of the best and a chosen class, and their difference.
 
     Args:
         prediction: made with `maps=True`, by a head with combined maps.
@@ -61,6 +75,7 @@ def explain_clip(
         seen: what the model saw of the clip.
         chosen: class number.
         title: above the panel; the clip's name by default.
+        plain: also show the combined maps, not only the difference.
     """
     out, probabilities = prediction.pooled, dict(prediction.scores)
     assert out.top_down is not None
@@ -79,6 +94,7 @@ def explain_clip(
         chosen=[model.classes.index(prediction.scores[0][0]), chosen],
         probabilities=[probabilities[name] for name in model.classes],
         remark="each begins a stack of optical flow" if model.preprocessing.get("modality") == "flow" else "",
+        plain=plain or prediction.scores[0][0] == model.classes[chosen],
     )
     frames = [seen.frames[t] for t in shown]
     return storyboard(frames, rows, title or Path(prediction.file).name, box=prediction.view.area)
@@ -104,6 +120,7 @@ def explain_files(
     *,
     out: str | Path,
     class_: str | None = None,
+    plain: bool = False,
     weights: str | Path | None = None,
     classes: str | Path | None = None,
     image_size: int | None = None,
@@ -115,23 +132,33 @@ def explain_files(
         files: images or clips, or folders of them.
         out: folder for the panels.
         class_: class to show beside the best one (default: the second best).
+        plain: also show the top-down and combined maps of both classes, not only the difference of the combined ones.
+            Without it, maps show why the best class and not the other: a softmax decides by differences alone.
+            Where a sigmoid scores every class by itself, the maps of both classes are shown in any case.
         weights: weights of a classifier, a local file (default: the published ones).
         classes: class names of a classifier, a file with one a line (default: ImageNet's).
         image_size: side of the images in pixels, of a classifier (default: its own).
 
     Returns:
-        For every file `{"file", "panel", "best", "chosen", "peak", "predictions"}`; `peak` is where the combined
-        map of the best class is highest, in pixels of the image. Of a clip also `"frame"`, the number of the frame
-        in which that is, counted from 1. `"note"` says what the maps are of, where that is not plain. What a folder
-        means is said in `predict`.
+        For every file `{"file", "panel", "best", "chosen", "peak", "maps", "predictions"}`. `peak` is where the
+        combined map of the best class is highest, in pixels of the image; of a clip there is also `"frame"`, the number
+        of the frame in which that is, counted from 1. `maps` has the combined maps `best` and `chosen` as lists of rows
+        (of a clip, of frames), each of which adds up to its class's score before the softmax or sigmoid, and their
+        `difference`. `"note"` says what the maps are of, where that is not plain. What a folder means is said in
+        `predict`.
 
     Raises:
-        ValueError: the model cannot be opened, a file cannot be read, or the class is unknown. Nothing is written
-            before all files could be read.
+        ValueError: the model cannot be opened, a file cannot be read, the class is unknown, or `plain` would change
+            nothing. Nothing is written before all files could be read.
     """
     opened, paths = open_with_files(model, files, weights=weights, classes=classes, image_size=image_size)
     if class_ is not None and class_ not in opened.classes:
         raise ValueError(f"unknown class {class_!r}: use one of {some_of(opened.classes, class_)}")
+    softmax = opened.scores == "softmax"
+    if plain and not softmax:
+        raise ValueError(
+            "plain would change nothing: scores of a sigmoid are explained by the plain maps; leave it out"
+        )
     for path in paths:
         look(opened, path)
     folder = Path(out)
@@ -145,13 +172,14 @@ def explain_files(
         entry: dict[str, Any] = {"file": str(path), "best": ranked[0], "chosen": other}
         number = opened.classes.index(other)
         if seen.count:
-            panel_of = explain_clip(prediction, opened, seen, chosen=number)
+            panel_of = explain_clip(prediction, opened, seen, chosen=number, plain=plain or not softmax)
         else:
-            panel_of = explain(prediction, opened, seen.frames[0], chosen=number)
+            panel_of = explain(prediction, opened, seen.frames[0], chosen=number, plain=plain or not softmax)
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / f"{unused(path.name if path.is_dir() else path.stem, taken)}.png"
         panel_of.save(target)
         entry |= {"panel": str(target), **highest(prediction, seen, opened.classes.index(ranked[0]))}
+        entry["maps"] = numbers(prediction, opened.classes.index(ranked[0]), number)
         entry["predictions"] = prediction.to_json()["predictions"][:5]
         explained.append(entry | ({"note": prediction.note} if prediction.note else {}))
     return explained
@@ -177,6 +205,13 @@ def highest(prediction: Prediction, seen: Clip, label: int) -> dict[str, Any]:
     size = prediction.view.pixels.shape[-1]
     x, y = peak(maps, (size, size))
     return {"peak": [round(float(v), 1) for v in prediction.view.inverse @ (x, y, 1.0)], **where}
+
+
+def numbers(prediction: Prediction, best: int, chosen: int) -> dict[str, list[Any]]:
+    """The combined maps of two classes and their difference, `(h, w)` or of a clip `(T, h, w)`, as lists."""
+    assert prediction.pooled.combined is not None
+    one, other = prediction.pooled.combined[0].double().movedim(-3, 0)[[best, chosen]]
+    return {"best": one.tolist(), "chosen": other.tolist(), "difference": (one - other).tolist()}
 
 
 def unused(stem: str, taken: set[str]) -> str:

@@ -22,8 +22,13 @@ def figure_columns(
     best: int | None = None,
     chosen: int | None = None,
     probabilities: Any | None = None,
+    plain: bool = True,
 ) -> list[Column]:
     """The paper's Figure 2 for one image: image, bottom-up, then top-down and combined for one or two classes.
+
+    With two classes and combined maps, the last column is the difference of these maps, which adds up to the difference
+    of the scores. That is what a softmax decides by: it does not change if the same map is added to those of all
+    classes, so a class that is nearly certain may have a map that is negative everywhere.
 
     Both classes share one colour scale a kind of map, so that their colours compare. Of the P terms of a higher rank
     the one with the largest share in the first class's score is shown, and said so. Maps that the head does not have
@@ -36,7 +41,8 @@ def figure_columns(
             Each is one image of the `Pooled` field of that name, array or tensor.
         best: the first class; `None`: the one that scores highest.
         chosen: a second class to compare with; `None` or the same as `best`: no further columns.
-        probabilities: `(K,)`, printed with the top-down maps.
+        probabilities: `(K,)`, printed with the top-down maps and, of both classes, with the difference.
+        plain: also show the top-down and combined maps, not only the difference.
     """
     scores = as_array(logits)
     best = int(scores.argmax()) if best is None else best
@@ -53,7 +59,7 @@ def figure_columns(
         )
     down_scale = None if down is None else float(np.abs(down[term, shown]).max())
     both_scale = None if both is None else float(np.abs(both[shown]).max())
-    for k in shown:
+    for k in shown if plain else ():
         if down is not None:
             likely = "" if probabilities is None else f"probability {percent(as_array(probabilities)[k])}"
             note = " · ".join(part for part in (of_rank, likely) if part)
@@ -61,6 +67,11 @@ def figure_columns(
         if both is not None:
             note = f"adds up to its score, {number(float(both[k].sum()))}"
             columns.append(Column("combined", both[k], scale=both_scale, label=classes[k], note=note))
+    if both is not None and len(shown) == 2:
+        apart = both[best] - both[shown[1]]
+        likely = "" if probabilities is None else " : ".join(percent(as_array(probabilities)[k]) for k in shown)
+        note = " · ".join(text for text in (f"adds up to {number(float(apart.sum()))}", likely) if text)
+        columns.append(Column("difference", apart, label=f"{classes[best]} rather than {classes[shown[1]]}", note=note))
     return columns
 
 

@@ -37,7 +37,11 @@ def test_rows(rank: int, per_class: bool) -> None:
         ("bottom-up", "c" if per_class else ""),
         ("combined", "c"),
         ("combined", "a"),
+        ("difference", "c rather than a"),
     ]
+    assert np.array_equal(rows[4].maps, combined[:, 2] - combined[:, 0])
+    apart = [number(caption.removeprefix("adds ")) for caption in rows[4].captions]
+    assert sum(apart) == pytest.approx(scores[2] - scores[0], abs=0.01)
     assert rows[0].captions == ("frame 4", "frame 10", "frame 16", "frame 22")
     assert rows[0].note == "the clip has 24"
     for row, k in ((rows[2], 2), (rows[3], 0)):

@@ -35,20 +35,41 @@ def photo() -> Image.Image:
 def test_a_photo(run: Path, photo: Image.Image, tmp_path: Path) -> None:
     photo.save(tmp_path / "china.jpg")
     (found,) = attnpool("explain", run, tmp_path / "china.jpg", "--out", tmp_path / "a" / "b", "--json").value()
-    assert set(found) == {"file", "panel", "best", "chosen", "peak", "predictions"}
+    assert set(found) == {"file", "panel", "best", "chosen", "peak", "maps", "predictions"}
     assert found["panel"] == str(tmp_path / "a" / "b" / "china.png")
     assert found["best"] == found["predictions"][0]["label"]
     assert found["chosen"] == found["predictions"][1]["label"]
     with Image.open(found["panel"]) as panel:
         panel.load()
         assert panel.format == "PNG"
-        assert 800 < panel.width < 4000  # image, bottom-up and twice two maps side by side
+        assert 700 < panel.width < 800  # image, bottom-up and the difference side by side
         assert 200 < panel.height < panel.width / 2
         assert np.asarray(panel.convert("L")).std() > 10
     wide = attnpool("explain", run, tmp_path / "china.jpg", "--out", tmp_path / "c", "--json", "--class", found["best"])
     assert wide.value()[0]["chosen"] == found["best"]
-    with Image.open(tmp_path / "c" / "china.png") as same, Image.open(found["panel"]) as two:
-        assert same.width < two.width  # one class, shown once
+    with Image.open(tmp_path / "c" / "china.png") as same:
+        assert 900 < same.width < 1100  # the maps of this class alone
+    plain = attnpool("explain", run, tmp_path / "china.jpg", "--out", tmp_path / "d", "--json", "--plain").value()
+    with Image.open(tmp_path / "d" / "china.png") as both:
+        assert 1600 < both.width < 1800  # those of both classes, and their difference
+    assert plain[0]["maps"] == found["maps"]
+    maps = {name: np.array(values) for name, values in found["maps"].items()}
+    assert np.array_equal(maps["difference"], maps["best"] - maps["chosen"])
+    (prediction,) = predict(run, [tmp_path / "china.jpg"], top=14, maps=True)
+    classes, logits = Run.load(run).model.classes, prediction.pooled.logits[0]
+    for name in ("best", "chosen"):
+        assert maps[name].sum() == pytest.approx(float(logits[classes.index(found[name])]), abs=1e-4)
+
+
+def test_sigmoids_do_not_decide_by_differences(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
+    photo.resize((64, 48)).save(tmp_path / "p.png")
+    several = Recognizer(model.backbone, classes=["b", "a"], preprocessing=model.preprocessing, task="multi").eval()
+    (found,) = explain_files(several, [tmp_path / "p.png"], out=tmp_path / "out")
+    with Image.open(found["panel"]) as panel:
+        assert panel.width > 1600
+    with pytest.raises(ValueError, match="plain would change nothing"):
+        explain_files(several, [tmp_path / "p.png"], out=tmp_path / "other", plain=True)
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_chosen_class(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
@@ -125,7 +146,7 @@ def test_a_clip(run: Path, tmp_path: Path) -> None:
     model = Run.load(run).model
     model.preprocessing |= {"frames": 7}
     found, same = explain_files(model, [tmp_path / "a.b.avi", tmp_path / "a.b.avi"], out=tmp_path / "out")
-    assert set(found) == {"file", "panel", "best", "chosen", "peak", "frame", "predictions"}
+    assert set(found) == {"file", "panel", "best", "chosen", "peak", "frame", "maps", "predictions"}
     assert [Path(item["panel"]).name for item in (found, same)] == ["a.b.png", "a.b-2.png"]
     (prediction,) = predict(model, [tmp_path / "a.b.avi"], top=1, maps=True)
     assert prediction.pooled.combined is not None

@@ -119,13 +119,21 @@ def test_columns_of_the_papers_figure() -> None:
     best = int(out["logits"].argmax())
     chosen = (best + 1) % 3
     columns = figure_columns(["a", "b", "c"], **out, chosen=chosen, probabilities=out["logits"].softmax(0))
-    headings = ["image", "bottom-up", "top-down", "combined", "top-down", "combined"]
+    headings = ["image", "bottom-up", "top-down", "combined", "top-down", "combined", "difference"]
     assert [column.heading for column in columns] == headings
-    assert [column.label for column in columns] == ["", "", *["abc"[best]] * 2, *["abc"[chosen]] * 2]
+    pair = f"{'abc'[best]} rather than {'abc'[chosen]}"
+    assert [column.label for column in columns] == ["", "", *["abc"[best]] * 2, *["abc"[chosen]] * 2, pair]
     assert columns[2].scale == columns[4].scale, "both classes share a scale"
     assert columns[3].note == f"adds up to its score, {number(float(out['logits'][best]))}"
     assert columns[2].note.startswith("probability ")
-    assert [column.signed for column in columns[1:]] == [False, True, True, True, True]
+    assert [column.signed for column in columns[1:]] == [False, True, True, True, True, True]
+    apart = out["combined"][best] - out["combined"][chosen]
+    assert columns[6].map == pytest.approx(apart.numpy())
+    scores = out["logits"]
+    assert columns[6].note.startswith(f"adds up to {number(float(scores[best] - scores[chosen]))} · ")
+    assert columns[6].note.count("%") == 2
+    alone = figure_columns(["a", "b", "c"], **out, chosen=chosen, plain=False)
+    assert [column.heading for column in alone] == ["image", "bottom-up", "difference"]
 
 
 def test_columns_of_other_heads() -> None:

@@ -52,11 +52,8 @@ def test_images(pooling: str, lite0: Backbone, photos: Tensor) -> None:
     model, photos = in_float64(make(lite0, pooling=pooling)), photos.double()
     out = model(photos, maps=True)
     assert out.logits.shape == (2, 3)
-    if pooling in ("covariance", "netvlad"):  # whose score is no sum over positions
-        assert out.combined is None
-    else:
-        assert out.combined.shape == (2, 3, 2, 3)
-        torch.testing.assert_close(out.combined.sum((-2, -1)), out.logits, rtol=0, atol=1e-9)
+    assert out.combined.shape == (2, 3, 2, 3)
+    torch.testing.assert_close(out.combined.sum((-2, -1)), out.logits, rtol=0, atol=1e-9)
     assert torch.equal(model(photos).logits, out.logits)
     assert torch.equal(model.pool(model.backbone(photos)).logits, out.logits)
     assert model(photos).combined is None
@@ -71,12 +68,9 @@ def test_clips(pooling: str, lite0: Backbone) -> None:
     frames = [model(clips[:, t], maps=True) for t in range(4)]
     assert out.logits.shape == (2, 3)
     torch.testing.assert_close(out.logits, torch.stack([frame.logits for frame in frames]).mean(0))
-    if pooling == "covariance":
-        assert out.combined is None
-    else:
-        torch.testing.assert_close(out.combined.sum((1, 3, 4)), out.logits, rtol=0, atol=1e-9, msg=str)
-        assert out.combined.shape == (2, 4, 3, 2, 3)
-        torch.testing.assert_close(out.combined, torch.stack([frame.combined for frame in frames], 1) / 4)
+    torch.testing.assert_close(out.combined.sum((1, 3, 4)), out.logits, rtol=0, atol=1e-9, msg=str)
+    assert out.combined.shape == (2, 4, 3, 2, 3)
+    torch.testing.assert_close(out.combined, torch.stack([frame.combined for frame in frames], 1) / 4)
     for field in ("top_down", "bottom_up", "pose"):
         ours, theirs = getattr(out, field), [getattr(frame, field) for frame in frames]
         assert (ours is None) == (theirs[0] is None)
@@ -95,10 +89,9 @@ def test_clips_as_wholes(options: dict[str, Any], lite0: Backbone) -> None:
     model = in_float64(make(lite0, **options))
     clips = torch.randn(2, 4, 3, 64, 96, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     out = model(clips, maps=True)
-    fields = () if options == {"pooling": "netvlad"} else ("top_down", "bottom_up", "combined")
-    if fields:
-        assert out.combined.shape == (2, 4, 3, 2, 3)
-        torch.testing.assert_close(out.combined.sum((1, 3, 4)), out.logits, rtol=0, atol=1e-9)
+    fields = ("top_down", "bottom_up", "combined")
+    assert out.combined.shape == (2, 4, 3, 2, 3)
+    torch.testing.assert_close(out.combined.sum((1, 3, 4)), out.logits, rtol=0, atol=1e-9)
     assert torch.equal(model(clips).logits, out.logits)
     features = model.features(clips)
     together = model.head(model.standardize(features.flatten(0, 1)).unflatten(0, (2, 4)))
