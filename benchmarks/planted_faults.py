@@ -64,10 +64,10 @@ FAULTS = (
     ),
     Fault(
         name="dropout-in-testing",
-        what="dropout of the pose head stays on in testing",
-        file="attnpool/pooling/pose_regularized.py",
-        old="z = F.dropout(weighted_mean(x, h), self.dropout, self.training)",
-        new="z = F.dropout(weighted_mean(x, h), self.dropout)",
+        what="dropout of attention stays on in testing",
+        file="attnpool/pooling/attentional.py",
+        old="z = F.dropout(z, self.dropout, self.training)",
+        new="z = F.dropout(z, self.dropout)",
         tests=("tests/contracts/test_dropout.py::test_pooled_drops_whole_channels",),
     ),
     Fault(
@@ -206,8 +206,8 @@ FAULTS = (
         name="recipe-beats-flag",
         what="an option of the recipe wins over the same option on the command line",
         file="attnpool/training/recipe.py",
-        old="chosen = Options.of(values | dict(options or {}))",
-        new="chosen = Options.of(dict(options or {}) | values)",
+        old="chosen = Options.of(values | dict(options or {}), ",
+        new="chosen = Options.of(dict(options or {}) | values, ",
         tests=("tests/cli/test_verbs.py::test_a_recipe_trains_and_flags_win",),
     ),
     # data

@@ -9,6 +9,7 @@ import ast
 import doctest
 import importlib
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -381,3 +382,9 @@ def test_first_use_of_the_public_names_does_nothing_else(tmp_path: Path) -> None
     found = state_after("import attnpool\nfor name in dir(attnpool): getattr(attnpool, name)", tmp_path)
     assert [event for event in found["seen"] if event[0].startswith(("socket.", "subprocess."))] == []
     assert "timm" not in found["loaded"]
+
+
+def test_planted_faults_can_be_planted() -> None:
+    """Every fault of benchmarks/planted_faults.py has its place and its tests; code that moves takes them along."""
+    planted = runpy.run_path(str(TESTS.parent / "benchmarks" / "planted_faults.py"))
+    none(planted["problems"](planted["FAULTS"]))
