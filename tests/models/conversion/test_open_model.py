@@ -86,7 +86,7 @@ def test_explain_without_training(flower: Path, tmp_path: Path) -> None:
     assert (value["best"], value["chosen"]) == ("daisy", "bee")
     with Image.open(value["panel"]) as panel:
         panel.load()
-        assert panel.width > 1000
+        assert 700 < panel.width < 800  # image, bottom-up, and daisy rather than bee
     x, y = value["peak"]
     with Image.open(flower) as photo:
         red, green, blue = np.asarray(photo, float)[round(y), round(x)]
