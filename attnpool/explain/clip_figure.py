@@ -72,7 +72,7 @@ def figure_rows(
         chosen: classes; the bottom-up maps of a head that has one for every class are those of the first.
         probabilities: `(K,)`.
         remark: a remark on the frames, "" for none.
-        plain: also show the combined maps, not only the difference.
+        plain: also show the combined maps, not only the difference; of a single class they are shown in any case.
     """
     scores, likely, frames = as_array(logits), as_array(probabilities), list(shown)
     down, up, both = as_array(top_down), as_array(bottom_up), as_array(combined)
@@ -96,7 +96,7 @@ def figure_rows(
     ]
     scale = float(np.abs(both[frames][:, list(chosen)]).max())
     classes_shown = list(dict.fromkeys(chosen))
-    for k in classes_shown if plain else ():
+    for k in classes_shown if plain or len(classes_shown) == 1 else ():
         shares, likelihood = both[frames, k].sum((-2, -1)), percent(likely[k])
         rows.append(
             Row(

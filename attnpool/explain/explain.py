@@ -53,7 +53,7 @@ def explain(
         best=best,
         chosen=chosen,
         probabilities=[probabilities[name] for name in model.classes],
-        plain=plain or chosen == best,
+        plain=plain,
     )
     return panel(image, columns, title or Path(prediction.file).name, box=prediction.view.area)
 
@@ -94,7 +94,7 @@ def explain_clip(
         chosen=[model.classes.index(prediction.scores[0][0]), chosen],
         probabilities=[probabilities[name] for name in model.classes],
         remark="each begins a stack of optical flow" if model.preprocessing.get("modality") == "flow" else "",
-        plain=plain or prediction.scores[0][0] == model.classes[chosen],
+        plain=plain,
     )
     frames = [seen.frames[t] for t in shown]
     return storyboard(frames, rows, title or Path(prediction.file).name, box=prediction.view.area)
@@ -154,8 +154,8 @@ def explain_files(
     opened, paths = open_with_files(model, files, weights=weights, classes=classes, image_size=image_size)
     if class_ is not None and class_ not in opened.classes:
         raise ValueError(f"unknown class {class_!r}: use one of {some_of(opened.classes, class_)}")
-    softmax = opened.scores == "softmax"
-    if plain and not softmax:
+    by_difference = opened.scores == "softmax"
+    if plain and not by_difference:
         raise ValueError(
             "plain would change nothing: scores of a sigmoid are explained by the plain maps; leave it out"
         )
@@ -170,16 +170,17 @@ def explain_files(
         ranked = [label for label, _ in prediction.scores]
         other = class_ or ranked[1]
         entry: dict[str, Any] = {"file": str(path), "best": ranked[0], "chosen": other}
-        number = opened.classes.index(other)
+        best, chosen = opened.classes.index(ranked[0]), opened.classes.index(other)
+        shown = plain or not by_difference
         if seen.count:
-            panel_of = explain_clip(prediction, opened, seen, chosen=number, plain=plain or not softmax)
+            panel_of = explain_clip(prediction, opened, seen, chosen=chosen, plain=shown)
         else:
-            panel_of = explain(prediction, opened, seen.frames[0], chosen=number, plain=plain or not softmax)
+            panel_of = explain(prediction, opened, seen.frames[0], chosen=chosen, plain=shown)
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / f"{unused(path.name if path.is_dir() else path.stem, taken)}.png"
         panel_of.save(target)
-        entry |= {"panel": str(target), **highest(prediction, seen, opened.classes.index(ranked[0]))}
-        entry["maps"] = numbers(prediction, opened.classes.index(ranked[0]), number)
+        entry |= {"panel": str(target), **highest(prediction, seen, best)}
+        entry["maps"] = numbers(prediction, best, chosen)
         entry["predictions"] = prediction.to_json()["predictions"][:5]
         explained.append(entry | ({"note": prediction.note} if prediction.note else {}))
     return explained

@@ -42,7 +42,8 @@ def figure_columns(
         best: the first class; `None`: the one that scores highest.
         chosen: a second class to compare with; `None` or the same as `best`: no further columns.
         probabilities: `(K,)`, printed with the top-down maps and, of both classes, with the difference.
-        plain: also show the top-down and combined maps, not only the difference.
+        plain: also show the top-down and combined maps, not only the difference; of a single class they are shown in
+            any case.
     """
     scores = as_array(logits)
     best = int(scores.argmax()) if best is None else best
@@ -59,7 +60,7 @@ def figure_columns(
         )
     down_scale = None if down is None else float(np.abs(down[term, shown]).max())
     both_scale = None if both is None else float(np.abs(both[shown]).max())
-    for k in shown if plain else ():
+    for k in shown if plain or len(shown) == 1 else ():
         if down is not None:
             likely = "" if probabilities is None else f"probability {percent(as_array(probabilities)[k])}"
             note = " · ".join(part for part in (of_rank, likely) if part)

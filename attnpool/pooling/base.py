@@ -12,6 +12,8 @@ from torch.utils import _pytree
 
 # Classifier weights start small, so that the first predictions are close to uniform whatever the feature scale is.
 CLASSIFIER_STD = 0.001
+# A smaller norm counts as this one, as in `torch.nn.functional.normalize`.
+SMALLEST_NORM = 1e-12
 
 
 class Pooled(NamedTuple):
@@ -164,6 +166,11 @@ def weighted_mean(x: Tensor, maps: Tensor) -> Tensor:
     else:
         total = torch.bmm(x, maps.transpose(1, 2)).transpose(1, 2)
     return total / x.shape[2]
+
+
+def positive_norms(x: Tensor, dim: int) -> Tensor:
+    """Euclidean norms along an axis, which keeps length 1; they can be divided by, also where they are 0."""
+    return torch.linalg.vector_norm(x, dim=dim, keepdim=True).clamp_min(SMALLEST_NORM)
 
 
 def cast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

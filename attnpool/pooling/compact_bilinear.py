@@ -9,13 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, first_order_maps, project
+from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, first_order_maps, positive_norms, project
 
 # The signed square root is z / sqrt(|z| + this): its slope at 0 is finite, and rounding errors in empty bins stay
 # small.
 ROOT_EPS = 1e-8
-# A smaller norm counts as this one, as in `torch.nn.functional.normalize`.
-SMALLEST_NORM = 1e-12
 # The size of the sketches that are computed at a time: what fits into a CPU's cache, and what keeps a GPU busy.
 CHUNK_BYTES = {"cpu": 2**25, "other": 2**28}
 
@@ -128,7 +126,7 @@ class CompactBilinearPooling(PoolingHead):
         root = (z.abs() + ROOT_EPS).sqrt() if self.signed_sqrt else None
         if not self.l2:
             return root
-        norm = torch.linalg.vector_norm(z if root is None else z / root, dim=1, keepdim=True).clamp_min(SMALLEST_NORM)
+        norm = positive_norms(z if root is None else z / root, 1)
         return norm if root is None else norm * root
 
 

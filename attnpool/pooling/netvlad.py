@@ -9,10 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, project, sum_of_terms, weighted_mean
-
-# A smaller norm counts as this one, as in `torch.nn.functional.normalize`.
-SMALLEST_NORM = 1e-12
+from attnpool.pooling.base import (
+    CLASSIFIER_STD,
+    Pooled,
+    PoolingHead,
+    positive_norms,
+    project,
+    sum_of_terms,
+    weighted_mean,
+)
 
 
 class NetVLADPooling(PoolingHead):
@@ -97,7 +102,5 @@ class NetVLADPooling(PoolingHead):
 
 def inverse_norms(v: Tensor) -> Tensor:
     """Factors `(B, M, 1)` that divide every vector of `(B, M, C)` by its norm, then all together by theirs."""
-    norms = torch.linalg.vector_norm(v, dim=2, keepdim=True)
-    each = 1 / norms.clamp_min(SMALLEST_NORM)
-    whole = torch.linalg.vector_norm(norms * each, dim=1, keepdim=True)
-    return each / whole.clamp_min(SMALLEST_NORM)
+    each = positive_norms(v, 2)
+    return 1 / (each * positive_norms((v / each).flatten(1), 1).unsqueeze(2))
