@@ -7,6 +7,7 @@ And for those of the command line: a cache of their own, a small world, and a ru
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,10 @@ settings.register_profile(
 settings.load_profile("attnpool")
 # Small tensors: threads would only wait for each other. More are asked for to see that no test depends on them.
 torch.set_num_threads(int(os.environ.get("ATTNPOOL_TEST_THREADS", "1")))
+# torch.compile keeps what it compiled from run to run, and code for AVX2 does not compile with the flags for less.
+CAPABILITY = os.environ.get("ATEN_CPU_CAPABILITY")
+if CAPABILITY:
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir(), f"torchinductor-{CAPABILITY}")))
 
 
 @pytest.fixture(scope="session", autouse=True)
