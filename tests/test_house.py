@@ -158,6 +158,7 @@ def test_only_what_draws_imports_what_draws() -> None:
 # with its job.
 LONG = {
     "attnpool.features.extraction": "features of images that are kept on disk",
+    "attnpool.models.run": "every file of the run folder, named, written and read",
 }
 
 
@@ -215,6 +216,7 @@ TESTED_BY = {
     "models.conversion.linear_head": "models/conversion/test_classifier.py",
     "models.run": "models/test_recognizer.py",
     "training.checkpoint": "training/test_train.py",
+    "training.class_weights": "training/test_losses.py",
     "training.interruption": "cli/test_main.py",
     "training.trainer": "training/test_train.py",
 }

@@ -10,7 +10,7 @@ from attnpool.data.formats import READERS
 from attnpool.data.loader import PixelBatch, batches, label_tensors, load
 from attnpool.data.preprocessing import Preprocessing
 from attnpool.data.reading import has_own_split, read, read_all, read_splits
-from attnpool.data.splits import hold_out
+from attnpool.data.splits import fold_numbers, hold_out
 from attnpool.data.temporal_sampling import segment_positions
 from attnpool.data.views import View, eval_view, eval_views, train_view
 from attnpool.keypoints.joints import Box
@@ -29,6 +29,7 @@ __all__ = [
     "check",
     "eval_view",
     "eval_views",
+    "fold_numbers",
     "has_own_split",
     "hold_out",
     "label_tensors",

@@ -11,8 +11,7 @@ from attnpool.data.dataset import Dataset
 def choose(names: Sequence[str], seed: int, fraction: float) -> list[str]:
     """The `round(fraction * n)` names (at least 1, at most n - 1) with the smallest hashes, sorted."""
     count = min(max(1, int(fraction * len(names) + 0.5)), len(names) - 1)
-    by_hash = sorted(names, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
-    return sorted(by_hash[:count])
+    return sorted(by_hash(names, seed)[:count])
 
 
 def hold_out(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -27,3 +26,21 @@ def hold_out(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset,
     held = {path for paths in by_class.values() if len(paths) > 1 for path in choose(paths, seed, fraction)}
     rest = [sample.path for sample in dataset if sample.path not in held]
     return dataset.select(rest), dataset.select(held, split="tune")
+
+
+def fold_numbers(dataset: Dataset, count: int, seed: int = 0) -> list[int]:
+    """The fold, 0 to `count - 1`, of every sample; every class is spread over the folds as evenly as possible.
+
+    Images with several labels count for the first of them.
+    """
+    by_class: dict[int, list[str]] = {}
+    for sample in dataset:
+        by_class.setdefault(sample.labels[0] if sample.labels else -1, []).append(sample.path)
+    dealt = [path for label in sorted(by_class) for path in by_hash(by_class[label], seed)]
+    fold = {path: place % count for place, path in enumerate(dealt)}
+    return [fold[sample.path] for sample in dataset]
+
+
+def by_hash(names: Sequence[str], seed: int) -> list[str]:
+    """Names in the order of their hashes with a seed."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())

@@ -291,11 +291,14 @@ def statistics(features: Features) -> tuple[Tensor, Tensor]:
     return mean.float(), (squares / count - mean**2).clamp_min(0).sqrt().float()
 
 
-def standardize(model: Recognizer, features: Features) -> None:
+def standardize(model: Recognizer, features: Features, *, pooled: bool) -> None:
     """Fits a model's `Standardize` on training features; a model without one is not changed.
 
-    For average pooling the standard deviations are those of the pooled features, which are what it classifies: with few
-    images that is worth 2 to 4 points of mAP. For attention, which works on positions, they are those of the positions.
+    Args:
+        model: the recognizer.
+        features: features of the training images.
+        pooled: whether the standard deviations are those of the pooled features, which are what average pooling
+            classifies: with few images that is worth 2 to 4 points of mAP. Otherwise they are those of the positions.
     """
     if isinstance(model.standardize, Standardize):
-        model.standardize.fit(*statistics(features.averaged() if model.pooling == "average" else features))
+        model.standardize.fit(*statistics(features.averaged() if pooled else features))

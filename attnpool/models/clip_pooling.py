@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from attnpool.pooling import Pooled, PoolingHead
+from attnpool.pooling.base import Maps
 
 
-def pool_clips(head: PoolingHead, features: Tensor, *, maps: bool = False, views: int = 1) -> Pooled:
+def pool_clips(head: PoolingHead, features: Tensor, *, maps: Maps = False, views: int = 1) -> Pooled:
     """Scores clips: the mean of the logits of their frames, or, with a head that pools over time, of their views.
 
     If every frame has V test-time views, a head that pools over time scores V clips: the clip of the first views, that

@@ -14,6 +14,7 @@ from attnpool.models.clip_pooling import pool_clips
 from attnpool.models.feature_norm import kind_of, make
 from attnpool.models.instance_pooling import Boxes, Instances, pool_instances
 from attnpool.pooling import POOLINGS, Pooled, PoolingHead
+from attnpool.pooling.base import Maps
 from attnpool.pooling.options import resolved_options
 
 
@@ -119,7 +120,7 @@ class Recognizer(nn.Module):
         std = torch.tensor(self.backbone.std, device=pixels.device)[:, None, None]
         return (pixels.float() - mean) / std
 
-    def forward(self, x: Tensor, *, maps: bool = False, boxes: Boxes | None = None) -> Pooled:
+    def forward(self, x: Tensor, *, maps: Maps = False, boxes: Boxes | None = None) -> Pooled:
         """Scores normalised images `(B, 3, H, W)` or clips `(B, T, 3, H, W)`.
 
         The logits of a clip are the mean of its frames' logits (the consensus of temporal segment networks), unless the
@@ -137,7 +138,7 @@ class Recognizer(nn.Module):
             raise ValueError(f"input must be (B, 3, H, W) or (B, T, 3, H, W), not of shape {tuple(x.shape)}")
         return self.backbone(x.flatten(0, -4)).unflatten(0, x.shape[:-3])
 
-    def pool(self, features: Tensor, *, maps: bool = False, boxes: Boxes | None = None, views: int = 1) -> Pooled:
+    def pool(self, features: Tensor, *, maps: Maps = False, boxes: Boxes | None = None, views: int = 1) -> Pooled:
         """Scores features of the backbone, `(B, C, h, w)` or, for clips, `(B, T, C, h, w)`.
 
         Args:

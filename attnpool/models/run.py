@@ -5,6 +5,7 @@
 - `model.safetensors`: the model's weights.
 - `best.safetensors`: the weights of the epoch with the best monitored mAP, without a frozen backbone.
 - `log.jsonl` and `tensorboard/`: the measurements after every epoch.
+- `choice.json`: what a training that is not finished has chosen on a part of its images.
 - `evaluation-SPLIT.png`: the plot of an evaluation.
 - `state.json` and the `state-EPOCH-STEP.safetensors` that it names: the checkpoint of a training that is not finished.
   It is replaced atomically: new tensors are written beside the old ones and are valid once `state.json` names them.
@@ -34,6 +35,7 @@ LOG_FILE = "log.jsonl"
 BOARD_FOLDER = "tensorboard"
 EVALUATION_FILE = "evaluation-{}.png"  # by split
 STATE_FILE = "state.json"
+CHOICE_FILE = "choice.json"
 STATE_TENSORS = "state-{}-{}.safetensors"  # by epoch and step
 PACKAGES = ("attnpool", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "accelerate")
 
@@ -265,9 +267,31 @@ def read_state_tensors(folder: Path, content: Mapping[str, Any]) -> dict[str, Te
     return _own_tensors(folder / content["tensors"])
 
 
+def save_choice(folder: Path, content: Mapping[str, Any]) -> None:
+    """Writes what a training has chosen before its first step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / CHOICE_FILE, content)
+
+
+def read_choice(folder: Path) -> dict[str, Any] | None:
+    """Reads the `content` that `save_choice` wrote; None if there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = folder / CHOICE_FILE
+    if not path.exists():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: damaged; train into a new folder") from error
+
+
 def remove_state(folder: Path) -> None:
     """Removes the checkpoint, which only an unfinished training needs."""
     (folder / STATE_FILE).unlink(missing_ok=True)
+    (folder / CHOICE_FILE).unlink(missing_ok=True)
     for path in folder.glob(STATE_TENSORS.format("*", "*")):
         path.unlink()
 

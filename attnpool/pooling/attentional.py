@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 
 from attnpool.pooling.base import (
     CLASSIFIER_STD,
+    Maps,
     Pooled,
     PoolingHead,
     channels_contiguous,
+    on_grid,
     project,
     sum_of_terms,
     weighted_mean,
@@ -72,6 +75,7 @@ class AttentionalPooling(PoolingHead):
     """
 
     learning_rates: ClassVar = {"adamw": 3e-3, "sgd": 1e-2}  # docs/study.md
+    released: ClassVar = ("b", "beta", "mlp_weight", "mlp_bias")
 
     def __init__(
         self,
@@ -150,7 +154,38 @@ class AttentionalPooling(PoolingHead):
         else:
             nn.init.normal_(weight, std=OFFICIAL_STD, generator=generator)
 
-    def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
+    @property
+    def departs(self) -> bool:
+        return self.init == "average"
+
+    def departure(self, bottom_up: Tensor) -> Tensor:
+        """The mean over images and positions of `sum_p (h_p - c_p)^2`, and over the classes if each has its maps.
+
+        `c` is where the maps start: 1, and 0 for the terms 2..P of a linear map, which start as nothing.
+        """
+        centre = torch.ones(self.rank, 1, 1, 1, dtype=bottom_up.dtype, device=bottom_up.device)
+        if self.activation in (None, "relu"):
+            centre[1:] = 0
+        return (bottom_up - centre).square().mean((-3, -2, -1)).sum(-1).mean()
+
+    def side_by_side(self, heads: Sequence[PoolingHead], features: Tensor) -> list[Pooled]:
+        if self.hidden or self.per_class or (self.dropout and self.dropout_on == "positions"):
+            return super().side_by_side(heads, features)
+        x, grid = self.channels_first(features)
+        same = [head for head in heads if isinstance(head, AttentionalPooling)]
+        b: list[Tensor] = [head.b for head in same]
+        beta: list[Tensor] = [head.beta for head in same if head.beta is not None]
+        h, z = attend(x, torch.cat(b), torch.cat(beta) if beta else None, self.activation)
+        parts = (part.unflatten(1, (len(same), self.rank)).unbind(1) for part in (z, h))
+        return [
+            Pooled(
+                classify(F.dropout(z_of, head.dropout, head.training), h_of, head.a, head.alpha),
+                bottom_up=on_grid(h_of.unsqueeze(2), grid),
+            )
+            for head, z_of, h_of in zip(same, *parts, strict=True)
+        ]
+
+    def forward(self, features: Tensor, *, maps: Maps = False) -> Pooled:
         x, grid = self.channels_first(features)
         return self.attended(x, self.salient(x), grid, maps)
 
@@ -158,13 +193,16 @@ class AttentionalPooling(PoolingHead):
         """What the bottom-up map is linear in, apart from its activation: the features or the hidden layer."""
         return F.relu(project(x, self.mlp_weight, self.mlp_bias)) if self.hidden else x
 
-    def attended(self, x: Tensor, salient: Tensor, grid: tuple[int, ...], maps: bool) -> Pooled:
+    def attended(self, x: Tensor, salient: Tensor, grid: tuple[int, ...], maps: Maps) -> Pooled:
         """The scores of features `(B, C, N)`, given what `salient` returns for them."""
         logits, h = self.score_per_class(x, salient) if self.per_class else self.score(x, salient)
         if not maps:
             return Pooled(logits)
+        h = h.unflatten(1, (self.rank, -1))
+        if maps == "bottom_up":
+            return Pooled(logits, bottom_up=on_grid(h, grid))
         top_down = project(x, self.a, self.alpha).unflatten(1, (self.rank, self.num_classes))
-        return sum_of_terms(logits, top_down, h.unflatten(1, (self.rank, -1)), grid)
+        return sum_of_terms(logits, top_down, h, grid)
 
     def score(self, x: Tensor, salient: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and bottom-up maps `(B, P, N)` of class-agnostic attention: features are pooled first (Eq. 6)."""

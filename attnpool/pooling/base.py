@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,9 @@ from torch.utils import _pytree
 CLASSIFIER_STD = 0.001
 # A smaller norm counts as this one, as in `torch.nn.functional.normalize`.
 SMALLEST_NORM = 1e-12
+
+# Which maps a forward pass returns: all or none, or from attention the bottom-up maps alone, which cost nothing.
+Maps = bool | Literal["bottom_up"]
 
 
 class Pooled(NamedTuple):
@@ -60,11 +63,29 @@ class PoolingHead(nn.Module):
             heads score every frame by itself.
         linear: whether the logits are linear in the mean of the features, so that training on frozen features is
             logistic regression.
+        released: the names of the parameters of the bottom-up map; the others are those of the classifier.
     """
 
     learning_rates: ClassVar[Mapping[str, float]]
+    released: ClassVar[tuple[str, ...]] = ()
     over_time: bool = False
     linear: bool = False
+
+    @property
+    def departs(self) -> bool:
+        """Whether the head is average pooling while the parameters `released` are as they start."""
+        return False
+
+    def released_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the bottom-up map."""
+        return [parameter for name, parameter in self.named_parameters() if name in self.released]
+
+    def departure(self, bottom_up: Tensor) -> Tensor:
+        """How far bottom-up maps `(B, P, 1 or K, H, W)` are from those of average pooling; a scalar, 0 if they are not.
+
+        Clips have the axis T after B.
+        """
+        raise AssertionError(f"{type(self).__name__} does not depart from average pooling")
 
     def __init__(self, in_channels: int, num_classes: int, *, dropout: float = 0.0) -> None:
         super().__init__()
@@ -75,6 +96,10 @@ class PoolingHead(nn.Module):
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.dropout = dropout
+
+    def side_by_side(self, heads: Sequence[PoolingHead], features: Tensor) -> list[Pooled]:
+        """The logits and bottom-up maps of several heads, which have the options of this one, for the same features."""
+        return [head(features, maps="bottom_up") for head in heads]
 
     def extra_repr(self) -> str:
         return f"in_channels={self.in_channels}, num_classes={self.num_classes}, dropout={self.dropout}"

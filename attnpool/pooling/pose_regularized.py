@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attnpool.pooling.attentional import AttentionalPooling
-from attnpool.pooling.base import Pooled, on_grid, project
+from attnpool.pooling.base import Maps, Pooled, on_grid, project
 
 
 class PoseRegularizedPooling(AttentionalPooling):
@@ -74,7 +74,11 @@ class PoseRegularizedPooling(AttentionalPooling):
             with torch.no_grad():
                 self.pose_weight.mul_(0.1)
 
-    def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
+    @property
+    def departs(self) -> bool:
+        return False  # its hidden layer learns joints, too
+
+    def forward(self, features: Tensor, *, maps: Maps = False) -> Pooled:
         x, grid = self.channels_first(features)
         salient = self.salient(x)
         pose = on_grid(project(salient, self.pose_weight, self.pose_bias), grid)

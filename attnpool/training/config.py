@@ -31,6 +31,8 @@ class TrainOptions:
         positive_weight: weight of the positive terms of the losses bce, focal and asymmetric, such as 10.
         label_smoothing: fraction of the target that is spread over all classes, from 0 to below 1.
         pose_weight: weight of the pose loss, for poolings that predict pose.
+        departure: strength of the penalty on how far the bottom-up maps of attention are from average pooling, from 0
+            for none (default: chosen on train for attention on a frozen backbone, else 0).
         pose_target: shape of a joint in the target heatmaps, a filled disc as in the paper's code or a Gaussian of the
             same width.
         patience: number of epochs without a better mAP after which training stops and keeps its best weights, measured
@@ -51,6 +53,7 @@ class TrainOptions:
     positive_weight: float = 1.0
     label_smoothing: float = 0.0
     pose_weight: float = 1.0
+    departure: float | None = None
     pose_target: Literal["disc", "gaussian"] = "disc"
     patience: int = 0
     tune_fraction: float = 0.15
@@ -69,6 +72,8 @@ class TrainOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")
         if not (math.isfinite(self.positive_weight) and self.positive_weight > 0):
             raise ValueError(f"positive_weight is {self.positive_weight}; give a positive number")
+        if self.departure is not None and not self.departure >= 0:
+            raise ValueError(f"departure is {self.departure}; give 0 or more")
         if self.pose_target not in ("disc", "gaussian"):
             raise ValueError(f"unknown pose_target {self.pose_target!r}: use disc or gaussian")
         if not 0 < self.tune_fraction < 1:
@@ -82,12 +87,14 @@ class OptimizerOptions:
     """How the weights are updated. The defaults suit a head on a frozen, standardised backbone (docs/study.md).
 
     Args:
-        optimizer: optimizer, adamw or sgd with momentum 0.9 (auto: sgd for average pooling on a frozen backbone, which
-            is logistic regression, else adamw).
+        optimizer: optimizer, adamw, sgd with momentum 0.9, or departure for attention that starts as a logistic
+            regression, see docs/departure.md (auto: sgd for average pooling on a frozen backbone, which is logistic
+            regression, departure for attention on one unless lr is given, else adamw).
         lr: peak learning rate of the head (default: depends on optimizer and pooling).
         backbone_lr: peak learning rate of a backbone that is trained (default: lr with sgd, lr / 10 with adamw).
         weight_decay: weight decay, which leaves out biases, norms and position embeddings (default: 5e-4; for average
-            pooling on a frozen backbone 10 / number of images, which is C = 0.1 of a logistic regression).
+            pooling on a frozen backbone 10 / number of images, which is C = 0.1 of a logistic regression; chosen on
+            train with optimizer departure).
         schedule: learning-rate schedule after the warm-up.
         warmup: fraction of all updates in which the learning rate rises linearly to its peak.
         step_updates: number of updates between two reductions of the learning rate, with schedule step.
@@ -97,7 +104,7 @@ class OptimizerOptions:
             average).
     """
 
-    optimizer: Literal["auto", "adamw", "sgd"] = "auto"
+    optimizer: Literal["auto", "adamw", "sgd", "departure"] = "auto"
     lr: float | None = None
     backbone_lr: float | None = None
     weight_decay: float | None = None
@@ -109,8 +116,8 @@ class OptimizerOptions:
     ema: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("auto", "adamw", "sgd"):
-            raise ValueError(f"unknown optimizer {self.optimizer!r}: use auto, adamw or sgd")
+        if self.optimizer not in ("auto", "adamw", "sgd", "departure"):
+            raise ValueError(f"unknown optimizer {self.optimizer!r}: use auto, adamw, sgd or departure")
         if self.schedule not in ("cosine", "step", "constant"):
             raise ValueError(f"unknown schedule {self.schedule!r}: use cosine, step or constant")
         for name in ("lr", "backbone_lr", "clip"):

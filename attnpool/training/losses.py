@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from attnpool.features.batches import Batch
 from attnpool.keypoints.heatmaps import heatmaps
 from attnpool.models.recognizer import Recognizer
+from attnpool.pooling.base import Maps
 from attnpool.training.config import TrainOptions
 
 
@@ -39,17 +40,16 @@ class Step(nn.Module):
     def forward(self, batch: Batch, cached: bool, device: torch.device) -> Tensor:
         model, options = self.model, self.options
         inputs = batch.inputs.to(device)
-        out = model.pool(inputs, boxes=batch.boxes) if cached else model(model.normalize(inputs), boxes=batch.boxes)
-        loss = classification_loss(
-            out.logits,
-            batch.targets.to(device),
-            model.task,
-            loss=options.loss,
-            label_mask=batch.label_mask.to(device),
-            class_weights=self.weights,
-            positive_weight=options.positive_weight,
-            label_smoothing=options.label_smoothing,
-        )
+        penalised = bool(options.departure) and options.departure != math.inf
+        maps: Maps = "bottom_up" if penalised else False
+        if cached:
+            out = model.pool(inputs, maps=maps, boxes=batch.boxes)
+        else:
+            out = model(model.normalize(inputs), maps=maps, boxes=batch.boxes)
+        targets, mask = batch.targets.to(device), batch.label_mask.to(device)
+        loss = labels_loss(out.logits, targets, mask, model.task, options, self.weights)
+        if penalised and out.bottom_up is not None and len(batch.paths):
+            loss = loss + (options.departure or 0) * model.head.departure(out.bottom_up)
         if out.pose is not None and options.pose_weight:
             size = model.preprocessing["image_size"]
             pose = out.pose.flatten(0, -4)  # every frame of a clip counts as an image
@@ -57,6 +57,27 @@ class Step(nn.Module):
             target, labelled = heatmaps(batch.people, (size, size), cells, kind=options.pose_target)
             loss = loss + options.pose_weight * pose_loss(pose, target.to(device), labelled.to(device))
         return loss
+
+
+def labels_loss(
+    logits: Tensor,
+    targets: Tensor,
+    label_mask: Tensor,
+    task: Literal["single", "multi"],
+    options: TrainOptions,
+    weights: Tensor | None,
+) -> Tensor:
+    """The classification loss of a batch as the options of a training say."""
+    return classification_loss(
+        logits,
+        targets,
+        task,
+        loss=options.loss,
+        label_mask=label_mask,
+        class_weights=weights,
+        positive_weight=options.positive_weight,
+        label_smoothing=options.label_smoothing,
+    )
 
 
 def classification_loss(
@@ -212,41 +233,6 @@ SIGMOID_LOSSES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
 }
 LOSSES = ("cross_entropy", "random_positive", *SIGMOID_LOSSES)
 DEFAULT_LOSS = {"single": "cross_entropy", "multi": "bce"}
-
-
-def class_weights(
-    counts: Tensor, kind: Literal["none", "balanced", "sqrt"], task: Literal["single", "multi"], images: int
-) -> Tensor | None:
-    """Weights that let rare classes count as much as frequent ones.
-
-    Args:
-        counts: `(K,)`, the number of training images that show each class.
-        kind: "none"; "balanced": `images / (classes with examples * count)`, as in scikit-learn, for a single label
-            and `(images - count) / count` for several; "sqrt": the square root of that, for smaller weights of very
-            rare classes.
-        task: "single" or "multi".
-        images: number of training images.
-
-    Returns:
-        `(K,)` float32, or `None` for "none". A class without examples has weight 0 (single) or 1 (multi, where it
-        has no positive terms).
-
-    Raises:
-        ValueError: the kind is unknown, or a class has more examples than there are images.
-    """
-    if kind not in ("none", "balanced", "sqrt"):
-        raise ValueError(f"unknown class weights {kind!r}: choose one of none, balanced, sqrt")
-    if kind == "none":
-        return None
-    counts = counts.double()
-    if bool((counts > images).any()):
-        raise ValueError(f"a class has {int(counts.max())} examples in {images} images: count an image once per class")
-    seen = counts > 0
-    if task == "single":
-        balanced = images / (seen.sum() * counts.clamp_min(1)) * seen
-    else:
-        balanced = torch.where(seen, (images - counts) / counts.clamp_min(1), 1.0)
-    return (balanced.sqrt() if kind == "sqrt" else balanced).float()
 
 
 def pose_loss(predicted: Tensor, target: Tensor, labelled: Tensor) -> Tensor:

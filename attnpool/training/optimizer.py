@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +12,16 @@ from torch import Tensor, nn
 
 from attnpool.data import Dataset
 from attnpool.models.recognizer import Recognizer
-from attnpool.training.config import OptimizerOptions
+from attnpool.pooling import PoolingHead
+from attnpool.training.config import OptimizerOptions, TrainOptions
 
 # Peak learning rates where the backbone is trained too; 1e-3 is the paper's rate for SGD.
 FINE_TUNING_LR = {"adamw": 3e-4, "sgd": 1e-3}
+# The prior of a logistic regression, C = 0.1 on the sum of losses, as a weight decay times the number of images.
+REGRESSION_DECAY = 10.0
+# Peak rate of a map that is released from average pooling, times the number of its inputs: Adam's first steps are of
+# the size of the rate in every weight, so that the map moves by as much wherever the features have one sign.
+RELEASED_LR = 0.4
 
 
 def is_logistic_regression(model: Recognizer) -> bool:
@@ -25,7 +32,15 @@ def is_logistic_regression(model: Recognizer) -> bool:
     return model.backbone.frozen and model.head.linear
 
 
-def resolve(model: Recognizer, options: OptimizerOptions, images: int) -> OptimizerOptions:
+def departs(model: Recognizer, options: OptimizerOptions, train: TrainOptions) -> bool:
+    """Whether a training is by default a departure from average pooling (`training.departure`)."""
+    possible = model.backbone.frozen and train.use_cache and model.instances == "none" and model.head.departs
+    return possible and options.lr is None and train.departure != 0
+
+
+def resolve(
+    model: Recognizer, options: OptimizerOptions, images: int, train: TrainOptions | None = None
+) -> OptimizerOptions:
     """Fills in the defaults that depend on the model: optimizer, peak learning rate of the head and weight decay.
 
     Where training is logistic regression, gradient descent from near 0 stays near the smallest weights that fit the
@@ -36,15 +51,18 @@ def resolve(model: Recognizer, options: OptimizerOptions, images: int) -> Optimi
         model: the recognizer to be trained.
         options: the options that the user gave.
         images: number n of training images.
+        train: the other options of the training.
     """
     convex = is_logistic_regression(model)
     name = options.optimizer
     if name == "auto":
-        name = "sgd" if convex else "adamw"
+        name = "departure" if departs(model, options, train or TrainOptions()) else "sgd" if convex else "adamw"
+    if name == "departure":  # its weight decay is chosen with the strength of the penalty
+        return replace(options, optimizer=name, lr=options.lr or model.head.learning_rate("sgd"))
     rate = options.lr or (model.head.learning_rate(name) if model.backbone.frozen else FINE_TUNING_LR[name])
     decay = options.weight_decay
     if decay is None:
-        decay = 10 / max(images, 1) if convex and name == "sgd" else 5e-4
+        decay = REGRESSION_DECAY / max(images, 1) if convex and name == "sgd" else 5e-4
     return replace(options, optimizer=name, lr=rate, weight_decay=decay)
 
 
@@ -56,11 +74,11 @@ def start_at_priors(model: Recognizer, dataset: Dataset) -> None:
     start; with unbalanced classes that costs 2 points of mAP. With balanced classes the biases start at 0.
     """
     alpha = getattr(model.head, "alpha", None)
-    if alpha is None or model.task != "single" or not is_logistic_regression(model):
+    if alpha is None or model.task != "single":
         return
     counts = torch.bincount(torch.tensor([sample.labels[0] for sample in dataset]), minlength=len(model.classes))
     priors = counts.clamp_min(1).log()
-    alpha.copy_(priors - priors.mean())
+    alpha[: len(priors)] = priors - priors.mean()
 
 
 def build_optimizer(model: Recognizer, options: OptimizerOptions) -> torch.optim.Optimizer:
@@ -73,6 +91,8 @@ def build_optimizer(model: Recognizer, options: OptimizerOptions) -> torch.optim
     assert options.optimizer != "auto"
     assert options.lr is not None
     assert options.weight_decay is not None
+    if options.optimizer == "departure":
+        return departure_optimizer([(model.head, options.weight_decay)], options)
     rate = options.lr
     # In the paper's recipe (SGD) the whole network has one learning rate.
     backbone_rate = options.backbone_lr or (rate if options.optimizer == "sgd" else rate / 10)
@@ -85,6 +105,55 @@ def build_optimizer(model: Recognizer, options: OptimizerOptions) -> torch.optim
     if options.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=0.9)
     return torch.optim.AdamW(groups, lr=rate)
+
+
+def departure_optimizer(heads: Sequence[tuple[PoolingHead, float]], options: OptimizerOptions) -> torch.optim.Optimizer:
+    """The optimizer of heads that depart from average pooling, `(head, weight decay of its classifier)` each.
+
+    The classifier is trained as a logistic regression is, by SGD, and the bottom-up map by Adam: the scale of its
+    gradient depends on the classifier. Parameters that do not require gradients are left out.
+    """
+    assert options.lr is not None
+    classifier, maps = [], []
+    for head, decay in heads:
+        released = {id(parameter) for parameter in head.released_parameters()}
+        for parameter in head.parameters():
+            if not parameter.requires_grad:
+                continue
+            if id(parameter) in released:
+                inputs = parameter.shape[1] if parameter.ndim > 1 else head.in_channels
+                rate = RELEASED_LR / inputs
+                maps.append({"params": [parameter], "lr": rate, "peak": rate, "weight_decay": 0.0})
+            else:
+                kept = decay if parameter.ndim > 1 else 0.0
+                classifier.append({"params": [parameter], "lr": options.lr, "peak": options.lr, "weight_decay": kept})
+    parts: list[torch.optim.Optimizer] = [torch.optim.Adam(maps)] if maps else []
+    return Joined([*parts, torch.optim.SGD(classifier, momentum=0.9)])
+
+
+class Joined(torch.optim.Optimizer):
+    """Several optimizers of different parameters as one, with one state."""
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self.parts = list(parts)
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self.share()
+
+    def share(self) -> None:
+        """Gives the parts the groups and the state of the whole."""
+        first = 0
+        for part in self.parts:
+            part.state = self.state
+            part.param_groups = self.param_groups[first : first + len(part.param_groups)]
+            first += len(part.param_groups)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.share()
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for part in self.parts:
+            part.step()
 
 
 def rate_factor(options: OptimizerOptions, update: int, total: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,11 +15,13 @@ from attnpool.features.extraction import extract, standardize
 from attnpool.keypoints.joints import MPII_JOINTS
 from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
-from attnpool.models.run import Run, is_finished, remove_state, save_run
+from attnpool.models.run import Run, is_finished, read_choice, remove_state, save_choice, save_run
 from attnpool.training.checkpoint import load_state, require_same
+from attnpool.training.class_weights import class_weights, label_counts
 from attnpool.training.config import OptimizerOptions, TrainOptions
+from attnpool.training.departure import Choice, SideBySide, choose, hold_maps, start_at_regression
 from attnpool.training.losses import resolve_loss
-from attnpool.training.optimizer import resolve, start_at_priors
+from attnpool.training.optimizer import departs, is_logistic_regression, resolve, start_at_priors
 from attnpool.training.trainer import Trainer
 
 
@@ -57,9 +60,10 @@ def train(
         TrainingFailed: the loss is not finite; the message names the files of the batch.
         Interrupted: SIGTERM or SIGINT was received; the state is saved.
     """
-    options, optimizer = options or TrainOptions(), resolve(model, optimizer or OptimizerOptions(), len(train))
+    options = options or TrainOptions()
+    optimizer = resolve(model, optimizer or OptimizerOptions(), len(train), options)
     options = replace(options, epochs=options.epochs or default_epochs(len(train), options))
-    check(model, train, val, options)
+    check(model, train, val, options, optimizer)
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; give another folder as out")
@@ -84,8 +88,16 @@ def train(
         return finished
     load_state(folder, identity)  # so that an error comes before the long work
     fitted, monitored = hold_out(train, options.tune_fraction) if options.patience else (train, val)
-    sources = prepare(model, train, val, (fitted, monitored), options, preprocessing, cache, progress)
-    start_at_priors(model, sources[0].dataset)
+    departing = optimizer.optimizer == "departure"
+    pooled = departing or model.pooling == "average"
+    sources = prepare(model, train, val, (fitted, monitored), options, preprocessing, cache, progress, pooled=pooled)
+    if departing or is_logistic_regression(model):
+        start_at_priors(model, sources[0].dataset)
+    choice = None
+    if departing:
+        choice = depart(model, sources[0], folder, options, optimizer, identity, progress)
+        options = replace(options, departure=choice.chosen.strength)
+        optimizer = replace(optimizer, weight_decay=choice.chosen.weight_decay)
     trainer = Trainer(model, *sources, folder, options, optimizer, identity)
     trainer.fit(progress)
     if trainer.main:
@@ -94,11 +106,41 @@ def train(
             "weights": str(model.backbone.report or "random"),
             "history": trainer.at.history,
             "skipped": skipped,
+            **({} if choice is None else {"departure": choice.to_json()}),
         }
         save_run(model, folder, recipe=recipe, split=split, results=results)
         remove_state(folder)
     trainer.accelerator.wait_for_everyone()
     return Run.load(folder)
+
+
+def depart(
+    model: Recognizer,
+    source: BatchSource,
+    folder: Path,
+    options: TrainOptions,
+    optimizer: OptimizerOptions,
+    identity: dict[str, Any],
+    progress: bool,
+) -> Choice:
+    """Starts a model as average pooling, fitted, and chooses how far its attention departs from that.
+
+    What an earlier call has chosen is not chosen again.
+    """
+    assert isinstance(source, CachedFeatures)
+    weights = class_weights(label_counts(model, source.dataset), options.class_weights, model.task, len(source.dataset))
+    fit = SideBySide(model, options, optimizer, weights, source.segments)
+    found = read_choice(folder)
+    if found is None:
+        choice = choose(model, source.features, fit, show=progress)
+        save_choice(folder, {"options": identity, "choice": choice.to_json()})
+    else:
+        require_same(folder, found["options"], identity)
+        choice = Choice.from_json(found["choice"])
+    start_at_regression(model, source.features, fit)
+    if math.isinf(choice.chosen.strength):
+        hold_maps(model.head)
+    return choice
 
 
 def default_epochs(images: int, options: TrainOptions) -> int:
@@ -107,7 +149,7 @@ def default_epochs(images: int, options: TrainOptions) -> int:
     return max(30, math.ceil(400 / max(updates, 1)))
 
 
-def check(model: Recognizer, train: Dataset, val: Dataset, options: TrainOptions) -> None:
+def check(model: Recognizer, train: Dataset, val: Dataset, options: TrainOptions, optimizer: OptimizerOptions) -> None:
     """Raises ValueError for mistakes that would otherwise show only after long work."""
     if train.classes != model.classes or val.classes != model.classes:
         different = sorted((set(train.classes) ^ set(model.classes)) | (set(val.classes) ^ set(model.classes)))
@@ -124,6 +166,16 @@ def check(model: Recognizer, train: Dataset, val: Dataset, options: TrainOptions
     if joints != len(MPII_JOINTS) and options.pose_weight:
         raise ValueError(
             f"joints is {joints}, but the pose loss needs {len(MPII_JOINTS)}: leave joints out, or use pose_weight 0"
+        )
+    if options.departure and not model.head.departs:
+        raise ValueError(
+            f"departure is {options.departure}, but pooling {model.pooling} with these options does not start as "
+            "average pooling with a bottom-up map to release: leave departure out, or use pooling attentional"
+        )
+    if optimizer.optimizer == "departure" and not departs(model, replace(optimizer, lr=None), options):
+        raise ValueError(
+            "optimizer departure is for attentional pooling that starts as average pooling (init average), on a frozen "
+            "backbone with use_cache, without instances and with a departure other than 0; leave optimizer out"
         )
     if model.instances == "boxes" and not any(sample.people or sample.keypoints for sample in train):
         raise ValueError(f"{train.name}: train has no boxes or keypoints of persons; leave out instances")
@@ -142,15 +194,16 @@ def prepare(
     preprocessing: Preprocessing,
     cache: Path | None,
     progress: bool,
+    *,
+    pooled: bool,
 ) -> tuple[BatchSource, BatchSource]:
     """The sources of the batches of `parts` (to fit and to monitor); also fits the model's `Standardize`."""
     fitted, monitored = parts
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not model.backbone.frozen or not options.use_cache:
         if isinstance(model.standardize, Standardize):
-            standardize(
-                model, extract(model, fitted, cache=cache, workers=options.workers, device=device, progress=progress)
-            )
+            features = extract(model, fitted, cache=cache, workers=options.workers, device=device, progress=progress)
+            standardize(model, features, pooled=pooled)
         return Images(fitted, preprocessing, options.workers), Images(monitored, preprocessing, options.workers)
     both = replace(train, samples=train.samples + val.samples, split="all")
     features = extract(model, both, cache=cache, workers=options.workers, device=device, progress=progress)
@@ -161,7 +214,7 @@ def prepare(
                 f"{part.name}: none of the {len(part)} images of {part.split} can be read; "
                 f"see attnpool check {part.name}"
             )
-    standardize(model, chosen[0])
+    standardize(model, chosen[0], pooled=pooled)
     if model.pooling == "average" and model.instances == "none":
         # the mean of standardised features is the standardised mean, so this gives the same scores faster
         chosen = [part.averaged() for part in chosen]

@@ -21,9 +21,10 @@ from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import STATE_FILE, load_best, open_board, save_best, trained_tensors, write_log
 from attnpool.progress import bar
 from attnpool.training.checkpoint import Progress, load_state, pack_optimizer, save_state, unpack_optimizer
+from attnpool.training.class_weights import class_weights, label_counts
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.interruption import Interrupted, StopSignals, TrainingFailed
-from attnpool.training.losses import Step, class_weights
+from attnpool.training.losses import Step
 from attnpool.training.optimizer import MovingAverage, build_optimizer, rate_factor
 
 SAVE_SECONDS = 60  # seconds between two checkpoints: the most that a killed process loses
@@ -59,9 +60,7 @@ class Trainer:
         self.options, self.schedule, self.identity = options, schedule, identity
         assert options.epochs is not None, "resolved by train()"
         self.epochs = options.epochs
-        counts = torch.zeros(len(model.classes))
-        for sample in train.dataset:
-            counts[list(sample.labels)] += 1
+        counts = label_counts(model, train.dataset)
         weights = class_weights(counts, options.class_weights, model.task, len(train.dataset))
         step = Step(model, options, None if weights is None else weights.to(self.device))
         self.step, self.optimizer = self.accelerator.prepare(step, build_optimizer(model, schedule))

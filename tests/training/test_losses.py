@@ -9,7 +9,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from attnpool.training.losses import LOSSES, class_weights, classification_loss, pose_loss, resolve_loss
+from attnpool.training.class_weights import class_weights
+from attnpool.training.losses import LOSSES, classification_loss, pose_loss, resolve_loss
 
 SEEDS = st.integers(0, 10_000)
 

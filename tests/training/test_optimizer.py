@@ -13,7 +13,7 @@ from torch import nn
 import attnpool as ap
 from attnpool.backbones.backbone import Backbone
 from attnpool.pooling import POOLINGS
-from attnpool.training.config import OptimizerOptions
+from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.optimizer import (
     MovingAverage,
     build_optimizer,
@@ -114,10 +114,15 @@ def test_automatic_optimizer() -> None:
     frozen, whole = Backbone("lite0", frozen=True), Backbone("lite0")
     for pooling in POOLINGS:
         resolved = resolve(ap.Recognizer(frozen, classes=["a", "b"], pooling=pooling), OptimizerOptions(), 100)
-        assert resolved.optimizer == ("sgd" if pooling == "average" else "adamw")
-        assert resolved.lr == POOLINGS[pooling](8, 2).learning_rate(resolved.optimizer)
+        assert resolved.optimizer == {"average": "sgd", "attentional": "departure"}.get(pooling, "adamw")
+        base = "sgd" if resolved.optimizer == "departure" else resolved.optimizer  # the classifier's is a regression's
+        assert resolved.lr == POOLINGS[pooling](8, 2).learning_rate(base)
         model = ap.Recognizer(whole, classes=["a", "b"], pooling=pooling)
         assert resolve(model, OptimizerOptions(), 100).optimizer == "adamw"
+    model = ap.Recognizer(frozen, classes=["a", "b"])
+    for plain in (TrainOptions(departure=0.0), TrainOptions(use_cache=False)):
+        assert resolve(model, OptimizerOptions(), 100, plain).optimizer == "adamw"
+    assert resolve(model, OptimizerOptions(lr=1e-3), 100).optimizer == "adamw"
     said = OptimizerOptions(optimizer="adamw", lr=0.5, weight_decay=0.0)
     assert resolve(ap.Recognizer(frozen, classes=["a", "b"], pooling="average"), said, 100) == said
 
@@ -130,7 +135,7 @@ def test_logistic_regression_has_its_prior_and_priors(world: Path) -> None:
     start_at_priors(model, ap.Dataset("folder:x", world, model.classes, samples))
     expected = torch.tensor([8.0, 2.0, 2.0]).log()
     assert torch.allclose(model.head.alpha, expected - expected.mean())
-    other = ap.Recognizer("lite0", classes=["a", "b", "c"])
+    other = ap.Recognizer("lite0", classes=["a", "b", "c"], pooling="max", task="multi")
     start_at_priors(other, ap.Dataset("folder:x", world, other.classes, samples))
     assert not other.head.alpha.any()
 

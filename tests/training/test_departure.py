@@ -1,0 +1,189 @@
+"""The departure from average pooling: its regression against scikit-learn, the choice, and what it leaves alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+
+import attnpool as ap
+from attnpool.data import fold_numbers
+from attnpool.features.extraction import Features, extract, standardize
+from attnpool.models.run import CHOICE_FILE
+from attnpool.pooling import AttentionalPooling
+from attnpool.training.config import OptimizerOptions, TrainOptions
+from attnpool.training.departure import (
+    FOLDS,
+    Candidate,
+    Choice,
+    SideBySide,
+    Trial,
+    choose,
+    regression_decay,
+    start_at_regression,
+)
+from attnpool.training.optimizer import resolve, start_at_priors
+
+SMALL = {"image_size": 96, "short_side": None, "max_width": None}
+
+
+def prepared(world: Path, epochs: int, **options: Any) -> tuple[ap.Recognizer, Features, SideBySide]:
+    train, _ = ap.read(f"folder:{world}")
+    model = ap.Recognizer(
+        "lite0", classes=train.classes, preprocessing=SMALL, pooling_options=options.pop("pooling_options", {})
+    )
+    chosen = TrainOptions(epochs=epochs, **options)
+    schedule = resolve(model, OptimizerOptions(), len(train), chosen)
+    features = extract(model, train, progress=False)
+    standardize(model, features, pooled=True)
+    start_at_priors(model, features.dataset)
+    return model, features, SideBySide(model, chosen, schedule, None)
+
+
+def pooled_inputs(model: ap.Recognizer, features: Features) -> torch.Tensor:
+    return model.standardize(features.averaged().batch(range(len(features)))).flatten(1)
+
+
+def test_starts_at_the_regression_of_scikit_learn(world: Path) -> None:
+    """Its maps are 1 everywhere, so that the classifier is that of average pooling."""
+    model, features, fit = prepared(world, 400)
+    start_at_regression(model, features, fit)
+    x = pooled_inputs(model, features).double().numpy()
+    y = np.array([sample.labels[0] for sample in features.dataset])
+    probabilities = LogisticRegression(C=0.1, max_iter=1000).fit(x, y).predict_proba(x)
+    with torch.no_grad():
+        out = model.pool(features.batch(range(len(features))), maps=True)
+    assert out.bottom_up is not None
+    assert torch.equal(out.bottom_up, torch.ones_like(out.bottom_up))
+    assert np.abs(out.logits.softmax(1).numpy() - probabilities).max() < 0.02
+
+
+def test_heads_side_by_side_are_those_trained_alone(world: Path) -> None:
+    model, features, fit = prepared(world, 3)
+    start_at_regression(model, features, fit)
+    numbers = fold_numbers(features.dataset, FOLDS)
+    trials = [
+        Trial(model.head, Candidate(0.1, 0.3), 1),
+        Trial(model.head, Candidate(1.0, 0.0)),
+        Trial(model.head, Candidate(0.3, 0.1), 2),
+    ]
+    together = fit.run(features, trials, numbers)
+    for trial, head in zip(trials, together, strict=True):
+        (alone,) = fit.run(features, [trial], numbers)
+        for name, value in alone.state_dict().items():
+            assert torch.allclose(head.state_dict()[name], value, atol=1e-5), name
+
+
+def test_a_head_never_sees_the_fold_that_it_leaves_out(world: Path) -> None:
+    """Other labels there give the same head."""
+    model, features, fit = prepared(world, 2)
+    numbers = fold_numbers(features.dataset, FOLDS)
+    other = [
+        replace(sample, labels=((sample.labels[0] + 1) % 14,)) if number == 0 else sample
+        for sample, number in zip(features.dataset, numbers, strict=True)
+    ]
+    changed = replace(features, dataset=replace(features.dataset, samples=tuple(other)))
+    trial = Trial(model.head, Candidate(0.1, 0.1), 0)
+    (first,), (second,) = fit.run(features, [trial], numbers), fit.run(changed, [trial], numbers)
+    assert all(torch.equal(first.state_dict()[name], value) for name, value in second.state_dict().items())
+
+
+@pytest.mark.parametrize("options", [{}, {"rank": 2}, {"activation": "softmax"}, {"hidden": 8}, {"per_class": True}])
+def test_departure_is_the_penalty_of_its_formula(options: dict[str, Any]) -> None:
+    head = AttentionalPooling(6, 3, **options).double()
+    x = torch.randn(2, 6, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    bottom_up = head(x, maps="bottom_up").bottom_up
+    if options.get("rank") != 2:
+        assert head.departure(bottom_up).item() == pytest.approx(0, abs=1e-20)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.add_(0.3)
+    bottom_up, full = head(x, maps="bottom_up").bottom_up, head(x, maps=True).bottom_up
+    assert torch.equal(bottom_up, full)
+    h = bottom_up.detach().numpy()
+    expected = sum(((h[:, p] - (1 if p == 0 else 0)) ** 2).mean() for p in range(h.shape[1]))
+    assert head.departure(bottom_up).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_choice_is_the_smallest_loss(world: Path) -> None:
+    model, features, fit = prepared(world, 2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    choice = choose(model, features, fit, show=False)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+    assert math.isinf(choice.tried[0][0].strength)
+    assert Choice.from_json(choice.to_json()) == choice
+
+
+def test_given_values_are_not_chosen(world: Path) -> None:
+    model, features, fit = prepared(world, 2, departure=0.7)
+    fit.schedule = replace(fit.schedule, weight_decay=0.02)
+    assert choose(model, features, fit, show=False) == Choice(Candidate(0.7, 0.02), ())
+
+
+def test_average_pooling_is_inside_the_family(world: Path, tmp_path: Path) -> None:
+    """A penalty without bounds gives average pooling's scores."""
+    train, val = ap.read(f"folder:{world}")
+    decay = regression_decay(len(train))
+    runs = {}
+    for pooling, options in (
+        ("average", TrainOptions(epochs=400)),
+        ("attentional", TrainOptions(epochs=400, departure=1e3)),
+    ):
+        model = ap.Recognizer("lite0", classes=train.classes, pooling=pooling, preprocessing=SMALL)
+        runs[pooling] = ap.train(
+            model,
+            train,
+            val,
+            out=tmp_path / pooling,
+            options=options,
+            optimizer=OptimizerOptions(weight_decay=decay),
+            progress=False,
+        )
+    files = [val.file(sample) for sample in val]
+    scores = {
+        pooling: np.array([[score for _, score in sorted(p.scores)] for p in ap.predict(run.model, files, top=14)])
+        for pooling, run in runs.items()
+    }
+    assert np.abs(scores["attentional"] - scores["average"]).max() < 0.05
+
+
+def test_a_run_says_what_was_chosen(run: Path) -> None:
+    """The default of attention on a frozen backbone; the file of the choice is gone with the checkpoint."""
+    about = ap.Run.load(run).about
+    assert about["recipe"]["optimizer"] == "departure"
+    found = Choice.from_json(about["results"]["departure"])
+    assert found.chosen == min(found.tried, key=lambda entry: entry[1])[0]
+    assert not (run / CHOICE_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("pooling", "options", "optimizer", "message"),
+    [
+        ("average", {"departure": 0.3}, {}, "leave departure out"),
+        ("average", {}, {"optimizer": "departure"}, "leave optimizer out"),
+        ("attentional", {"departure": 0.0}, {"optimizer": "departure"}, "leave optimizer out"),
+        ("attentional", {"use_cache": False}, {"optimizer": "departure"}, "leave optimizer out"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(
+    world: Path, tmp_path: Path, pooling: str, options: dict[str, Any], optimizer: dict[str, Any], message: str
+) -> None:
+    train, val = ap.read(f"folder:{world}")
+    model = ap.Recognizer("lite0", classes=train.classes, pooling=pooling, preprocessing=SMALL)
+    with pytest.raises(ValueError, match=message):
+        ap.train(
+            model,
+            train,
+            val,
+            out=tmp_path / "run",
+            options=TrainOptions(epochs=1, **options),
+            optimizer=OptimizerOptions(**optimizer),
+            progress=False,
+        )
+    assert not (tmp_path / "run").exists()
