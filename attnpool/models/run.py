@@ -81,7 +81,7 @@ def is_finished(folder: Path) -> bool:
 
 def is_unfinished(folder: Path) -> bool:
     """Whether a folder holds a training that can continue."""
-    return (folder / STATE_FILE).exists() and not is_finished(folder)
+    return any((folder / name).exists() for name in (STATE_FILE, CHOICE_FILE)) and not is_finished(folder)
 
 
 def require_new(folder: Path) -> None:

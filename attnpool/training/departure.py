@@ -24,6 +24,7 @@ from attnpool.models.recognizer import Recognizer
 from attnpool.pooling import Pooled, PoolingHead
 from attnpool.progress import bar
 from attnpool.training.config import OptimizerOptions, TrainOptions
+from attnpool.training.interruption import StopSignals
 from attnpool.training.losses import labels_loss
 from attnpool.training.optimizer import REGRESSION_DECAY, departure_optimizer, rate_factor
 
@@ -128,6 +129,7 @@ class SideBySide:
         options, schedule: as in a training.
         weights: weights of the classes, or None.
         segments: see `CachedFeatures`.
+        stop: the signals that end it between two steps.
     """
 
     def __init__(
@@ -137,14 +139,19 @@ class SideBySide:
         schedule: OptimizerOptions,
         weights: Tensor | None,
         segments: int = 0,
+        stop: StopSignals | None = None,
     ) -> None:
         self.model, self.options, self.schedule, self.weights = model, options, schedule, weights
-        self.segments = segments
+        self.segments, self.stop = segments, stop or StopSignals()
 
     def run(
         self, features: Features, trials: Sequence[Trial], numbers: Sequence[int] | None = None, show: str | None = None
     ) -> list[PoolingHead]:
-        """Trains copies of the heads of `trials`; `numbers` are the folds of the images, `show` the title of a bar."""
+        """Trains copies of the heads of `trials`; `numbers` are the folds of the images, `show` the title of a bar.
+
+        Raises:
+            Interrupted: SIGTERM or SIGINT was received.
+        """
         options = self.options
         assert options.epochs is not None, "resolved by train()"
         heads = [copy.deepcopy(trial.start).train() for trial in trials]
@@ -173,6 +180,7 @@ class SideBySide:
                     optimizer.step()
                     done += 1
                     shown.update(1)
+                    self.stop.check()
         return [head.eval() for head in heads]
 
     def loss(
@@ -229,6 +237,7 @@ class SideBySide:
         targets, masks = [], []
         order = batches(len(samples), self.options.batch_size, seed=0, epoch=0, shuffle=False)
         for batch in source.batches(order, seed=0, epoch=0, train=False):
+            self.stop.check()
             found = torch.stack([out.logits for out in self.pool(heads, batch)]).unflatten(0, (-1, FOLDS))
             own = torch.tensor([folds[path] for path in batch.paths])
             for candidate, of_folds in enumerate(found):

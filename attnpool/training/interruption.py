@@ -10,10 +10,11 @@ from typing import Any
 
 
 class Interrupted(Exception):
-    """A signal stopped the training after its state was saved; `signum` is the signal."""
+    """A signal stopped the training; `signum` is the signal, `state` the checkpoint that was saved, if there is one."""
 
-    def __init__(self, signum: int, state: Path) -> None:
-        super().__init__(f"stopped; the same command continues from {state}")
+    def __init__(self, signum: int, state: Path | None = None) -> None:
+        continues = f"continues from {state}" if state else "begins again, because no step was made yet"
+        super().__init__(f"stopped; the same command {continues}")
         self.signum = signum
 
 
@@ -37,6 +38,11 @@ class StopSignals:
             for signum in (signal.SIGTERM, signal.SIGINT):
                 self._previous[signum] = signal.signal(signum, self._receive)
         return self
+
+    def check(self) -> None:
+        """Raises Interrupted if a signal was received."""
+        if self.received:
+            raise Interrupted(self.received)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum

@@ -20,6 +20,7 @@ from attnpool.training.checkpoint import load_state, require_same
 from attnpool.training.class_weights import class_weights, label_counts
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.departure import Choice, SideBySide, choose, hold_maps, start_at_regression
+from attnpool.training.interruption import StopSignals
 from attnpool.training.losses import resolve_loss
 from attnpool.training.optimizer import departs, is_logistic_regression, resolve, start_at_priors
 from attnpool.training.trainer import Trainer
@@ -129,15 +130,20 @@ def depart(
     """
     assert isinstance(source, CachedFeatures)
     weights = class_weights(label_counts(model, source.dataset), options.class_weights, model.task, len(source.dataset))
-    fit = SideBySide(model, options, optimizer, weights, source.segments)
     found = read_choice(folder)
     if found is None:
-        choice = choose(model, source.features, fit, show=progress)
-        save_choice(folder, {"options": identity, "choice": choice.to_json()})
+        save_choice(folder, {"options": identity, "choice": None})  # the folder is this training's from here on
     else:
         require_same(folder, found["options"], identity)
-        choice = Choice.from_json(found["choice"])
-    start_at_regression(model, source.features, fit)
+    with StopSignals() as stop:
+        fit = SideBySide(model, options, optimizer, weights, source.segments, stop)
+        if found is None or found["choice"] is None:
+            choice = choose(model, source.features, fit, show=progress)
+            save_choice(folder, {"options": identity, "choice": choice.to_json()})
+        else:
+            choice = Choice.from_json(found["choice"])
+        start_at_regression(model, source.features, fit)
+        stop.check()
     if math.isinf(choice.chosen.strength):
         hold_maps(model.head)
     return choice

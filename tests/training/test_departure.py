@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from attnpool.training.departure import (
     regression_decay,
     start_at_regression,
 )
+from attnpool.training.interruption import Interrupted
 from attnpool.training.optimizer import resolve, start_at_priors
 
 SMALL = {"image_size": 96, "short_side": None, "max_width": None}
@@ -160,6 +163,36 @@ def test_a_run_says_what_was_chosen(run: Path) -> None:
     found = Choice.from_json(about["results"]["departure"])
     assert found.chosen == min(found.tried, key=lambda entry: entry[1])[0]
     assert not (run / CHOICE_FILE).exists()
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_stopped_while_it_chooses(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """By a real SIGTERM, among the regressions, the candidates or the last regression: the same call ends the same."""
+    train, val = ap.read(f"folder:{world}")
+    options = TrainOptions(epochs=2)
+
+    def once(out: Path, options: TrainOptions = options) -> ap.Run:
+        model = ap.Recognizer("lite0", classes=train.classes, preprocessing=SMALL)
+        return ap.train(model, train, val, out=out, options=options, progress=False)
+
+    whole = once(tmp_path / "whole")
+    count, original = iter(range(1, 10**6)), SideBySide.pool
+
+    def pool(self: SideBySide, *args: Any) -> Any:
+        if next(count) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *args)
+
+    monkeypatch.setattr(SideBySide, "pool", pool)
+    with pytest.raises(Interrupted):
+        once(tmp_path / "part")
+    with pytest.raises(ValueError, match="not finished"):
+        ap.Run.load(tmp_path / "part")
+    with pytest.raises(ValueError, match="epochs was 2, is 3"):
+        once(tmp_path / "part", replace(options, epochs=3))
+    again = once(tmp_path / "part")
+    assert (again.folder / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
+    assert again.about["results"]["departure"] == whole.about["results"]["departure"]
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,11 @@ from torch import Tensor
 import attnpool as ap
 from attnpool.backbones.backbone import Backbone
 from attnpool.data import Dataset, hold_out
-from attnpool.features.batches import Batch, CachedFeatures, Images
+from attnpool.features.batches import Batch, CachedFeatures
 from attnpool.models.run import Run
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.interruption import Interrupted, TrainingFailed
+from attnpool.training.trainer import Trainer
 
 VIEW = {"image_size": 96, "short_side": None, "max_width": None}
 
@@ -75,26 +76,24 @@ def history(run: Run) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Sends this process a real SIGTERM while the n-th batch from now on is fetched, once."""
+    """Sends this process a real SIGTERM while the n-th batch from now on is trained on, once."""
 
     def arrange(n: int) -> None:
-        count = iter(range(1, 10**6))
-        for source in (CachedFeatures, Images):
-            original = source.batches
+        count, original = iter(range(1, 10**6)), Trainer.backward
 
-            def batches(self: Any, *args: Any, original: Any = original, **more: Any) -> Iterator[Batch]:
-                for batch in original(self, *args, **more):
-                    if more["train"] and next(count) == n:
-                        os.kill(os.getpid(), signal.SIGTERM)
-                    yield batch
+        def backward(self: Trainer, batch: Batch, together: int) -> None:
+            if next(count) == n:
+                os.kill(os.getpid(), signal.SIGTERM)
+            original(self, batch, together)
 
-            monkeypatch.setattr(source, "batches", batches)
+        monkeypatch.setattr(Trainer, "backward", backward)
 
     return arrange
 
 
 VARIANTS = {
     "plain": {},
+    "free": {"departure": 0.0},
     "dropout": {"model": {"dropout": 0.5}},
     "averaged weights": {"optimizer": {"ema": 0.9}},
     "accumulated sgd": {"accumulate": 3, "optimizer": {"optimizer": "sgd"}, "lr": 0.01},
@@ -136,7 +135,7 @@ def test_resumed_is_the_same(
 def test_a_signal_while_the_last_epoch_is_scored_is_not_lost(
     name: str, parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = VARIANTS[name] | {"epochs": 2}
+    options = VARIANTS[name] | {"epochs": 2, "departure": 0.0}
     whole = fit(parts, tmp_path / "whole", frozen, **options)
     scored: list[int] = []
     original = CachedFeatures.batches
