@@ -103,9 +103,11 @@ def choose(model: Recognizer, features: Features, fit: SideBySide, *, show: bool
     regressions = fit.run(pooled, [Trial(model.head, average, fold) for fold in range(FOLDS)], numbers)
     trials = [Trial(regressions[fold], candidate, fold) for candidate in candidates for fold in range(FOLDS)]
     heads = fit.run(features, trials, numbers, show="choosing the departure" if show else None)
-    losses = fit.held_out_losses(pooled, regressions, numbers) + fit.held_out_losses(features, heads, numbers)
-    tried = tuple(zip([average, *candidates], losses, strict=True))
-    return Choice(min(tried, key=lambda entry: entry[1])[0], tried)
+    tried = list(zip(candidates, fit.held_out_losses(features, heads, numbers), strict=True))
+    if fit.options.departure is None:
+        tried.insert(0, (average, fit.held_out_losses(pooled, regressions, numbers)[0]))
+    best = min(tried, key=lambda entry: entry[1] if math.isfinite(entry[1]) else math.inf)
+    return Choice(best[0], tuple(tried))
 
 
 def regression_decay(images: int) -> float:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attnpool.data import Dataset
+from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
 from attnpool.pooling import PoolingHead
 from attnpool.training.config import OptimizerOptions, TrainOptions
@@ -34,8 +35,10 @@ def is_logistic_regression(model: Recognizer) -> bool:
 
 def departs(model: Recognizer, options: OptimizerOptions, train: TrainOptions) -> bool:
     """Whether a training is by default a departure from average pooling (`training.departure`)."""
-    possible = model.backbone.frozen and train.use_cache and model.instances == "none" and model.head.departs
-    return possible and options.lr is None and train.departure != 0
+    cached = model.backbone.frozen and train.use_cache and model.instances == "none"
+    # The rates are for standardised features; a converted classifier has none, and has learned its weights already.
+    standardized = isinstance(model.standardize, Standardize)
+    return cached and standardized and model.head.departs and options.lr is None and train.departure != 0
 
 
 def resolve(

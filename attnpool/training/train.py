@@ -181,7 +181,8 @@ def check(model: Recognizer, train: Dataset, val: Dataset, options: TrainOptions
     if optimizer.optimizer == "departure" and not departs(model, replace(optimizer, lr=None), options):
         raise ValueError(
             "optimizer departure is for attentional pooling that starts as average pooling (init average), on a frozen "
-            "backbone with use_cache, without instances and with a departure other than 0; leave optimizer out"
+            "backbone with use_cache and standardize, without instances and with a departure other than 0; leave "
+            "optimizer out"
         )
     if model.instances == "boxes" and not any(sample.people or sample.keypoints for sample in train):
         raise ValueError(f"{train.name}: train has no boxes or keypoints of persons; leave out instances")

@@ -342,7 +342,7 @@ def test_a_killed_training_starts_again(world: Path, run: Path, command: list[st
     process.until(lambda: epochs_done(tmp_path / "r") >= 1)
     process.send(signal.SIGKILL)
     assert process.wait().code == -signal.SIGKILL
-    refused(attnpool("predict", tmp_path / "r", an_image(world)), tmp_path / "r", "not a run folder")
+    refused(attnpool("predict", tmp_path / "r", an_image(world)), tmp_path / "r", "training is not finished")
     attnpool(*words).text()
     assert same_weights(tmp_path / "r", run)
 

@@ -125,6 +125,7 @@ def test_the_choice_is_the_smallest_loss(world: Path) -> None:
 
 def test_given_values_are_not_chosen(world: Path) -> None:
     model, features, fit = prepared(world, 2, departure=0.7)
+    assert {candidate.strength for candidate, _ in choose(model, features, fit, show=False).tried} == {0.7}
     fit.schedule = replace(fit.schedule, weight_decay=0.02)
     assert choose(model, features, fit, show=False) == Choice(Candidate(0.7, 0.02), ())
 
