@@ -166,9 +166,9 @@ def test_a_run_says_what_was_chosen(run: Path) -> None:
     assert not (run / CHOICE_FILE).exists()
 
 
-@pytest.mark.parametrize("step", [1, 3, 5])
+@pytest.mark.parametrize("step", [1, 3])
 def test_stopped_while_it_chooses(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """By a real SIGTERM, among the regressions, the candidates or the last regression: the same call ends the same."""
+    """By a real SIGTERM, among the regressions or the candidates: the same call ends the same."""
     train, val = ap.read(f"folder:{world}")
     options = TrainOptions(epochs=2)
 
