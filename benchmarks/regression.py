@@ -73,7 +73,7 @@ FOLDERS: dict[str, Any] = {
 
 
 def pooled(model: ap.Recognizer, dataset: ap.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    features = extract(model, dataset).averaged()
+    features = extract(model, dataset).averaged
     return features.store[:, 0, 0], np.array([sample.labels[0] for sample in features.dataset])
 
 

@@ -20,10 +20,7 @@ def hold_out(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset,
     Hyper-parameters and the epoch to stop at are chosen on such a part of the training images. The image of a class
     with a single image stays in the rest. Images with several labels count for the first of them.
     """
-    by_class: dict[int, list[str]] = {}
-    for sample in dataset:
-        by_class.setdefault(sample.labels[0] if sample.labels else -1, []).append(sample.path)
-    held = {path for paths in by_class.values() if len(paths) > 1 for path in choose(paths, seed, fraction)}
+    held = {path for paths in by_class(dataset).values() if len(paths) > 1 for path in choose(paths, seed, fraction)}
     rest = [sample.path for sample in dataset if sample.path not in held]
     return dataset.select(rest), dataset.select(held, split="tune")
 
@@ -33,12 +30,17 @@ def fold_numbers(dataset: Dataset, count: int, seed: int = 0) -> list[int]:
 
     Images with several labels count for the first of them.
     """
-    by_class: dict[int, list[str]] = {}
-    for sample in dataset:
-        by_class.setdefault(sample.labels[0] if sample.labels else -1, []).append(sample.path)
-    dealt = [path for label in sorted(by_class) for path in by_hash(by_class[label], seed)]
+    dealt = [path for _, paths in sorted(by_class(dataset).items()) for path in by_hash(paths, seed)]
     fold = {path: place % count for place, path in enumerate(dealt)}
     return [fold[sample.path] for sample in dataset]
+
+
+def by_class(dataset: Dataset) -> dict[int, list[str]]:
+    """The paths of the samples of every class, by their first label; -1 for those without one."""
+    paths: dict[int, list[str]] = {}
+    for sample in dataset:
+        paths.setdefault(sample.labels[0] if sample.labels else -1, []).append(sample.path)
+    return paths
 
 
 def by_hash(names: Sequence[str], seed: int) -> list[str]:

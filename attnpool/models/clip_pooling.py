@@ -25,12 +25,17 @@ def pool_clips(head: PoolingHead, features: Tensor, *, maps: Maps = False, views
         each = head(features.unflatten(1, (-1, views)).transpose(1, 2).flatten(0, 1), maps=maps)
     else:
         each = head(features.flatten(0, 1), maps=maps)
+    return clips_of(each, parts, over_time=head.over_time)
+
+
+def clips_of(each: Pooled, parts: int, *, over_time: bool = False) -> Pooled:
+    """The output of clips from that of their parts, which follow each other: frames, or views of a whole clip."""
 
     def together(found: Tensor | None) -> Tensor | None:
         if found is None:
             return None
         of_parts = found.unflatten(0, (-1, parts))
-        return of_parts.transpose(1, 2).flatten(1, 2) if head.over_time else of_parts
+        return of_parts.transpose(1, 2).flatten(1, 2) if over_time else of_parts
 
     combined = together(each.combined)
     return Pooled(

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from attnpool.data import Dataset
-from attnpool.models.recognizer import Recognizer
 
 
-def label_counts(model: Recognizer, dataset: Dataset) -> Tensor:
-    """`(K,)`, the number of images of a dataset that show each class of a model."""
-    counts = torch.zeros(len(model.classes))
+def weights_of(
+    dataset: Dataset, kind: Literal["none", "balanced", "sqrt"], task: Literal["single", "multi"]
+) -> Tensor | None:
+    """The weights of the classes of a dataset; see `class_weights`."""
+    counts = torch.zeros(len(dataset.classes))
     for sample in dataset:
         counts[list(sample.labels)] += 1
-    return counts
+    return class_weights(counts, kind, task, len(dataset))
 
 
 def class_weights(

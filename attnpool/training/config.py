@@ -72,8 +72,8 @@ class TrainOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")
         if not (math.isfinite(self.positive_weight) and self.positive_weight > 0):
             raise ValueError(f"positive_weight is {self.positive_weight}; give a positive number")
-        if self.departure is not None and not self.departure >= 0:
-            raise ValueError(f"departure is {self.departure}; give 0 or more")
+        if self.departure is not None and not (math.isfinite(self.departure) and self.departure >= 0):
+            raise ValueError(f"departure is {self.departure}; give 0 or a positive number")
         if self.pose_target not in ("disc", "gaussian"):
             raise ValueError(f"unknown pose_target {self.pose_target!r}: use disc or gaussian")
         if not 0 < self.tune_fraction < 1:

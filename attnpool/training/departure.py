@@ -20,6 +20,7 @@ from torch import Tensor
 from attnpool.data import batches, fold_numbers
 from attnpool.features.batches import Batch, CachedFeatures
 from attnpool.features.extraction import Features
+from attnpool.models.clip_pooling import clips_of
 from attnpool.models.recognizer import Recognizer
 from attnpool.pooling import Pooled, PoolingHead
 from attnpool.progress import bar
@@ -75,7 +76,7 @@ def _from_json(entry: dict[str, Any]) -> Candidate:
 def start_at_regression(model: Recognizer, features: Features, fit: SideBySide) -> None:
     """Fits the classifier of a model as average pooling; its bottom-up maps stay where they start."""
     average = Candidate(math.inf, regression_decay(len(features)))
-    (head,) = fit.run(features.averaged(), [Trial(model.head, average)])
+    (head,) = fit.run(features.averaged, [Trial(model.head, average)])
     model.head.load_state_dict(head.state_dict())
 
 
@@ -99,7 +100,7 @@ def choose(model: Recognizer, features: Features, fit: SideBySide, *, show: bool
     if len(candidates) == 1:
         return Choice(candidates[0], ())
     numbers = fold_numbers(features.dataset, FOLDS)
-    pooled = features.averaged()
+    pooled = features.averaged
     regressions = fit.run(pooled, [Trial(model.head, average, fold) for fold in range(FOLDS)], numbers)
     trials = [Trial(regressions[fold], candidate, fold) for candidate in candidates for fold in range(FOLDS)]
     heads = fit.run(features, trials, numbers, show="choosing the departure" if show else None)
@@ -217,12 +218,7 @@ class SideBySide:
         found = heads[0].side_by_side(heads, x)
         if batch.inputs.ndim == 4:
             return found
-        frames = batch.inputs.shape[1]
-        return [
-            Pooled(out.logits.unflatten(0, (-1, frames)).mean(1), bottom_up=out.bottom_up.unflatten(0, (-1, frames)))
-            for out in found
-            if out.bottom_up is not None
-        ]
+        return [clips_of(out, batch.inputs.shape[1]) for out in found]
 
     @torch.no_grad()
     def held_out_losses(self, features: Features, heads: Sequence[PoolingHead], numbers: Sequence[int]) -> list[float]:

@@ -40,16 +40,16 @@ class Step(nn.Module):
     def forward(self, batch: Batch, cached: bool, device: torch.device) -> Tensor:
         model, options = self.model, self.options
         inputs = batch.inputs.to(device)
-        penalised = bool(options.departure) and options.departure != math.inf
-        maps: Maps = "bottom_up" if penalised else False
+        maps: Maps = "bottom_up" if options.departure else False
         if cached:
             out = model.pool(inputs, maps=maps, boxes=batch.boxes)
         else:
             out = model(model.normalize(inputs), maps=maps, boxes=batch.boxes)
         targets, mask = batch.targets.to(device), batch.label_mask.to(device)
         loss = labels_loss(out.logits, targets, mask, model.task, options, self.weights)
-        if penalised and out.bottom_up is not None and len(batch.paths):
-            loss = loss + (options.departure or 0) * model.head.departure(out.bottom_up)
+        if options.departure and len(batch.paths):
+            assert out.bottom_up is not None, "checked by train()"
+            loss = loss + options.departure * model.head.departure(out.bottom_up)
         if out.pose is not None and options.pose_weight:
             size = model.preprocessing["image_size"]
             pose = out.pose.flatten(0, -4)  # every frame of a clip counts as an image

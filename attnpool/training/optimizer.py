@@ -33,12 +33,12 @@ def is_logistic_regression(model: Recognizer) -> bool:
     return model.backbone.frozen and model.head.linear
 
 
-def departs(model: Recognizer, options: OptimizerOptions, train: TrainOptions) -> bool:
-    """Whether a training is by default a departure from average pooling (`training.departure`)."""
+def departs(model: Recognizer, train: TrainOptions) -> bool:
+    """Whether a training can be a departure from average pooling (`training.departure`)."""
     cached = model.backbone.frozen and train.use_cache and model.instances == "none"
     # The rates are for standardised features; a converted classifier has none, and has learned its weights already.
     standardized = isinstance(model.standardize, Standardize)
-    return cached and standardized and model.head.departs and options.lr is None and train.departure != 0
+    return cached and standardized and model.head.departs and train.departure != 0
 
 
 def resolve(
@@ -59,7 +59,8 @@ def resolve(
     convex = is_logistic_regression(model)
     name = options.optimizer
     if name == "auto":
-        name = "departure" if departs(model, options, train or TrainOptions()) else "sgd" if convex else "adamw"
+        free = options.lr is not None or not departs(model, train or TrainOptions())
+        name = ("sgd" if convex else "adamw") if free else "departure"
     if name == "departure":  # its weight decay is chosen with the strength of the penalty
         return replace(options, optimizer=name, lr=options.lr or model.head.learning_rate("sgd"))
     rate = options.lr or (model.head.learning_rate(name) if model.backbone.frozen else FINE_TUNING_LR[name])

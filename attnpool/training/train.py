@@ -17,7 +17,7 @@ from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run, is_finished, read_choice, remove_state, save_choice, save_run
 from attnpool.training.checkpoint import load_state, require_same
-from attnpool.training.class_weights import class_weights, label_counts
+from attnpool.training.class_weights import weights_of
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.departure import Choice, SideBySide, choose, hold_maps, start_at_regression
 from attnpool.training.interruption import StopSignals
@@ -97,7 +97,8 @@ def train(
     choice = None
     if departing:
         choice = depart(model, sources[0], folder, options, optimizer, identity, progress)
-        options = replace(options, departure=choice.chosen.strength)
+        held = math.isinf(choice.chosen.strength)  # the maps stay, and there is nothing to penalise
+        options = replace(options, departure=0.0 if held else choice.chosen.strength)
         optimizer = replace(optimizer, weight_decay=choice.chosen.weight_decay)
     trainer = Trainer(model, *sources, folder, options, optimizer, identity)
     trainer.fit(progress)
@@ -129,7 +130,7 @@ def depart(
     What an earlier call has chosen is not chosen again.
     """
     assert isinstance(source, CachedFeatures)
-    weights = class_weights(label_counts(model, source.dataset), options.class_weights, model.task, len(source.dataset))
+    weights = weights_of(source.dataset, options.class_weights, model.task)
     found = read_choice(folder)
     if found is None:
         save_choice(folder, {"options": identity, "choice": None})  # the folder is this training's from here on
@@ -178,7 +179,12 @@ def check(model: Recognizer, train: Dataset, val: Dataset, options: TrainOptions
             f"departure is {options.departure}, but pooling {model.pooling} with these options does not start as "
             "average pooling with a bottom-up map to release: leave departure out, or use pooling attentional"
         )
-    if optimizer.optimizer == "departure" and not departs(model, replace(optimizer, lr=None), options):
+    if options.departure and model.instances == "boxes":
+        raise ValueError(
+            f"departure is {options.departure}, but with instances boxes the scores have no maps to hold: leave "
+            "departure or instances out"
+        )
+    if optimizer.optimizer == "departure" and not departs(model, options):
         raise ValueError(
             "optimizer departure is for attentional pooling that starts as average pooling (init average), on a frozen "
             "backbone with use_cache and standardize, without instances and with a departure other than 0; leave "
@@ -224,5 +230,5 @@ def prepare(
     standardize(model, chosen[0], pooled=pooled)
     if model.pooling == "average" and model.instances == "none":
         # the mean of standardised features is the standardised mean, so this gives the same scores faster
-        chosen = [part.averaged() for part in chosen]
+        chosen = [part.averaged for part in chosen]
     return CachedFeatures(chosen[0], preprocessing.segments), CachedFeatures(chosen[1])

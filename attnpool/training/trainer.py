@@ -21,7 +21,7 @@ from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import STATE_FILE, load_best, open_board, save_best, trained_tensors, write_log
 from attnpool.progress import bar
 from attnpool.training.checkpoint import Progress, load_state, pack_optimizer, save_state, unpack_optimizer
-from attnpool.training.class_weights import class_weights, label_counts
+from attnpool.training.class_weights import weights_of
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.interruption import Interrupted, StopSignals, TrainingFailed
 from attnpool.training.losses import Step
@@ -60,8 +60,7 @@ class Trainer:
         self.options, self.schedule, self.identity = options, schedule, identity
         assert options.epochs is not None, "resolved by train()"
         self.epochs = options.epochs
-        counts = label_counts(model, train.dataset)
-        weights = class_weights(counts, options.class_weights, model.task, len(train.dataset))
+        weights = weights_of(train.dataset, options.class_weights, model.task)
         step = Step(model, options, None if weights is None else weights.to(self.device))
         self.step, self.optimizer = self.accelerator.prepare(step, build_optimizer(model, schedule))
         self.average = MovingAverage(model, schedule.ema) if schedule.ema else None

@@ -136,7 +136,7 @@ def test_statistics_and_averages(backbone: Backbone, images: Dataset, tmp_path: 
     mean, std = statistics(found)
     assert torch.allclose(mean.double(), x.mean(1), atol=1e-6)
     assert torch.allclose(std.double(), x.std(1, unbiased=False), atol=1e-6)
-    averaged = found.averaged()
+    averaged = found.averaged
     assert averaged.batch([4, 2])[:, :, 0, 0].allclose(found.batch([4, 2]).mean((2, 3)), atol=1e-6)
     assert averaged.store.shape[1:3] == (1, 1)
 

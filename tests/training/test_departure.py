@@ -50,7 +50,7 @@ def prepared(world: Path, epochs: int, **options: Any) -> tuple[ap.Recognizer, F
 
 
 def pooled_inputs(model: ap.Recognizer, features: Features) -> torch.Tensor:
-    return model.standardize(features.averaged().batch(range(len(features)))).flatten(1)
+    return model.standardize(features.averaged.batch(range(len(features)))).flatten(1)
 
 
 def test_starts_at_the_regression_of_scikit_learn(world: Path) -> None:
@@ -221,3 +221,14 @@ def test_what_would_change_nothing_is_refused(
             progress=False,
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_penalty_that_cannot_be_is_refused(world: Path, tmp_path: Path) -> None:
+    """Instances have no maps to hold, and an infinite strength is no number of JSON."""
+    train, val = ap.read(f"folder:{world}")
+    model = ap.Recognizer("lite0", classes=train.classes, preprocessing=SMALL, instances="boxes")
+    with pytest.raises(ValueError, match="leave departure or instances out"):
+        ap.train(model, train, val, out=tmp_path / "run", options=TrainOptions(departure=0.3), progress=False)
+    for wrong in (math.inf, math.nan, -1.0):
+        with pytest.raises(ValueError, match="departure is"):
+            TrainOptions(departure=wrong)
