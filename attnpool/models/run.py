@@ -5,7 +5,8 @@
 - `model.safetensors`: the model's weights.
 - `best.safetensors`: the weights of the epoch with the best monitored mAP, without a frozen backbone.
 - `log.jsonl` and `tensorboard/`: the measurements after every epoch.
-- `choice.json`: what a training that is not finished has chosen on a part of its images.
+- `choice.json` and the `choice-STEP.safetensors` that it may name: what a training that is not finished has chosen by
+  cross-validation on its images, or how far the choosing has come. It is replaced as `state.json` is.
 - `evaluation-SPLIT.png`: the plot of an evaluation.
 - `state.json` and the `state-EPOCH-STEP.safetensors` that it names: the checkpoint of a training that is not finished.
   It is replaced atomically: new tensors are written beside the old ones and are valid once `state.json` names them.
@@ -37,6 +38,7 @@ EVALUATION_FILE = "evaluation-{}.png"  # by split
 STATE_FILE = "state.json"
 CHOICE_FILE = "choice.json"
 STATE_TENSORS = "state-{}-{}.safetensors"  # by epoch and step
+CHOICE_TENSORS = "choice-{}.safetensors"  # by step
 PACKAGES = ("attnpool", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "accelerate")
 
 
@@ -232,7 +234,12 @@ def save_state(folder: Path, content: Mapping[str, Any], tensors: Mapping[str, T
     name = STATE_TENSORS.format(*at)
     save_tensors(folder / name, tensors)
     write_json(folder / STATE_FILE, {**content, "tensors": name})
-    for old in folder.glob(STATE_TENSORS.format("*", "*")):
+    remove_all_but(folder, STATE_TENSORS.format("*", "*"), name)
+
+
+def remove_all_but(folder: Path, pattern: str, name: str | None) -> None:
+    """Removes the tensors of checkpoints that were replaced."""
+    for old in folder.glob(pattern):
         if old.name != name:
             old.unlink()
 
@@ -259,7 +266,7 @@ def damaged_state(folder: Path) -> ValueError:
 
 
 def read_state_tensors(folder: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Reads the tensors of a checkpoint whose content `read_state` returned.
+    """Reads the tensors of a checkpoint whose content `read_state` or `read_choice` returned.
 
     Raises:
         ValueError: the file is missing or damaged.
@@ -267,10 +274,16 @@ def read_state_tensors(folder: Path, content: Mapping[str, Any]) -> dict[str, Te
     return _own_tensors(folder / content["tensors"])
 
 
-def save_choice(folder: Path, content: Mapping[str, Any]) -> None:
-    """Writes what a training has chosen before its first step."""
+def save_choice(
+    folder: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None, step: int = 0
+) -> None:
+    """Writes what a training has chosen before its first step; while it is choosing, the tensors of a checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / CHOICE_FILE, content)
+    name = None if tensors is None else CHOICE_TENSORS.format(step)
+    if tensors is not None:
+        save_tensors(folder / CHOICE_TENSORS.format(step), tensors)
+    write_json(folder / CHOICE_FILE, {**content, "tensors": name})
+    remove_all_but(folder, CHOICE_TENSORS.format("*"), name)
 
 
 def read_choice(folder: Path) -> dict[str, Any] | None:
@@ -292,8 +305,8 @@ def remove_state(folder: Path) -> None:
     """Removes the checkpoint, which only an unfinished training needs."""
     (folder / STATE_FILE).unlink(missing_ok=True)
     (folder / CHOICE_FILE).unlink(missing_ok=True)
-    for path in folder.glob(STATE_TENSORS.format("*", "*")):
-        path.unlink()
+    for pattern in (STATE_TENSORS.format("*", "*"), CHOICE_TENSORS.format("*")):
+        remove_all_but(folder, pattern, None)
 
 
 def versions() -> dict[str, str]:

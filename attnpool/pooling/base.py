@@ -99,7 +99,7 @@ class PoolingHead(nn.Module):
 
     def side_by_side(self, heads: Sequence[PoolingHead], features: Tensor) -> list[Pooled]:
         """The logits and bottom-up maps of several heads, which have the options of this one, for the same features."""
-        return [head(features, maps="bottom_up") for head in heads]
+        return [head(features, maps="bottom_up" if self.departs else False) for head in heads]
 
     def extra_repr(self) -> str:
         return f"in_channels={self.in_channels}, num_classes={self.num_classes}, dropout={self.dropout}"

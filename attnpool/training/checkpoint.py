@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from attnpool.models import run
+
+SAVE_SECONDS = 60  # seconds between two checkpoints: the most that a killed process loses
 
 
 @dataclass
@@ -87,3 +90,49 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
             _, i, name = key.split(".", 2)
             state.setdefault(int(i), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+class ChoiceFile:
+    """What a training chooses by cross-validation before its first step, and how far the choosing has come.
+
+    Args:
+        folder: the run folder.
+        options: the options that an earlier call must have had.
+
+    Raises:
+        ValueError: an earlier call had other options, or its file is damaged.
+    """
+
+    def __init__(self, folder: Path, options: Mapping[str, Any]) -> None:
+        self.folder, self.options = folder, dict(options)
+        self.path = folder / run.CHOICE_FILE
+        found = run.read_choice(folder)
+        if found is None:
+            found = {"options": self.options, "choice": None, "step": 0, "tensors": None}
+            run.save_choice(folder, found)  # the folder is this training's from here on
+        try:
+            self.choice, self.step, self.tensors = found["choice"], int(found["step"]), found["tensors"]
+            before = found["options"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{self.path}: damaged; train into a new folder") from error
+        require_same(folder, before, options)
+
+    def save_choice(self, choice: Mapping[str, Any]) -> None:
+        """Writes what was chosen."""
+        run.save_choice(self.folder, {"options": self.options, "choice": dict(choice), "step": 0})
+
+    def save_state(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        """Writes the tensors after a number of steps of the choosing."""
+        run.save_choice(self.folder, {"options": self.options, "choice": None, "step": step}, tensors, step)
+
+    def read_state(self) -> tuple[int, dict[str, Tensor]] | None:
+        """The number of steps that are done and their tensors, or None before the first checkpoint."""
+        if self.tensors is None:
+            return None
+        return self.step, run.read_state_tensors(self.folder, {"tensors": self.tensors})
+
+
+def seed_step(seed: int, step: int, process: int = 0) -> None:
+    """Seeds torch's generator, of which dropout draws, by the step, so that a resumed run drops the same."""
+    drawn = np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)[0]
+    torch.manual_seed(int(drawn >> 1))

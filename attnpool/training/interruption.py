@@ -39,10 +39,10 @@ class StopSignals:
                 self._previous[signum] = signal.signal(signum, self._receive)
         return self
 
-    def check(self) -> None:
-        """Raises Interrupted if a signal was received."""
+    def check(self, state: Path | None = None) -> None:
+        """Raises Interrupted if a signal was received; `state` is the checkpoint that was saved, if there is one."""
         if self.received:
-            raise Interrupted(self.received)
+            raise Interrupted(self.received, state)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum

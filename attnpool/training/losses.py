@@ -66,6 +66,7 @@ def labels_loss(
     task: Literal["single", "multi"],
     options: TrainOptions,
     weights: Tensor | None,
+    reduction: Literal["mean", "none"] = "mean",
 ) -> Tensor:
     """The classification loss of a batch as the options of a training say."""
     return classification_loss(
@@ -77,6 +78,7 @@ def labels_loss(
         class_weights=weights,
         positive_weight=options.positive_weight,
         label_smoothing=options.label_smoothing,
+        reduction=reduction,
     )
 
 
@@ -91,6 +93,7 @@ def classification_loss(
     positive_weight: float = 1.0,
     label_smoothing: float = 0.0,
     generator: torch.Generator | None = None,
+    reduction: Literal["mean", "none"] = "mean",
 ) -> Tensor:
     """The classification loss of a batch.
 
@@ -118,9 +121,10 @@ def classification_loss(
         label_smoothing: fraction of the target, in `[0, 1)`, that is spread evenly over the classes in the label mask
             (softmax) or over "shown" and "not shown" of each class (the others).
         generator: random generator of "random_positive", on the targets' device; by default torch's global one.
+        reduction: "mean", or "none" for the part of every image, of which the loss is the mean.
 
     Returns:
-        A scalar.
+        A scalar, or `(B,)` without reduction.
 
     Raises:
         ValueError: the shapes do not fit together, the loss is unknown or does not take one of the weights, or
@@ -147,12 +151,17 @@ def classification_loss(
     targets = targets.to(logits.dtype) * label_mask
     weights = logits.new_ones(logits.shape[1]) if class_weights is None else class_weights.to(logits)
     if name in SIGMOID_LOSSES:
-        return _over_entries(
+        losses, counts = _over_entries(
             SIGMOID_LOSSES[name], logits, targets, label_mask, weights * positive_weight, label_smoothing
         )
-    if name == "random_positive":
-        targets = _one_positive(targets, generator)
-    return _cross_entropy(logits, targets, label_mask, weights, label_smoothing)
+    else:
+        if name == "random_positive":
+            targets = _one_positive(targets, generator)
+        losses, counts = _cross_entropy(logits, targets, label_mask, weights, label_smoothing)
+    smallest = torch.finfo(logits.dtype).tiny
+    if reduction == "none":
+        return losses.flatten(1).sum(1) / counts.flatten(1).sum(1).mean().clamp_min(smallest)
+    return losses.sum() / counts.sum().clamp_min(smallest)
 
 
 def resolve_loss(loss: str, task: str, positive_weight: float = 1.0) -> str:
@@ -175,7 +184,10 @@ def resolve_loss(loss: str, task: str, positive_weight: float = 1.0) -> str:
     return name
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor, label_mask: Tensor, weights: Tensor, smoothing: float) -> Tensor:
+def _cross_entropy(
+    logits: Tensor, targets: Tensor, label_mask: Tensor, weights: Tensor, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """The weighted losses of the images and their weights, `(B, 1)` each."""
     # Several positives share an image evenly, which is the expectation of drawing one of them at random. An image
     # without positives (a clip of an unlisted action in a multi-label dataset) has weight 0.
     share = targets / targets.sum(1, keepdim=True).clamp_min(1)
@@ -184,7 +196,7 @@ def _cross_entropy(logits: Tensor, targets: Tensor, label_mask: Tensor, weights:
     # The masked entries are filled again after the softmax: infinity times 0 is NaN, and so is an empty softmax.
     log_softmax = logits.masked_fill(~label_mask, -math.inf).log_softmax(1).masked_fill(~label_mask, 0)
     losses = -(smooth * log_softmax).sum(1)
-    return (image_weight * losses).sum() / image_weight.sum().clamp_min(torch.finfo(logits.dtype).tiny)
+    return (image_weight * losses)[:, None], image_weight[:, None]
 
 
 def _one_positive(targets: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -202,12 +214,12 @@ def _over_entries(
     label_mask: Tensor,
     weights: Tensor,
     smoothing: float,
-) -> Tensor:
-    """The mean of `w y L+ + (1 - y) L-` over the entries in the label mask."""
+) -> tuple[Tensor, Tensor]:
+    """`w y L+ + (1 - y) L-` of every entry in the label mask, and that mask, `(B, K)` each."""
     positive, negative = terms(logits)
     smooth = targets * (1 - smoothing) + smoothing / 2
     losses = weights * smooth * positive + (1 - smooth) * negative
-    return (losses * label_mask).sum() / label_mask.sum().clamp_min(1)
+    return losses * label_mask, label_mask.to(losses.dtype)
 
 
 # The losses use `log p = logsigmoid(s)` and `log(1 - p) = logsigmoid(-s)`, which stay finite for any logit.

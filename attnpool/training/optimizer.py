@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,23 @@ REGRESSION_DECAY = 10.0
 # Peak rate of a map that is released from average pooling, times the number of its inputs: Adam's first steps are of
 # the size of the rate in every weight, so that the map moves by as much wherever the features have one sign.
 RELEASED_LR = 0.4
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a head on cached features is trained.
+
+    Attributes:
+        optimizer: "sgd", "adamw" or "departure".
+        lr: peak learning rate, with "departure" that of the classifier.
+        weight_decay: weight decay, with "departure" that of the classifier.
+        departure: strength of the penalty on the departure from average pooling; infinity holds the maps.
+    """
+
+    optimizer: str
+    lr: float
+    weight_decay: float
+    departure: float = 0.0
 
 
 def is_logistic_regression(model: Recognizer) -> bool:
@@ -96,7 +113,7 @@ def build_optimizer(model: Recognizer, options: OptimizerOptions) -> torch.optim
     assert options.lr is not None
     assert options.weight_decay is not None
     if options.optimizer == "departure":
-        return departure_optimizer([(model.head, options.weight_decay)], options)
+        return optimizer_of_heads([(model.head, Setting("departure", options.lr, options.weight_decay))])
     rate = options.lr
     # In the paper's recipe (SGD) the whole network has one learning rate.
     backbone_rate = options.backbone_lr or (rate if options.optimizer == "sgd" else rate / 10)
@@ -111,28 +128,38 @@ def build_optimizer(model: Recognizer, options: OptimizerOptions) -> torch.optim
     return torch.optim.AdamW(groups, lr=rate)
 
 
-def departure_optimizer(heads: Sequence[tuple[PoolingHead, float]], options: OptimizerOptions) -> torch.optim.Optimizer:
-    """The optimizer of heads that depart from average pooling, `(head, weight decay of its classifier)` each.
+def optimizer_of_heads(heads: Sequence[tuple[PoolingHead, Setting]]) -> torch.optim.Optimizer:
+    """One optimizer for heads that are trained side by side, each as its `Setting` says.
 
-    The classifier is trained as a logistic regression is, by SGD, and the bottom-up map by Adam: the scale of its
-    gradient depends on the classifier. Parameters that do not require gradients are left out.
+    With "departure" the classifier is trained as a logistic regression is, by SGD, and the bottom-up map by Adam: the
+    scale of its gradient depends on the classifier. Parameters that do not require gradients are left out.
     """
-    assert options.lr is not None
-    classifier, maps = [], []
-    for head, decay in heads:
+    from timm.optim import param_groups_weight_decay
+
+    groups: dict[str, list[dict[str, Any]]] = {"adam": [], "sgd": [], "adamw": []}
+    for head, setting in heads:
+        if setting.optimizer != "departure":
+            for group in param_groups_weight_decay(head, setting.weight_decay):
+                groups[setting.optimizer].append({**group, "lr": setting.lr, "peak": setting.lr})
+            continue
         released = {id(parameter) for parameter in head.released_parameters()}
         for parameter in head.parameters():
             if not parameter.requires_grad:
                 continue
             if id(parameter) in released:
-                inputs = parameter.shape[1] if parameter.ndim > 1 else head.in_channels
-                rate = RELEASED_LR / inputs
-                maps.append({"params": [parameter], "lr": rate, "peak": rate, "weight_decay": 0.0})
+                rate = RELEASED_LR / (parameter.shape[1] if parameter.ndim > 1 else head.in_channels)
+                groups["adam"].append({"params": [parameter], "lr": rate, "peak": rate, "weight_decay": 0.0})
             else:
-                kept = decay if parameter.ndim > 1 else 0.0
-                classifier.append({"params": [parameter], "lr": options.lr, "peak": options.lr, "weight_decay": kept})
-    parts: list[torch.optim.Optimizer] = [torch.optim.Adam(maps)] if maps else []
-    return Joined([*parts, torch.optim.SGD(classifier, momentum=0.9)])
+                decay = setting.weight_decay if parameter.ndim > 1 else 0.0
+                groups["sgd"].append(
+                    {"params": [parameter], "lr": setting.lr, "peak": setting.lr, "weight_decay": decay}
+                )
+    made = {
+        "adam": lambda found: torch.optim.Adam(found),
+        "sgd": lambda found: torch.optim.SGD(found, momentum=0.9),
+        "adamw": lambda found: torch.optim.AdamW(found),
+    }
+    return Joined([made[name](found) for name, found in groups.items() if found])
 
 
 class Joined(torch.optim.Optimizer):

@@ -15,14 +15,15 @@ from attnpool.features.extraction import extract, standardize
 from attnpool.keypoints.joints import MPII_JOINTS
 from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
-from attnpool.models.run import Run, is_finished, read_choice, remove_state, save_choice, save_run
-from attnpool.training.checkpoint import load_state, require_same
+from attnpool.models.run import Run, is_finished, remove_state, save_run
+from attnpool.training.checkpoint import ChoiceFile, load_state, require_same
 from attnpool.training.class_weights import weights_of
 from attnpool.training.config import OptimizerOptions, TrainOptions
-from attnpool.training.departure import Choice, SideBySide, choose, hold_maps, start_at_regression
+from attnpool.training.departure import Choice, candidates, choose, start_at_regression
 from attnpool.training.interruption import StopSignals
 from attnpool.training.losses import resolve_loss
 from attnpool.training.optimizer import departs, is_logistic_regression, resolve, start_at_priors
+from attnpool.training.side_by_side import SideBySide, hold_maps
 from attnpool.training.trainer import Trainer
 
 
@@ -97,9 +98,10 @@ def train(
     choice = None
     if departing:
         choice = depart(model, sources[0], folder, options, optimizer, identity, progress)
-        held = math.isinf(choice.chosen.strength)  # the maps stay, and there is nothing to penalise
-        options = replace(options, departure=0.0 if held else choice.chosen.strength)
-        optimizer = replace(optimizer, weight_decay=choice.chosen.weight_decay)
+        chosen = choice.chosen.setting
+        held = math.isinf(chosen.departure)  # the maps stay, and there is nothing to penalise
+        options = replace(options, departure=0.0 if held else chosen.departure)
+        optimizer = replace(optimizer, weight_decay=chosen.weight_decay)
     trainer = Trainer(model, *sources, folder, options, optimizer, identity)
     trainer.fit(progress)
     if trainer.main:
@@ -131,21 +133,19 @@ def depart(
     """
     assert isinstance(source, CachedFeatures)
     weights = weights_of(source.dataset, options.class_weights, model.task)
-    found = read_choice(folder)
-    if found is None:
-        save_choice(folder, {"options": identity, "choice": None})  # the folder is this training's from here on
-    else:
-        require_same(folder, found["options"], identity)
     with StopSignals() as stop:
-        fit = SideBySide(model, options, optimizer, weights, source.segments, stop)
-        if found is None or found["choice"] is None:
-            choice = choose(model, source.features, fit, show=progress)
-            save_choice(folder, {"options": identity, "choice": choice.to_json()})
+        fit = SideBySide(options, optimizer, weights, source.segments, stop)
+        several = len(candidates(model, len(source.dataset), fit)) > 1
+        fit.file = ChoiceFile(folder, identity) if several else None
+        if fit.file and fit.file.choice:
+            choice = Choice.from_json(fit.file.choice)
         else:
-            choice = Choice.from_json(found["choice"])
+            choice = choose(model, source.features, fit, show=progress)
+            if fit.file:
+                fit.file.save_choice(choice.to_json())
         start_at_regression(model, source.features, fit)
         stop.check()
-    if math.isinf(choice.chosen.strength):
+    if math.isinf(choice.chosen.setting.departure):
         hold_maps(model.head)
     return choice
 

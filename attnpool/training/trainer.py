@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from attnpool.data import batches
@@ -20,14 +19,20 @@ from attnpool.features.batches import Batch, BatchSource
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import STATE_FILE, load_best, open_board, save_best, trained_tensors, write_log
 from attnpool.progress import bar
-from attnpool.training.checkpoint import Progress, load_state, pack_optimizer, save_state, unpack_optimizer
+from attnpool.training.checkpoint import (
+    SAVE_SECONDS,
+    Progress,
+    load_state,
+    pack_optimizer,
+    save_state,
+    seed_step,
+    unpack_optimizer,
+)
 from attnpool.training.class_weights import weights_of
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.interruption import Interrupted, StopSignals, TrainingFailed
 from attnpool.training.losses import Step
 from attnpool.training.optimizer import MovingAverage, build_optimizer, rate_factor
-
-SAVE_SECONDS = 60  # seconds between two checkpoints: the most that a killed process loses
 
 
 class Trainer:
@@ -161,10 +166,7 @@ class Trainer:
     def backward(self, batch: Batch, together: int) -> None:
         """Adds the gradients of a batch, which is one of `together` batches of an update."""
         at = self.at
-        # Dropout and drop-path use torch's generator. It is seeded by the step, so that a resumed run drops the same.
-        step = at.epoch * self.steps + at.step
-        seed = np.random.SeedSequence([self.options.seed, step, self.process_index]).generate_state(1, np.uint64)[0]
-        torch.manual_seed(int(seed >> 1))
+        seed_step(self.options.seed, at.epoch * self.steps + at.step, self.process_index)
         loss = self.step(batch, self.train_source.cached, self.device)
         value = float(loss.detach())
         if not math.isfinite(value):

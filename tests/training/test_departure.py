@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -15,23 +16,15 @@ import torch
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
 import attnpool as ap
-from attnpool.data import fold_numbers
 from attnpool.features.extraction import Features, extract, standardize
 from attnpool.models.run import CHOICE_FILE
 from attnpool.pooling import AttentionalPooling
 from attnpool.training.config import OptimizerOptions, TrainOptions
-from attnpool.training.departure import (
-    FOLDS,
-    Candidate,
-    Choice,
-    SideBySide,
-    Trial,
-    choose,
-    regression_decay,
-    start_at_regression,
-)
+from attnpool.training.cross_validation import Tried, regression_decay
+from attnpool.training.departure import Choice, choose, chosen_of, start_at_regression
 from attnpool.training.interruption import Interrupted
-from attnpool.training.optimizer import resolve, start_at_priors
+from attnpool.training.optimizer import Setting, resolve, start_at_priors
+from attnpool.training.side_by_side import SideBySide
 
 SMALL = {"image_size": 96, "short_side": None, "max_width": None}
 
@@ -46,7 +39,7 @@ def prepared(world: Path, epochs: int, **options: Any) -> tuple[ap.Recognizer, F
     features = extract(model, train, progress=False)
     standardize(model, features, pooled=True)
     start_at_priors(model, features.dataset)
-    return model, features, SideBySide(model, chosen, schedule, None)
+    return model, features, SideBySide(chosen, schedule, None)
 
 
 def pooled_inputs(model: ap.Recognizer, features: Features) -> torch.Tensor:
@@ -67,36 +60,6 @@ def test_starts_at_the_regression_of_scikit_learn(world: Path) -> None:
     assert np.abs(out.logits.softmax(1).numpy() - probabilities).max() < 0.02
 
 
-def test_heads_side_by_side_are_those_trained_alone(world: Path) -> None:
-    model, features, fit = prepared(world, 3)
-    start_at_regression(model, features, fit)
-    numbers = fold_numbers(features.dataset, FOLDS)
-    trials = [
-        Trial(model.head, Candidate(0.1, 0.3), 1),
-        Trial(model.head, Candidate(1.0, 0.0)),
-        Trial(model.head, Candidate(0.3, 0.1), 2),
-    ]
-    together = fit.run(features, trials, numbers)
-    for trial, head in zip(trials, together, strict=True):
-        (alone,) = fit.run(features, [trial], numbers)
-        for name, value in alone.state_dict().items():
-            assert torch.allclose(head.state_dict()[name], value, atol=1e-5), name
-
-
-def test_a_head_never_sees_the_fold_that_it_leaves_out(world: Path) -> None:
-    """Other labels there give the same head."""
-    model, features, fit = prepared(world, 2)
-    numbers = fold_numbers(features.dataset, FOLDS)
-    other = [
-        replace(sample, labels=((sample.labels[0] + 1) % 14,)) if number == 0 else sample
-        for sample, number in zip(features.dataset, numbers, strict=True)
-    ]
-    changed = replace(features, dataset=replace(features.dataset, samples=tuple(other)))
-    trial = Trial(model.head, Candidate(0.1, 0.1), 0)
-    (first,), (second,) = fit.run(features, [trial], numbers), fit.run(changed, [trial], numbers)
-    assert all(torch.equal(first.state_dict()[name], value) for name, value in second.state_dict().items())
-
-
 @pytest.mark.parametrize("options", [{}, {"rank": 2}, {"activation": "softmax"}, {"hidden": 8}, {"per_class": True}])
 def test_departure_is_the_penalty_of_its_formula(options: dict[str, Any]) -> None:
     head = AttentionalPooling(6, 3, **options).double()
@@ -114,20 +77,35 @@ def test_departure_is_the_penalty_of_its_formula(options: dict[str, Any]) -> Non
     assert head.departure(bottom_up).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_choice_is_the_smallest_loss(world: Path) -> None:
+def test_the_choice_is_among_average_pooling_and_the_candidates(world: Path) -> None:
     model, features, fit = prepared(world, 2)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     choice = choose(model, features, fit, show=False)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
-    assert math.isinf(choice.tried[0][0].strength)
-    assert Choice.from_json(choice.to_json()) == choice
+    assert math.isinf(choice.tried[0].setting.departure)
+    assert len(choice.tried) == 13
+    assert Choice.from_json(json.loads(json.dumps(choice.to_json()))) == choice
+
+
+def tried(departure: float, loss: float, error: float) -> Tried:
+    return Tried("attentional", {}, Setting("departure", 0.1, 0.1, departure), loss, error, 0.5)
+
+
+def test_attention_must_be_surely_better() -> None:
+    """By more than two standard errors of the difference; a candidate that diverged is never chosen."""
+    best, diverged = tried(0.3, 1.0, 0.0), tried(0.03, math.nan, math.nan)
+    near, far = tried(math.inf, 1.1, 0.06), tried(math.inf, 1.1, 0.04)
+    assert chosen_of([near, diverged, best]) is near
+    assert chosen_of([far, diverged, best]) is best
+    assert chosen_of([diverged, best]) is best
 
 
 def test_given_values_are_not_chosen(world: Path) -> None:
     model, features, fit = prepared(world, 2, departure=0.7)
-    assert {candidate.strength for candidate, _ in choose(model, features, fit, show=False).tried} == {0.7}
+    assert {entry.setting.departure for entry in choose(model, features, fit, show=False).tried} == {0.7}
     fit.schedule = replace(fit.schedule, weight_decay=0.02)
-    assert choose(model, features, fit, show=False) == Choice(Candidate(0.7, 0.02), ())
+    choice = choose(model, features, fit, show=False)
+    assert (choice.chosen.setting.departure, choice.chosen.setting.weight_decay, choice.tried) == (0.7, 0.02, ())
 
 
 def test_average_pooling_is_inside_the_family(world: Path, tmp_path: Path) -> None:
@@ -162,29 +140,35 @@ def test_a_run_says_what_was_chosen(run: Path) -> None:
     about = ap.Run.load(run).about
     assert about["recipe"]["optimizer"] == "departure"
     found = Choice.from_json(about["results"]["departure"])
-    assert found.chosen == min(found.tried, key=lambda entry: entry[1])[0]
+    assert found.chosen == chosen_of(found.tried)
     assert not (run / CHOICE_FILE).exists()
 
 
-@pytest.mark.parametrize("step", [1, 3])
-def test_stopped_while_it_chooses(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """By a real SIGTERM, among the regressions or the candidates: the same call ends the same."""
+@pytest.mark.parametrize(("step", "total"), [(1, 9), (5, 12)])
+def test_stopped_while_it_chooses(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, total: int
+) -> None:
+    """By a real SIGTERM, among the regressions or the candidates: the same call goes on, and ends the same.
+
+    Of 2 steps each: regressions of the folds, average pooling, candidates, and the regression of the result. The third
+    continues where it was stopped.
+    """
     train, val = ap.read(f"folder:{world}")
     options = TrainOptions(epochs=2)
 
     def once(out: Path, options: TrainOptions = options) -> ap.Run:
-        model = ap.Recognizer("lite0", classes=train.classes, preprocessing=SMALL)
+        model = ap.Recognizer("lite0", classes=train.classes, preprocessing=SMALL, pooling_options={"dropout": 0.3})
         return ap.train(model, train, val, out=out, options=options, progress=False)
 
     whole = once(tmp_path / "whole")
-    count, original = iter(range(1, 10**6)), SideBySide.pool
+    count, original = iter(range(1, 10**6)), SideBySide.loss
 
-    def pool(self: SideBySide, *args: Any) -> Any:
+    def loss(self: SideBySide, *args: Any) -> Any:
         if next(count) == step:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, *args)
 
-    monkeypatch.setattr(SideBySide, "pool", pool)
+    monkeypatch.setattr(SideBySide, "loss", loss)
     with pytest.raises(Interrupted):
         once(tmp_path / "part")
     with pytest.raises(ValueError, match="not finished"):
@@ -194,6 +178,8 @@ def test_stopped_while_it_chooses(world: Path, tmp_path: Path, monkeypatch: pyte
     again = once(tmp_path / "part")
     assert (again.folder / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
     assert again.about["results"]["departure"] == whole.about["results"]["departure"]
+    assert next(count) - 1 == total
+    assert not list(again.folder.glob("choice*"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,167 @@
+"""Chooses how a head is trained by cross-validation on the training images, all candidates side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from attnpool.data import fold_numbers
+from attnpool.evaluation.inference import as_probabilities
+from attnpool.evaluation.metrics import score
+from attnpool.features.extraction import Features
+from attnpool.models.recognizer import Recognizer
+from attnpool.pooling import PoolingHead
+from attnpool.training.losses import labels_loss
+from attnpool.training.optimizer import REGRESSION_DECAY, Setting
+from attnpool.training.side_by_side import HeldOut, SideBySide, Trial
+
+FOLDS = 3
+
+
+class Candidate(NamedTuple):
+    """A model, which is not changed, and how its head could be trained."""
+
+    model: Recognizer
+    setting: Setting
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate, and what it reached on the images that it was not trained on.
+
+    Attributes:
+        pooling, options: key and options of its pooling.
+        setting: how it was trained.
+        loss: mean of the losses of all images, not a number if the training diverged.
+        error: standard error over the images of the difference of its loss and the smallest.
+        mAP: mean average precision, 0..1.
+    """
+
+    pooling: str
+    options: dict[str, Any]
+    setting: Setting
+    loss: float = math.nan
+    error: float = math.nan
+    mAP: float = math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        values = asdict(self)
+        setting = values.pop("setting")
+        if math.isinf(setting["departure"]):
+            setting["departure"] = "infinite"  # JSON has no infinity
+        return {key: None if value != value else value for key, value in (values | setting).items()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Tried:
+        departure = math.inf if value["departure"] == "infinite" else value["departure"]
+        setting = Setting(value["optimizer"], value["lr"], value["weight_decay"], departure)
+        numbers = {key: math.nan if value[key] is None else value[key] for key in ("loss", "error", "mAP")}
+        return cls(value["pooling"], value["options"], setting, **numbers)
+
+
+def cross_validate(
+    candidates: Sequence[Candidate], features: Features, fit: SideBySide, show: str | None = None
+) -> list[Tried]:
+    """Trains every candidate on all folds but one, for each fold, and scores it on the images that were left out.
+
+    Every class is spread over the folds. The heads of all folds are trained in one loop over the features, with the
+    epochs, the batches and the loss of the training itself; those that only need averaged features in one over these.
+
+    Args:
+        candidates: what to try; a model's `Standardize` is fitted. Models are not changed.
+        features: cached features of the training images.
+        fit: how heads are trained.
+        show: title of a progress bar.
+    """
+    folds = fold_numbers(features.dataset, FOLDS)
+    averaged = features.averaged
+    starts = regressions([candidate.model for candidate in candidates if departs(candidate)], averaged, fit, folds)
+    losses: dict[int, np.ndarray] = {}
+    scores: dict[int, float] = {}
+    for source, places in (
+        (averaged, [i for i, candidate in enumerate(candidates) if on_averages(candidate)]),
+        (features, [i for i, candidate in enumerate(candidates) if not on_averages(candidate)]),
+    ):
+        if not places:
+            continue
+        trials = []
+        for i in places:
+            model, setting = candidates[i]
+            begun = starts[id(model)] if departs(candidates[i]) else [model.head] * FOLDS
+            trials += [Trial(model, begun[fold], setting, fold) for fold in range(FOLDS)]
+        longest = source is features
+        heads = fit.run(source, trials, folds, show if longest else None, keep=longest)
+        held = fit.held_out(source, trials, heads, folds)
+        for place, logits in zip(places, held.logits, strict=True):
+            losses[place] = losses_of(logits, held, candidates[place].model, fit)
+            scores[place] = mean_average_precision(logits, held, candidates[place].model)
+    means = {i: float(values.mean()) if np.isfinite(values).all() else math.inf for i, values in losses.items()}
+    best = min(means, key=lambda i: means[i])
+    return [
+        Tried(
+            candidate.model.pooling,
+            candidate.model.pooling_options,
+            candidate.setting,
+            means[i] if math.isfinite(means[i]) else math.nan,
+            float((losses[i] - losses[best]).std() / math.sqrt(len(losses[i]))),
+            scores[i],
+        )
+        for i, candidate in enumerate(candidates)
+    ]
+
+
+def departs(candidate: Candidate) -> bool:
+    """Whether a candidate starts at a regression."""
+    return candidate.setting.optimizer == "departure"
+
+
+def on_averages(candidate: Candidate) -> bool:
+    """Whether averaged features are all that a candidate needs: its bottom-up map is 1 everywhere, and stays so."""
+    return candidate.model.head.linear or math.isinf(candidate.setting.departure)
+
+
+def regressions(
+    models: Sequence[Recognizer], averaged: Features, fit: SideBySide, folds: Sequence[int]
+) -> dict[int, list[PoolingHead]]:
+    """For the `id` of every model, its heads fitted as average pooling, each without one of the folds."""
+    different = {id(model): model for model in models}
+    trials = [
+        Trial(model, model.head, regression(model, len(averaged)), fold)
+        for model in different.values()
+        for fold in range(FOLDS)
+    ]
+    heads = fit.run(averaged, trials, folds) if trials else []
+    return {key: heads[i * FOLDS : (i + 1) * FOLDS] for i, key in enumerate(different)}
+
+
+def regression(model: Recognizer, images: int) -> Setting:
+    """The setting with which a head that departs from average pooling, and has not yet, is a logistic regression."""
+    return Setting("departure", model.head.learning_rate("sgd"), regression_decay(images), math.inf)
+
+
+def regression_decay(images: int) -> float:
+    """The weight decay of a logistic regression on n images; see `optimizer.resolve`."""
+    return REGRESSION_DECAY / max(images, 1)
+
+
+def losses_of(logits: torch.Tensor, held: HeldOut, model: Recognizer, fit: SideBySide) -> np.ndarray:
+    """The part of every image in the loss, `(n,)`; in place of one positive drawn at random, their expectation."""
+    drawn = fit.options.loss == "random_positive"
+    options = replace(fit.options, loss="cross_entropy") if drawn else fit.options
+    parts = labels_loss(logits, held.targets, held.label_mask, model.task, options, fit.weights, reduction="none")
+    return parts.double().numpy()
+
+
+def mean_average_precision(logits: torch.Tensor, held: HeldOut, model: Recognizer) -> float:
+    """The mAP of the images as `evaluate` computes it, not a number for logits that are none."""
+    if not bool(torch.isfinite(logits).all()):
+        return math.nan
+    rows = held.targets.bool().any(1) if model.task == "single" else torch.ones(len(logits), dtype=torch.bool)
+    given = as_probabilities(logits[rows], model.scores)
+    found = score(given, held.targets[rows].numpy() > 0, model.classes, model.task, held.label_mask[rows].numpy())
+    return found.mAP
