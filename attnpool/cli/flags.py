@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,13 +38,24 @@ def add_flag(parser: Any, option: Option) -> None:
     elif option.choices:
         more |= {"choices": option.choices, "type": option.type}
     else:
-        more |= {"type": option.type, "metavar": METAVARS.get(option.type, name.upper())}
+        kind = number_or(option.words, option.type) if option.words else option.type
+        more |= {"type": kind, "metavar": METAVARS.get(option.type, name.upper())}
     if option.many:
         more["nargs"] = "*" if option.default is None else "+"
     if is_positional(option):
         parser.add_argument(option.name, **more | {"metavar": name.upper()})
     else:
         parser.add_argument(f"--{name}", dest=option.name, default=argparse.SUPPRESS, required=required, **more)
+
+
+def number_or(words: Sequence[str], kind: type) -> Callable[[str], Any]:
+    """A converter of what is typed: one of `words` as it is, else a number."""
+
+    def convert(value: str) -> Any:
+        return value if value in words else kind(value)
+
+    convert.__name__ = f"{kind.__name__} or {' or '.join(words)}"  # for argparse's message
+    return convert
 
 
 def is_positional(option: Option) -> bool:

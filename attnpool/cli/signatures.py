@@ -31,6 +31,7 @@ class Option:
         help: its help text.
         type: type of one value; `None` where a command line cannot give such a value, for example a model.
         choices: the values of a `Literal`.
+        words: words that stand beside the numbers of `type`, as in `float | Literal["auto"]`.
         many: whether it takes a sequence of values.
         keyword: whether it is keyword-only.
     """
@@ -40,6 +41,7 @@ class Option:
     help: str
     type: type | None
     choices: tuple[Any, ...] = ()
+    words: tuple[str, ...] = ()
     many: bool = False
     keyword: bool = True
 
@@ -109,7 +111,9 @@ class Source:
                 return {"type": str}
             case ast.BinOp(op=ast.BitOr()):
                 found = [self.kind(module, part) for part in union(hint)]
-                return next((one for one in found if one["type"]), {"type": None})
+                first = next((one for one in found if one["type"]), {"type": None})
+                words = [word for one in found if one is not first for word in one.get("choices", ())]
+                return first | ({"words": tuple(words)} if first["type"] in (int, float) and words else {})
             case ast.Subscript(value=ast.Name(id="Literal"), slice=values):
                 choices = ast.literal_eval(ast.Tuple(getattr(values, "elts", [values])))
                 return {"type": type(choices[0]), "choices": choices}

@@ -32,7 +32,7 @@ def training_options() -> Groups:
     """The options of a training, by group."""
     heads = poolings()
     model = {option.name: option for option in options("attnpool.models.recognizer:Recognizer")}
-    model["pooling"] = replace(model["pooling"], choices=tuple(heads))
+    model["pooling"] = replace(model["pooling"], choices=(*heads, SOURCE.literal("attnpool.training.config", "AUTO")))
     return {
         "model": [model[name] for name in SOURCE.literal("attnpool.training.config", "MODEL")],
         "pooling": merged(heads),

@@ -168,8 +168,12 @@ class AttentionalPooling(PoolingHead):
             centre[1:] = 0
         return (bottom_up - centre).square().mean((-3, -2, -1)).sum(-1).mean()
 
+    @property
+    def shares_work(self) -> bool:
+        return not (self.hidden or self.per_class or (self.dropout and self.dropout_on == "positions"))
+
     def side_by_side(self, heads: Sequence[PoolingHead], features: Tensor) -> list[Pooled]:
-        if self.hidden or self.per_class or (self.dropout and self.dropout_on == "positions"):
+        if not self.shares_work:
             return super().side_by_side(heads, features)
         x, grid = self.channels_first(features)
         same = [head for head in heads if isinstance(head, AttentionalPooling)]

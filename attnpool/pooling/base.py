@@ -97,6 +97,11 @@ class PoolingHead(nn.Module):
         self.num_classes = num_classes
         self.dropout = dropout
 
+    @property
+    def shares_work(self) -> bool:
+        """Whether many heads `side_by_side` take hardly longer than one."""
+        return self.linear
+
     def side_by_side(self, heads: Sequence[PoolingHead], features: Tensor) -> list[Pooled]:
         """The logits and bottom-up maps of several heads, which have the options of this one, for the same features."""
         return [head(features, maps="bottom_up" if self.departs else False) for head in heads]

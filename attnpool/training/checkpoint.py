@@ -99,6 +99,11 @@ class ChoiceFile:
         folder: the run folder.
         options: the options that an earlier call must have had.
 
+    Attributes:
+        path: the file.
+        choice: what was chosen, or None.
+        notes: what stages of the choosing that are over have found.
+
     Raises:
         ValueError: an earlier call had other options, or its file is damaged.
     """
@@ -108,28 +113,43 @@ class ChoiceFile:
         self.path = folder / run.CHOICE_FILE
         found = run.read_choice(folder)
         if found is None:
-            found = {"options": self.options, "choice": None, "step": 0, "tensors": None}
+            found = {"options": self.options, "choice": None, "notes": {}, "stage": None, "step": 0, "tensors": None}
             run.save_choice(folder, found)  # the folder is this training's from here on
         try:
-            self.choice, self.step, self.tensors = found["choice"], int(found["step"]), found["tensors"]
-            before = found["options"]
+            before, self.choice, self.notes = found["options"], found["choice"], dict(found["notes"])
+            self.stage, self.step, self.tensors = found["stage"], int(found["step"]), found["tensors"]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{self.path}: damaged; train into a new folder") from error
         require_same(folder, before, options)
 
     def save_choice(self, choice: Mapping[str, Any]) -> None:
         """Writes what was chosen."""
-        run.save_choice(self.folder, {"options": self.options, "choice": dict(choice), "step": 0})
+        self._save(dict(choice))
 
-    def save_state(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Writes the tensors after a number of steps of the choosing."""
-        run.save_choice(self.folder, {"options": self.options, "choice": None, "step": step}, tensors, step)
+    def save_note(self, stage: str, found: Any) -> None:
+        """Writes what a stage has found, JSON values."""
+        self.notes[stage] = found
+        self._save(None)
 
-    def read_state(self) -> tuple[int, dict[str, Tensor]] | None:
-        """The number of steps that are done and their tensors, or None before the first checkpoint."""
-        if self.tensors is None:
+    def save_state(self, stage: str, step: int, tensors: Mapping[str, Tensor]) -> None:
+        """Writes the tensors after a number of steps of a stage."""
+        self._save(None, stage, step, tensors)
+
+    def read_state(self, stage: str) -> tuple[int, dict[str, Tensor]] | None:
+        """The number of steps of a stage that are done, and their tensors; None before its first checkpoint."""
+        if self.tensors is None or self.stage != stage:
             return None
         return self.step, run.read_state_tensors(self.folder, {"tensors": self.tensors})
+
+    def _save(
+        self,
+        choice: dict[str, Any] | None,
+        stage: str | None = None,
+        step: int = 0,
+        tensors: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        content = {"options": self.options, "choice": choice, "notes": self.notes, "stage": stage, "step": step}
+        run.save_choice(self.folder, content, tensors, step)
 
 
 def seed_step(seed: int, step: int, process: int = 0) -> None:

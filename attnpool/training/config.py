@@ -90,7 +90,8 @@ class OptimizerOptions:
         optimizer: optimizer, adamw, sgd with momentum 0.9, or departure for attention that starts as a logistic
             regression, see docs/departure.md (auto: sgd for average pooling on a frozen backbone, which is logistic
             regression, departure for attention on one unless lr is given, else adamw).
-        lr: peak learning rate of the head (default: depends on optimizer and pooling).
+        lr: peak learning rate of the head, or auto to choose it and the weight decay on train, see docs/auto.md
+            (default: depends on optimizer and pooling).
         backbone_lr: peak learning rate of a backbone that is trained (default: lr with sgd, lr / 10 with adamw).
         weight_decay: weight decay, which leaves out biases, norms and position embeddings (default: 5e-4; for average
             pooling on a frozen backbone 10 / number of images, which is C = 0.1 of a logistic regression; chosen on
@@ -105,7 +106,7 @@ class OptimizerOptions:
     """
 
     optimizer: Literal["auto", "adamw", "sgd", "departure"] = "auto"
-    lr: float | None = None
+    lr: float | Literal["auto"] | None = None
     backbone_lr: float | None = None
     weight_decay: float | None = None
     schedule: Literal["cosine", "step", "constant"] = "cosine"
@@ -122,7 +123,7 @@ class OptimizerOptions:
             raise ValueError(f"unknown schedule {self.schedule!r}: use cosine, step or constant")
         for name in ("lr", "backbone_lr", "clip"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
+            if value not in (None, "auto") and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value}; give a positive number")
         decay = self.weight_decay
         if decay is not None and not (math.isfinite(decay) and decay >= 0):
@@ -133,6 +134,7 @@ class OptimizerOptions:
             raise ValueError(f"step_updates is {self.step_updates}; give at least 1")
 
 
+AUTO = "auto"  # as the pooling: the pooling, its options and how it is trained are chosen on train
 MODEL = ("backbone", "weights", "pooling", "instances", "context", "standardize", "freeze_backbone")
 """The arguments of `Recognizer` that are options. The others follow from the data and from other options."""
 
@@ -163,7 +165,10 @@ class Options:
         try:
             model = {name: typed.get(name, inspect.signature(Recognizer).parameters[name].default) for name in MODEL}
             given = {name: value for name, value in typed.items() if name in pooling_option_names()}
-            resolved_options(POOLINGS, model["pooling"], given)
+            if model["pooling"] != AUTO:
+                resolved_options(POOLINGS, model["pooling"], given)
+            elif given:
+                raise ValueError(f"pooling auto chooses {next(iter(given))}: leave it out, or name a pooling")
             parts = {
                 name: part(**{item.name: typed[item.name] for item in fields(part) if item.name in typed})
                 for name, part in PARTS.items()
@@ -234,6 +239,8 @@ def converted(name: str, value: Any, hint: Any, default: Any) -> Any:
         ValueError: the value is of another type.
     """
     kind = without_none(hint)
+    if any(value in get_args(part) for part in get_args(hint) if get_origin(part) is Literal):
+        return value  # a word beside numbers, such as "auto"
     if value is None:
         if default is not None:
             raise ValueError(f"{name} has no value; give one, such as {default}, or leave the option out")

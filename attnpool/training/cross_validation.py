@@ -15,9 +15,11 @@ from attnpool.evaluation.inference import as_probabilities
 from attnpool.evaluation.metrics import score
 from attnpool.features.extraction import Features
 from attnpool.models.recognizer import Recognizer
-from attnpool.pooling import PoolingHead
+from attnpool.pooling import POOLINGS, PoolingHead
+from attnpool.pooling.options import resolved_options
+from attnpool.training.config import TrainOptions
 from attnpool.training.losses import labels_loss
-from attnpool.training.optimizer import REGRESSION_DECAY, Setting
+from attnpool.training.optimizer import REGRESSION_DECAY, Setting, regression_rate
 from attnpool.training.side_by_side import HeldOut, SideBySide, Trial
 
 FOLDS = 3
@@ -35,11 +37,12 @@ class Tried:
     """A candidate, and what it reached on the images that it was not trained on.
 
     Attributes:
-        pooling, options: key and options of its pooling.
+        pooling, options: key and options of its pooling, without those that have their default.
         setting: how it was trained.
         loss: mean of the losses of all images, not a number if the training diverged.
         error: standard error over the images of the difference of its loss and the smallest.
         mAP: mean average precision, 0..1.
+        seconds: time of one forward and backward pass of the head for a batch.
     """
 
     pooling: str
@@ -48,6 +51,7 @@ class Tried:
     loss: float = math.nan
     error: float = math.nan
     mAP: float = math.nan
+    seconds: float = math.nan
 
     def to_json(self) -> dict[str, Any]:
         values = asdict(self)
@@ -60,8 +64,28 @@ class Tried:
     def from_json(cls, value: dict[str, Any]) -> Tried:
         departure = math.inf if value["departure"] == "infinite" else value["departure"]
         setting = Setting(value["optimizer"], value["lr"], value["weight_decay"], departure)
-        numbers = {key: math.nan if value[key] is None else value[key] for key in ("loss", "error", "mAP")}
+        numbers = {key: math.nan if value[key] is None else value[key] for key in ("loss", "error", "mAP", "seconds")}
         return cls(value["pooling"], value["options"], setting, **numbers)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and all that was tried; nothing if there was only one way."""
+
+    chosen: Tried
+    tried: tuple[Tried, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"chosen": self.chosen.to_json(), "folds": FOLDS, "tried": [entry.to_json() for entry in self.tried]}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Choice:
+        return cls(Tried.from_json(value["chosen"]), tuple(Tried.from_json(entry) for entry in value["tried"]))
+
+
+def smallest_loss(tried: Sequence[Tried]) -> Tried:
+    """The candidate with the smallest loss; one that diverged is never it."""
+    return min(tried, key=lambda entry: entry.loss if math.isfinite(entry.loss) else math.inf)
 
 
 def cross_validate(
@@ -95,7 +119,7 @@ def cross_validate(
             begun = starts[id(model)] if departs(candidates[i]) else [model.head] * FOLDS
             trials += [Trial(model, begun[fold], setting, fold) for fold in range(FOLDS)]
         longest = source is features
-        heads = fit.run(source, trials, folds, show if longest else None, keep=longest)
+        heads = fit.run(source, trials, folds, show if longest else None, keep="folds" if longest else None)
         held = fit.held_out(source, trials, heads, folds)
         for place, logits in zip(places, held.logits, strict=True):
             losses[place] = losses_of(logits, held, candidates[place].model, fit)
@@ -105,7 +129,7 @@ def cross_validate(
     return [
         Tried(
             candidate.model.pooling,
-            candidate.model.pooling_options,
+            given_options(candidate.model),
             candidate.setting,
             means[i] if math.isfinite(means[i]) else math.nan,
             float((losses[i] - losses[best]).std() / math.sqrt(len(losses[i]))),
@@ -113,6 +137,12 @@ def cross_validate(
         )
         for i, candidate in enumerate(candidates)
     ]
+
+
+def given_options(model: Recognizer) -> dict[str, Any]:
+    """The options of a model's pooling that differ from their defaults."""
+    defaults = resolved_options(POOLINGS, model.pooling, {})
+    return {name: value for name, value in model.pooling_options.items() if value != defaults[name]}
 
 
 def departs(candidate: Candidate) -> bool:
@@ -131,7 +161,7 @@ def regressions(
     """For the `id` of every model, its heads fitted as average pooling, each without one of the folds."""
     different = {id(model): model for model in models}
     trials = [
-        Trial(model, model.head, regression(model, len(averaged)), fold)
+        Trial(model, model.head, regression(model, len(averaged), fit.options), fold)
         for model in different.values()
         for fold in range(FOLDS)
     ]
@@ -139,9 +169,9 @@ def regressions(
     return {key: heads[i * FOLDS : (i + 1) * FOLDS] for i, key in enumerate(different)}
 
 
-def regression(model: Recognizer, images: int) -> Setting:
+def regression(model: Recognizer, images: int, train: TrainOptions) -> Setting:
     """The setting with which a head that departs from average pooling, and has not yet, is a logistic regression."""
-    return Setting("departure", model.head.learning_rate("sgd"), regression_decay(images), math.inf)
+    return Setting("departure", regression_rate(model, train), regression_decay(images), math.inf)
 
 
 def regression_decay(images: int) -> float:

@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from attnpool.features.extraction import Features
 from attnpool.models.recognizer import Recognizer
-from attnpool.training.cross_validation import FOLDS, Candidate, Tried, cross_validate, regression
+from attnpool.training.cross_validation import (
+    Candidate,
+    Choice,
+    Tried,
+    cross_validate,
+    given_options,
+    regression,
+    smallest_loss,
+)
 from attnpool.training.optimizer import Setting
 from attnpool.training.side_by_side import SideBySide, Trial
 
@@ -24,31 +30,16 @@ DECAYS = (1, 3, 10)  # times the regression's: attention fits more, so that more
 SURE = 2.0  # standard errors by which attention must be better than average pooling
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What was chosen, and all that was tried; nothing if there was only one way."""
-
-    chosen: Tried
-    tried: tuple[Tried, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return {"chosen": self.chosen.to_json(), "folds": FOLDS, "tried": [entry.to_json() for entry in self.tried]}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Choice:
-        return cls(Tried.from_json(value["chosen"]), tuple(Tried.from_json(entry) for entry in value["tried"]))
-
-
 def candidates(model: Recognizer, images: int, fit: SideBySide) -> list[Setting]:
     """The settings that are tried: average pooling first, then every strength with every weight decay.
 
     A `departure` or `weight_decay` that the options give is the only one.
     """
-    average = regression(model, images)
+    average = regression(model, images, fit.options)
     given, decay = fit.options.departure, fit.schedule.weight_decay
     strengths = STRENGTHS if given is None else (given,)
     decays = [times * average.weight_decay for times in DECAYS] if decay is None else [decay]
-    rate = fit.schedule.lr or average.lr
+    rate = average.lr if fit.schedule.lr is None else float(fit.schedule.lr)
     found = [Setting("departure", rate, value, strength) for strength in strengths for value in decays]
     return [average, *found] if given is None else found
 
@@ -67,7 +58,7 @@ def choose(model: Recognizer, features: Features, fit: SideBySide, *, show: bool
     """
     settings = candidates(model, len(features), fit)
     if len(settings) == 1:
-        return Choice(Tried(model.pooling, model.pooling_options, settings[0]), ())
+        return Choice(Tried(model.pooling, given_options(model), settings[0]), ())
     tried = cross_validate(
         [Candidate(model, setting) for setting in settings],
         features,
@@ -79,7 +70,7 @@ def choose(model: Recognizer, features: Features, fit: SideBySide, *, show: bool
 
 def chosen_of(tried: Sequence[Tried]) -> Tried:
     """The candidate with the smallest loss; average pooling, if it is there and the best is not surely better."""
-    best = min(tried, key=lambda entry: entry.loss if math.isfinite(entry.loss) else math.inf)
+    best = smallest_loss(tried)
     average = next((entry for entry in tried if math.isinf(entry.setting.departure)), None)
     if average is not None and average.loss - best.loss <= SURE * average.error:
         return average
@@ -88,5 +79,5 @@ def chosen_of(tried: Sequence[Tried]) -> Tried:
 
 def start_at_regression(model: Recognizer, features: Features, fit: SideBySide) -> None:
     """Fits the classifier of a model as average pooling; its bottom-up maps stay where they start."""
-    (head,) = fit.run(features.averaged, [Trial(model, model.head, regression(model, len(features)))])
+    (head,) = fit.run(features.averaged, [Trial(model, model.head, regression(model, len(features), fit.options))])
     model.head.load_state_dict(head.state_dict())

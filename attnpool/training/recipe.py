@@ -19,7 +19,9 @@ from attnpool.data import Dataset, read
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run
+from attnpool.training import auto
 from attnpool.training.config import Options, converted_arguments, typed_options
+from attnpool.training.cross_validation import Choice
 from attnpool.training.train import train
 
 RECIPES = Path(__file__).parents[1] / "experiments" / "paper" / "recipes"
@@ -128,6 +130,7 @@ class Trained:
             "mAP": last["mAP"],
             "accuracy": last["accuracy"],
             "skipped": results["skipped"],
+            **({"auto": results["auto"]} if "auto" in results else {}),
         }
 
     def __str__(self) -> str:
@@ -138,6 +141,7 @@ class Trained:
         scores = f"loss {value['loss']:.4f}, mAP on {part} {100 * value['mAP']:.1f} %"
         return "\n".join(
             [
+                *(auto.table(Choice.from_json(value["auto"])) if "auto" in value else ()),
                 f"weights: {value['weights']}",
                 *(f"skipped {item['file']}: {item['reason']}" for item in value["skipped"]),
                 f"{folder}: {value['epochs']} epochs, {scores}",
@@ -213,25 +217,34 @@ def fit(
         progress: show progress bars.
     """
     train_part, val = data
-    model_options = dict(options.model)
-    name, frozen = model_options.pop("backbone"), options.model["freeze_backbone"]
+    name, frozen = options.model["backbone"], options.model["freeze_backbone"]
     assert backbone is None or (backbone.name, backbone.frozen) == (name, frozen)
-    if backbone is None and options.preprocessing.modality == "flow":
-        channels, seed = 2 * FLOW_LENGTH, options.train.seed
-        backbone = Backbone(name, model_options["weights"], frozen=frozen, seed=seed, in_channels=channels)
-    model = Recognizer(
-        backbone or name,
-        classes=train_part.classes,
-        task=train_part.task,
-        scores="softmax" if options.train.loss in ("cross_entropy", "random_positive") else None,
-        preprocessing=options.preprocessing.of_model(),
-        seed=options.train.seed,
-        **model_options,
-    )
+    if backbone is None and (auto.is_asked(options) or options.preprocessing.modality == "flow"):
+        channels = 2 * FLOW_LENGTH if options.preprocessing.modality == "flow" else 3
+        weights, seed = options.model["weights"], options.train.seed
+        backbone = Backbone(name, weights, frozen=frozen, seed=seed, in_channels=channels)
+
+    def make(options: Options) -> Recognizer:
+        return Recognizer(
+            backbone or name,
+            classes=train_part.classes,
+            task=train_part.task,
+            scores="softmax" if options.train.loss in ("cross_entropy", "random_positive") else None,
+            preprocessing=options.preprocessing.of_model(),
+            seed=options.train.seed,
+            **{key: value for key, value in options.model.items() if key != "backbone"},
+        )
+
     if options.train.trainval:
         train_part = replace(train_part, samples=train_part.samples + val.samples, split="trainval")
+    results = {}
+    if auto.is_asked(options):
+        asked = {**options.flat(), "data": train_part.name, "images": [sample.path for sample in train_part]}
+        choice = auto.choose(options, make, train_part, Path(out), asked, cache=cache, progress=progress)
+        results["auto"] = {"asked": asked, **choice.to_json()}
+        options = auto.applied(options, choice.chosen)
     return train(
-        model,
+        make(options),
         train_part,
         val,
         out=out,
@@ -240,5 +253,6 @@ def fit(
         preprocessing=options.preprocessing,
         cache=cache,
         split_seed=split_seed or 0,
+        results=results,
         progress=progress,
     )

@@ -86,7 +86,7 @@ class SideBySide:
         trials: Sequence[Trial],
         folds: Sequence[int] | None = None,
         show: str | None = None,
-        keep: bool = False,
+        keep: str | None = None,
     ) -> list[PoolingHead]:
         """Trains copies of the heads of `trials`, and returns them in eval mode.
 
@@ -95,7 +95,7 @@ class SideBySide:
             trials: the heads.
             folds: the fold of every image, if trials leave some out.
             show: title of a progress bar.
-            keep: whether the state is kept in `file`, for the longest of several runs.
+            keep: name under which the state is kept in `file`; None for a run of seconds.
 
         Raises:
             Interrupted: SIGTERM or SIGINT was received; the state is saved.
@@ -110,8 +110,8 @@ class SideBySide:
         optimizer = optimizer_of_heads(list(zip(heads, settings, strict=True)))
         steps = math.ceil(len(samples) / options.batch_size)
         total = options.epochs * steps
-        file = self.file if keep else None
-        done = resumed(file, heads, optimizer)
+        file, stage = (self.file, keep) if keep else (None, "")
+        done = resumed(file, stage, heads, optimizer)
         own: Sequence[int | None] = folds or [None] * len(samples)
         numbers = dict(zip([sample.path for sample in samples], own, strict=True))
         saved = time.monotonic()
@@ -130,7 +130,7 @@ class SideBySide:
                 done += 1
                 shown.update(1)
                 if file and (self.stop.received or time.monotonic() - saved > SAVE_SECONDS):
-                    file.save_state(done, packed(heads) | pack_optimizer(optimizer))
+                    file.save_state(stage, done, packed(heads) | pack_optimizer(optimizer))
                     saved = time.monotonic()
                 self.stop.check(file.path if file else None)
         return [head.eval() for head in heads]
@@ -227,9 +227,9 @@ def packed(heads: Sequence[PoolingHead]) -> dict[str, Tensor]:
     return {f"head.{i}.{name}": value for i, head in enumerate(heads) for name, value in head.state_dict().items()}
 
 
-def resumed(file: ChoiceFile | None, heads: Sequence[PoolingHead], optimizer: torch.optim.Optimizer) -> int:
+def resumed(file: ChoiceFile | None, stage: str, heads: Sequence[PoolingHead], optimizer: torch.optim.Optimizer) -> int:
     """Restores heads and their optimizer from a file; returns the number of steps that are done."""
-    found = file.read_state() if file else None
+    found = file.read_state(stage) if file else None
     if found is None:
         return 0
     done, tensors = found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from attnpool.models.run import Run, is_finished, remove_state, save_run
 from attnpool.training.checkpoint import ChoiceFile, load_state, require_same
 from attnpool.training.class_weights import weights_of
 from attnpool.training.config import OptimizerOptions, TrainOptions
-from attnpool.training.departure import Choice, candidates, choose, start_at_regression
+from attnpool.training.cross_validation import Choice
+from attnpool.training.departure import candidates, choose, start_at_regression
 from attnpool.training.interruption import StopSignals
 from attnpool.training.losses import resolve_loss
 from attnpool.training.optimizer import departs, is_logistic_regression, resolve, start_at_priors
@@ -38,6 +40,7 @@ def train(
     preprocessing: Preprocessing | None = None,
     cache: Path | None = None,
     split_seed: int = 0,
+    results: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Run:
     """Trains a recognizer into a run folder. The same call continues where it was stopped, with the same result.
@@ -55,6 +58,7 @@ def train(
         preprocessing: augmentation; its image_size, short_side and max_width are replaced by those of the model.
         cache: folder of features, `features.cache_folder()` by default.
         split_seed: seed with which `train` and `val` were split, to be saved with the run.
+        results: further results to be saved with the run, such as what `auto` chose from.
         progress: show progress bars.
 
     Raises:
@@ -94,7 +98,7 @@ def train(
     pooled = departing or model.pooling == "average"
     sources = prepare(model, train, val, (fitted, monitored), options, preprocessing, cache, progress, pooled=pooled)
     if departing or is_logistic_regression(model):
-        start_at_priors(model, sources[0].dataset)
+        start_at_priors(model, sources[0].dataset, options)
     choice = None
     if departing:
         choice = depart(model, sources[0], folder, options, optimizer, identity, progress)
@@ -106,13 +110,14 @@ def train(
     trainer.fit(progress)
     if trainer.main:
         skipped = [{"file": path, "reason": reason} for path, reason in sorted(trainer.at.failed.items())]
-        results = {
+        found = {
             "weights": str(model.backbone.report or "random"),
             "history": trainer.at.history,
             "skipped": skipped,
             **({} if choice is None else {"departure": choice.to_json()}),
+            **(results or {}),
         }
-        save_run(model, folder, recipe=recipe, split=split, results=results)
+        save_run(model, folder, recipe=recipe, split=split, results=found)
         remove_state(folder)
     trainer.accelerator.wait_for_everyone()
     return Run.load(folder)
@@ -168,6 +173,8 @@ def check(model: Recognizer, train: Dataset, val: Dataset, options: TrainOptions
         raise ValueError(
             f"{train.name}: {len(train)} images to train on and {len(val)} to validate on; both splits need some"
         )
+    if optimizer.lr == "auto":
+        raise ValueError("lr auto is for attnpool train, which builds the models to choose from; give a number")
     resolve_loss(options.loss, model.task, options.positive_weight)
     joints = model.pooling_options.get("joints", len(MPII_JOINTS))
     if joints != len(MPII_JOINTS) and options.pose_weight:

@@ -6,8 +6,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 from torch import nn
 
 import attnpool as ap
@@ -137,7 +139,31 @@ def test_logistic_regression_has_its_prior_and_priors(world: Path) -> None:
     assert torch.allclose(model.head.alpha, expected - expected.mean())
     other = ap.Recognizer("lite0", classes=["a", "b", "c"], pooling="max", task="multi")
     start_at_priors(other, ap.Dataset("folder:x", world, other.classes, samples))
-    assert not other.head.alpha.any()
+    frequency = torch.tensor([8.5, 2.5, 2.5]) / 13
+    assert torch.allclose(other.head.alpha, (frequency / (1 - frequency)).log())
+    focal = ap.Recognizer("lite0", classes=["a", "b", "c"], pooling="average", task="multi")
+    start_at_priors(focal, ap.Dataset("folder:x", world, focal.classes, samples), TrainOptions(loss="focal"))
+    assert not focal.head.alpha.any()
+
+
+def test_priors_of_several_labels_are_what_scikit_learn_fits(world: Path) -> None:
+    """To inputs that say nothing; entries that are not known do not count."""
+    generator = np.random.default_rng(0)
+    samples = tuple(
+        ap.data.Sample(
+            str(i), tuple(np.flatnonzero(generator.random(3) < [0.1, 0.4, 0.8]).tolist()), ambiguous=(1,) * (i < 50)
+        )
+        for i in range(400)
+    )
+    model = ap.Recognizer("lite0", classes=["a", "b", "c"], pooling="average", task="multi")
+    start_at_priors(model, ap.Dataset("folder:x", world, model.classes, samples))
+    for k in range(3):
+        known = [sample for sample in samples if k not in sample.ambiguous]
+        fitted = LogisticRegression().fit(np.zeros((len(known), 1)), [k in sample.labels for sample in known])
+        assert model.head.alpha[k].item() == pytest.approx(fitted.intercept_[0], abs=0.02)
+    rate = model.head.learning_rate("sgd")
+    assert resolve(model, OptimizerOptions(), 400).lr == pytest.approx(3 * rate)
+    assert resolve(model, OptimizerOptions(), 400, TrainOptions(loss="cross_entropy")).lr == rate
 
 
 def test_position_embeddings_and_class_tokens_do_not_decay() -> None:

@@ -1,0 +1,253 @@
+"""`--pooling auto`, `--lr auto`: the pooling and how it is trained, chosen by cross-validation on the training images.
+
+All candidates are trained side by side in one loop over cached features (`cross_validation.cross_validate`). The one
+that is chosen is then trained on all of train as any other. Validation images are not looked at.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attnpool.data import Dataset, fold_numbers
+from attnpool.evaluation.tables import text_table
+from attnpool.features.batches import CachedFeatures
+from attnpool.features.extraction import Features, extract, standardize
+from attnpool.models.recognizer import Recognizer
+from attnpool.models.run import Run, is_finished
+from attnpool.training.checkpoint import ChoiceFile, require_same
+from attnpool.training.class_weights import weights_of
+from attnpool.training.config import AUTO, Options
+from attnpool.training.cross_validation import (
+    FOLDS,
+    Candidate,
+    Choice,
+    Tried,
+    cross_validate,
+    losses_of,
+    regression,
+    regression_decay,
+    smallest_loss,
+)
+from attnpool.training.departure import DECAYS, STRENGTHS
+from attnpool.training.interruption import StopSignals
+from attnpool.training.optimizer import Setting, departs, is_logistic_regression, regression_rate, start_at_priors
+from attnpool.training.side_by_side import SideBySide, Trial
+from attnpool.training.train import default_epochs
+
+# What `--pooling auto` tries. Attention is tried as a departure from average pooling.
+TRIED: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("average", {}),
+    ("attentional", {}),
+    ("attentional", {"hidden": 64, "activation": "softmax"}),
+    ("covariance", {"channels": 64}),
+    ("netvlad", {}),
+    ("multi_query", {}),
+)
+RATES = (0.3, 1.0, 3.0)  # times the rate of the pooling for AdamW
+ADAMW_DECAYS = (5e-4, 0.3)
+CHOSEN = ("optimizer", "weight_decay", "backbone_lr", "departure")  # options that `auto` chooses besides the rate
+SHORTER = 3  # how many times fewer epochs settings are compared with
+REPEATS = 3  # of measuring what a head costs
+
+
+def is_asked(options: Options) -> bool:
+    """Whether options leave something to be chosen."""
+    return AUTO in (options.model["pooling"], options.optimizer.lr)
+
+
+def check(options: Options) -> None:
+    """Raises ValueError for options that do not go together with `auto`."""
+    word = "pooling auto" if options.model["pooling"] == AUTO else "lr auto"
+    given, defaults = options.flat(), Options.of({}).flat()
+    for name in CHOSEN:
+        if given[name] != defaults[name]:
+            raise ValueError(f"{word} chooses {name}: leave it out")
+    if options.optimizer.lr not in (None, AUTO):
+        raise ValueError("pooling auto chooses lr: leave it out, or name a pooling")
+    if not options.model["freeze_backbone"] or not options.train.use_cache:
+        raise ValueError(f"{word} needs cached features of a frozen backbone: use freeze_backbone and use_cache")
+    if options.model["instances"] != "none":
+        raise ValueError(f"{word} does not choose for instances: leave instances out")
+    if options.model["standardize"] not in (None, True):
+        raise ValueError(f"{word} has rates for standardised features: leave standardize out")
+    if options.model["pooling"] == "pose":
+        raise ValueError("lr auto does not choose for the pose head, whose loss needs joints: give lr a number")
+
+
+def choose(
+    options: Options,
+    make: Callable[[Options], Recognizer],
+    train: Dataset,
+    folder: Path,
+    identity: Mapping[str, Any],
+    *,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> Choice:
+    """Chooses the pooling and how it is trained, or reads what an earlier call has chosen.
+
+    The candidate with the smallest loss on images that it was not trained on is chosen.
+
+    Args:
+        options: the options of the training.
+        make: builds the recognizer that options describe; all share one backbone.
+        train: the training images.
+        folder: the run folder, where the choice and its state are kept.
+        identity: what an earlier call must have been given.
+        cache: folder of features.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: the options do not go together with `auto`, or the folder holds another run.
+        Interrupted: SIGTERM or SIGINT was received; the state is saved.
+    """
+    check(options)
+    if is_finished(folder):
+        before = Run.load(folder).about["results"].get("auto")
+        if before is None:
+            raise ValueError(f"{folder}: holds a run that auto did not choose; give another folder as out")
+        require_same(folder, before["asked"], identity)
+        return Choice.from_json(before)
+    file = ChoiceFile(folder, identity)
+    if file.choice:
+        return Choice.from_json(file.choice)
+    own = options.model["pooling"], options.model["pooling_options"]
+    tried = TRIED if own[0] == AUTO else (own,)
+    plain = options.change({"pooling": "average", "lr": None}) if own[0] == AUTO else options.change({"lr": None})
+    first = make(plain)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    features = extract(first, train, cache=cache, workers=options.train.workers, device=device, progress=progress)
+    candidates = [
+        found
+        for pooling, values in tried
+        for found in ways(lambda: make(plain.change({"pooling": pooling, **values})), options, features)  # noqa: B023
+    ]
+    fit = SideBySide(
+        replace(options.train, epochs=options.train.epochs or default_epochs(len(features), options.train)),
+        replace(options.optimizer, lr=None),
+        weights_of(features.dataset, options.train.class_weights, first.task),
+        options.preprocessing.segments,
+        file=file,
+    )
+    with StopSignals() as fit.stop:
+        if "screened" not in file.notes:
+            file.save_note("screened", screen(candidates, features, fit, "trying rates" if progress else None))
+        kept = [candidates[i] for i in file.notes["screened"]]
+        found = cross_validate(kept, features, fit, "choosing the pooling" if progress else None)
+    costs = {id(model): seconds(model, features) for model in (candidate.model for candidate in kept)}
+    found = [replace(entry, seconds=costs[id(candidate.model)]) for entry, candidate in zip(found, kept, strict=True)]
+    choice = Choice(smallest_loss(found), tuple(found))
+    file.save_choice(choice.to_json())
+    return choice
+
+
+def screen(candidates: Sequence[Candidate], features: Features, fit: SideBySide, show: str | None) -> list[int]:
+    """The candidates that are worth a cross-validation: the best of every model, or all where they share their work.
+
+    They are trained for a third of the epochs on all folds but the first, which scores them.
+    """
+    own = [i for i, candidate in enumerate(candidates) if not candidate.model.head.shares_work]
+    if not own:
+        return list(range(len(candidates)))
+    samples, folds = features.dataset.samples, fold_numbers(features.dataset, FOLDS)
+    held = features.select([sample.path for sample, fold in zip(samples, folds, strict=True) if not fold], "tune")
+    rest = features.select([sample.path for sample, fold in zip(samples, folds, strict=True) if fold], "train")
+    assert fit.options.epochs is not None
+    short = replace(fit.options, epochs=math.ceil(fit.options.epochs / SHORTER))
+    quick = SideBySide(short, fit.schedule, fit.weights, fit.segments, fit.stop, fit.file)
+    tried = [candidates[i] for i in own]
+    models = {id(model): model for model, setting in tried if setting.optimizer == "departure"}
+    begun = [Trial(model, model.head, regression(model, len(rest), fit.options)) for model in models.values()]
+    starts = dict(zip(models, fit.run(rest.averaged, begun) if begun else [], strict=True))
+    trials = [Trial(model, starts.get(id(model), model.head), setting) for model, setting in tried]
+    heads = quick.run(rest, trials, show=show, keep="screening")
+    scored = quick.held_out(held, trials, heads, [0] * len(held))
+    losses = {
+        i: float(losses_of(logits, scored, candidates[i].model, fit).mean())
+        for i, logits in zip(own, scored.logits, strict=True)
+    }
+    best: dict[int, int] = {}
+    for i in sorted(own, key=lambda i: losses[i] if math.isfinite(losses[i]) else math.inf):
+        best.setdefault(id(candidates[i].model), i)
+    return sorted({*range(len(candidates))} - {*own} | {*best.values()})
+
+
+def ways(make: Callable[[], Recognizer], options: Options, features: Features) -> list[Candidate]:
+    """How a head could be trained: as a regression, as a departure from one, or by AdamW."""
+    model, decay = make(), regression_decay(len(features))
+    regression, departing = is_logistic_regression(model), departs(model, options.train)
+    if regression or departing:
+        start_at_priors(model, features.dataset, options.train)
+        rate = regression_rate(model, options.train)
+        name, strengths = ("departure", STRENGTHS) if departing else ("sgd", (0.0,))
+        settings = [Setting(name, rate, times * decay, strength) for strength in strengths for times in DECAYS]
+    else:
+        rate = model.head.learning_rate("adamw")
+        settings = [Setting("adamw", times * rate, value) for times in RATES for value in ADAMW_DECAYS]
+    standardize(model, features, pooled=regression or departing)
+    return [Candidate(model, setting) for setting in settings]
+
+
+def seconds(model: Recognizer, features: Features) -> float:
+    """The time of one forward and backward pass of a head for 32 images, the median of a few."""
+    positions = [[i % len(features) for i in range(32)]]
+    (batch,) = CachedFeatures(features).batches(positions, seed=0, epoch=0, train=False)
+    taken = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        model.pool(batch.inputs).logits.square().mean().backward()
+        taken.append(time.perf_counter() - started)
+    model.zero_grad()
+    return statistics.median(taken)
+
+
+def applied(options: Options, chosen: Tried) -> Options:
+    """Options with what was chosen in the place of `auto`."""
+    setting = chosen.setting
+    return options.change(
+        {
+            "pooling": chosen.pooling,
+            **chosen.options,
+            "optimizer": setting.optimizer,
+            "lr": setting.lr,
+            "weight_decay": setting.weight_decay,
+            **({"departure": setting.departure} if setting.optimizer == "departure" else {}),
+        }
+    )
+
+
+def table(choice: Choice) -> list[str]:
+    """The best candidate of every pooling as lines of text, the smallest loss first."""
+    best: dict[str, Tried] = {}
+    for entry in sorted(choice.tried, key=lambda entry: (entry.loss != entry.loss, entry.loss)):
+        best.setdefault(title(entry), entry)
+    rows = [
+        [
+            name,
+            f"{entry.loss:.3f}",
+            f"{100 * entry.mAP:.1f}",
+            entry.setting.optimizer,
+            f"{entry.setting.lr:.2g}",
+            f"{entry.setting.weight_decay:.2g}",
+            f"{entry.setting.departure:g}" if entry.setting.departure else "-",
+            f"{1000 * entry.seconds:.0f}",
+            "chosen" if entry == choice.chosen else "",
+        ]
+        for name, entry in best.items()
+    ]
+    header = ["pooling", "loss", "mAP", "optimizer", "rate", "decay", "departure", "ms", ""]
+    return text_table(header, rows, "lrrlrrrrl")
+
+
+def title(entry: Tried) -> str:
+    """A pooling and those of its options that are not the default."""
+    given = [f"{name} {value}" for name, value in entry.options.items()]
+    return ", ".join([entry.pooling, *given])

@@ -1,0 +1,141 @@
+"""`auto`: what it tries, what it never looks at, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import attnpool as ap
+from attnpool.backbones.backbone import Backbone
+from attnpool.data import Dataset
+from attnpool.models.run import Run
+from attnpool.training.config import Options
+from attnpool.training.cross_validation import Choice, smallest_loss
+from attnpool.training.interruption import Interrupted
+from attnpool.training.recipe import fit
+from attnpool.training.side_by_side import SideBySide
+from tests.command_line import attnpool, refused
+
+SMALL = {"image_size": 96, "epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return Backbone("lite0", frozen=True)
+
+
+@pytest.fixture(scope="module")
+def data(world: Path) -> tuple[Dataset, Dataset]:
+    return ap.read(f"folder:{world}")
+
+
+def chosen(run: Run) -> Choice:
+    return Choice.from_json(run.about["results"]["auto"])
+
+
+@pytest.fixture(scope="module")
+def auto_run(data: tuple[Dataset, Dataset], backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("auto") / "run"
+    return fit(Options.of(SMALL | {"pooling": "auto"}), data, out, backbone=backbone, progress=False)
+
+
+def test_a_run_says_what_was_chosen_and_from_what(auto_run: Run) -> None:
+    choice = chosen(auto_run)
+    assert choice.chosen == smallest_loss(choice.tried)
+    assert {entry.pooling for entry in choice.tried} >= {"average", "attentional", "covariance"}
+    assert all(entry.seconds > 0 for entry in choice.tried)
+    model, recipe = auto_run.about["model"], auto_run.about["recipe"]
+    assert model["pooling"] == choice.chosen.pooling
+    assert (recipe["optimizer"], recipe["lr"]) == (choice.chosen.setting.optimizer, choice.chosen.setting.lr)
+    assert not list(auto_run.folder.glob("choice*"))
+
+
+def test_validation_labels_change_nothing(
+    data: tuple[Dataset, Dataset], backbone: Backbone, tmp_path: Path, auto_run: Run
+) -> None:
+    """Shuffled, they give the same choice and the same model."""
+    train, val = data
+    labels = [sample.labels for sample in val]
+    shuffled = [replace(sample, labels=label) for sample, label in zip(val, labels[1:] + labels[:1], strict=True)]
+    other = train, replace(val, samples=tuple(shuffled))
+    options = Options.of(SMALL | {"pooling": "auto"})
+    again = fit(options, other, tmp_path / "run", backbone=backbone, progress=False)
+    assert [replace(entry, seconds=0.0) for entry in chosen(again).tried] == [
+        replace(entry, seconds=0.0) for entry in chosen(auto_run).tried
+    ]
+    weights = [run.folder / "model.safetensors" for run in (auto_run, again)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_a_finished_run_is_not_chosen_again(data: tuple[Dataset, Dataset], backbone: Backbone, auto_run: Run) -> None:
+    options = Options.of(SMALL | {"pooling": "auto"})
+    again = fit(options, data, auto_run.folder, backbone=backbone, progress=False)
+    assert again.about == auto_run.about
+    with pytest.raises(ValueError, match="epochs was 2, is 3"):
+        fit(options.change({"epochs": 3}), data, auto_run.folder, backbone=backbone, progress=False)
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_stopped_while_it_chooses(
+    data: tuple[Dataset, Dataset], backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """By a real SIGTERM, while rates are tried or compared: the same call goes on, and chooses the same."""
+    options = Options.of({"image_size": 96, "epochs": 3, "pooling": "covariance", "channels": 16, "lr": "auto"})
+    whole = fit(options, data, tmp_path / "whole", backbone=backbone, progress=False)
+    count, original, stop = iter(range(1, 10**6)), SideBySide.loss, step
+
+    def loss(self: SideBySide, *args: Any) -> Any:
+        if next(count) == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *args)
+
+    monkeypatch.setattr(SideBySide, "loss", loss)
+    with pytest.raises(Interrupted, match="continues"):
+        fit(options, data, tmp_path / "part", backbone=backbone, progress=False)
+    again = fit(options, data, tmp_path / "part", backbone=backbone, progress=False)
+    assert chosen(again).chosen.setting == chosen(whole).chosen.setting
+    weights = [run.folder / "model.safetensors" for run in (whole, again)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_the_command_prints_the_table(world: Path, tmp_path: Path) -> None:
+    command = ["train", f"folder:{world}", "--out", tmp_path / "run", "--image-size", 96, "--epochs", 2]
+    shown = attnpool(*command, "--pooling", "max", "--lr", "auto")
+    assert shown.code == 0
+    lines = shown.out.splitlines()
+    assert lines[0].split()[:3] == ["pooling", "loss", "mAP"]
+    assert lines[1].split()[0] == "max"
+    again = attnpool(*command, "--pooling", "max", "--lr", "auto", "--json")
+    assert json.loads(again.out)["auto"]["chosen"]["pooling"] == "max"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--pooling", "auto", "--rank", "2"], "pooling auto chooses rank"),
+        (["--pooling", "auto", "--lr", "0.1"], "pooling auto chooses lr"),
+        (["--pooling", "auto", "--departure", "0.1"], "pooling auto chooses departure"),
+        (["--lr", "auto", "--weight-decay", "0.1"], "lr auto chooses weight_decay"),
+        (["--lr", "auto", "--no-freeze-backbone"], "needs cached features"),
+        (["--lr", "auto", "--no-use-cache"], "needs cached features"),
+        (["--lr", "auto", "--pooling", "pose"], "pose head"),
+        (["--lr", "auto", "--instances", "boxes"], "leave instances out"),
+        (["--lr", "auto", "--no-standardize"], "leave standardize out"),
+        (["--lr", "automatic"], "invalid float or auto value"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(world: Path, tmp_path: Path, flags: list[str], message: str) -> None:
+    refused(attnpool("train", f"folder:{world}", "--out", tmp_path / "run", *flags), message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_python_builds_its_own_model(data: tuple[Dataset, Dataset], backbone: Backbone, tmp_path: Path) -> None:
+    model = ap.Recognizer(backbone, classes=data[0].classes)
+    with pytest.raises(ValueError, match="give a number"):
+        ap.train(model, *data, out=tmp_path / "run", optimizer=ap.OptimizerOptions(lr="auto"))
