@@ -132,7 +132,8 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         try:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            # A frozen network still passes gradients on to images that ask for them.
+            with torch.set_grad_enabled(torch.is_grad_enabled() and (x.requires_grad or not self.frozen)):
                 features = self.net.forward_features(x)
         except AssertionError as error:  # timm's networks of a fixed input size raise this
             raise ValueError(

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from attnpool.data import Dataset, Preprocessing
+from attnpool.evaluation.deletion import Deletion
+from attnpool.evaluation.deletion import deletion as delete
 from attnpool.evaluation.inference import Outputs, as_probabilities, score_source
 from attnpool.evaluation.late_fusion import fuse as fused
 from attnpool.evaluation.late_fusion import weighted_run
@@ -40,6 +42,7 @@ class Evaluation:
         submission: the file for a benchmark's server that was written.
         unit: what was scored, "images" or "clips".
         run: folder of the run that was scored.
+        deletion: the deletion test, if it was asked for.
     """
 
     scores: Scores
@@ -53,6 +56,7 @@ class Evaluation:
     submission: Path | None = None
     unit: str = "images"
     run: Path | None = None
+    deletion: Deletion | None = None
 
     def to_json(self) -> dict[str, Any]:
         skipped = [{"file": path, "reason": reason} for path, reason in self.skipped]
@@ -63,6 +67,7 @@ class Evaluation:
             "skipped": skipped,
             "unlabelled": self.unlabelled,
             "submission": None if self.submission is None else str(self.submission),
+            "deletion": None if self.deletion is None else self.deletion.to_json(),
         }
 
     def __str__(self) -> str:
@@ -87,6 +92,8 @@ class Evaluation:
             lines.append(f"accuracy  {100 * s.accuracy:6.2f} %  of {s.images} {self.unit}")
         if self.pointing is not None:
             lines.append(f"pointing  {100 * self.pointing:6.2f} %  the map of the true class peaks in the evidence")
+        if self.deletion is not None:
+            lines += ["", *self.deletion.lines()]
         columns = [("AP", s, "AP")]
         if known is not None:
             columns += [("VOC2007", s, "AP_voc07"), ("Known-Object", known, "AP_voc07")]
@@ -169,6 +176,7 @@ def evaluate(
     crops: Literal[1, 10] = 1,
     flip: bool = False,
     fuse: Sequence[str | tuple[Run | str | Path, float]] = (),
+    deletion: bool = False,
     workers: int = 0,
     use_cache: bool = True,
     cache: str | Path | None = None,
@@ -192,6 +200,7 @@ def evaluate(
         flip: also score the mirror image.
         fuse: RUN or RUN=W for other runs of the same classes, whose logits are added with weight W (1 if it is not
             given); for a stream of optical flow 1.5 is usual.
+        deletion: also cover the cells where the maps are highest and score the images again, see docs/deletion.md.
         workers: processes that decode images and clips.
         use_cache: use and keep the features of a frozen backbone; they are kept of a single test-time view only.
         cache: folder of features (default: $ATTNPOOL_CACHE or the user's cache).
@@ -207,6 +216,8 @@ def evaluate(
         dataset, split_name = source, source.split
     else:
         dataset, split_name = choose_split(loaded, source, split), split
+    if deletion:
+        check_deletion(loaded, dataset, crops=crops, flip=flip, fuse=fuse)
     numbers = {} if submission is None else image_numbers(submission, dataset)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     others = [weighted_run(item) if isinstance(item, str) else item for item in fuse]
@@ -238,4 +249,19 @@ def evaluate(
         probabilities = as_probabilities(torch.from_numpy(found.logits), loaded.model.scores)
         write_submission(submission, [numbers[path] for path in found.paths], dataset.classes, probabilities)
     result = summarize(found, loaded.model, split_name, negatives(dataset, found.paths), submission)
+    if deletion:
+        images = Images(dataset, Preprocessing(**loaded.model.preprocessing), workers)
+        result = replace(result, deletion=delete(loaded.model, images, device=device, progress=progress))
     return replace(result, unit="clips" if dataset.media == "clips" else "images", run=loaded.folder)
+
+
+def check_deletion(run: Run, dataset: Dataset, *, crops: int, flip: bool, fuse: Sequence[Any]) -> None:
+    """Raises ValueError where there is no single map of each image to delete by."""
+    for wrong, reason in (
+        (dataset.media == "clips", "the dataset holds clips"),
+        (run.model.instances == "boxes", "this run looks at the boxes of persons, and has no maps"),
+        (crops != 1 or flip, "several views have several maps; leave out crops and flip"),
+        (bool(fuse), "several runs have several maps; leave out fuse"),
+    ):
+        if wrong:
+            raise ValueError(f"deletion is for the maps of images: {reason}")
