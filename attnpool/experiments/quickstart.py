@@ -24,11 +24,10 @@ from attnpool.files import write_bytes, write_json
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run
 from attnpool.playground import write_playground
-from attnpool.training.config import OptimizerOptions, TrainOptions
+from attnpool.training.config import TrainOptions
 from attnpool.training.train import train
 
-# Heads and the learning rates that docs/study.md chose for so short a training, on another world.
-HEADS = {"average": 1e-2, "attentional": 3e-3, "pose": 3e-3}
+HEADS = ("average", "attentional", "pose")
 TITLES = {
     "average": "Average pooling",
     "attentional": "Attentional pooling, rank 1",
@@ -37,7 +36,6 @@ TITLES = {
 SCORES = ("mAP", "accuracy", "pointing")
 WORLD_SEED = 1
 IMAGES = 840
-EPOCHS = 6
 SEEDS = (0, 1, 2)
 IMAGE_SIZE = 448
 SHOWN = 4  # images in each grid of the report
@@ -61,7 +59,7 @@ def quickstart(
     *,
     out: str | Path,
     images: int = IMAGES,
-    epochs: int = EPOCHS,
+    epochs: int | None = None,
     seeds: Sequence[int] = SEEDS,
     image_size: int = IMAGE_SIZE,
     cache: str | Path | None = None,
@@ -69,13 +67,13 @@ def quickstart(
 ) -> Quickstart:
     """Makes a playground world, trains three heads on frozen ImageNet features of it, and writes a report.
 
-    One world; the seeds vary the head's start, the order and dropout. The learning rates were chosen by the study in
-    docs/study.md on another world. What an earlier, interrupted call has done is not done again.
+    One world; the seeds vary the head's start, the order and dropout. The heads are trained with the defaults of
+    `train`. What an earlier, interrupted call has done is not done again.
 
     Args:
         out: folder of the world, the runs, results.json and report.html.
         images: images of the world, a quarter of them for validation.
-        epochs: epochs of each of the trainings.
+        epochs: epochs of each of the trainings (default: 30, or as many as give 400 updates).
         seeds: seeds of the trainings.
         image_size: side of the images and of the network's input, in pixels.
         cache: folder of features (default: $ATTNPOOL_CACHE or the user's cache).
@@ -100,7 +98,7 @@ def quickstart(
     backbone = Backbone("lite0", frozen=True)
     runs: dict[str, list[Run]] = {}
     found: dict[str, list[Evaluation]] = {}
-    for head, rate in HEADS.items():
+    for head in HEADS:
         for seed in seeds:
             model = Recognizer(
                 backbone,
@@ -115,7 +113,6 @@ def quickstart(
                 val,
                 out=out / "runs" / f"{head}-{seed}",
                 options=trainings[seed],
-                optimizer=OptimizerOptions(lr=rate),
                 cache=cache,
                 progress=progress,
             )
@@ -146,7 +143,7 @@ def quickstart(
     arguments = {
         "out": (out, None),
         "images": (images, IMAGES),
-        "epochs": (epochs, EPOCHS),
+        "epochs": (epochs, None),
         "image_size": (image_size, IMAGE_SIZE),
         "seeds": (seeds, SEEDS),
     }
@@ -157,7 +154,7 @@ def quickstart(
         intro=(
             f"{len(train_part.classes)} actions in a generated world, {len(train_part)} images to train on and "
             f"{len(val)} to validate, at {image_size} px. The backbone is EfficientNet-Lite0 with ImageNet weights, "
-            f"frozen; only the head is trained, {epochs} epochs."
+            f"frozen; only the head is trained, {runs['average'][0].about['recipe']['epochs']} epochs."
         ),
         plots=[("Average precision of each class", comparison_plot(per_class, train_part.classes))],
         panels=panels,

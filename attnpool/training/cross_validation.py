@@ -146,8 +146,8 @@ def given_options(model: Recognizer) -> dict[str, Any]:
 
 
 def departs(candidate: Candidate) -> bool:
-    """Whether a candidate starts at a regression."""
-    return candidate.setting.optimizer == "departure"
+    """Whether a candidate starts at a regression; with an infinite penalty it is one."""
+    return candidate.setting.optimizer == "departure" and math.isfinite(candidate.setting.departure)
 
 
 def on_averages(candidate: Candidate) -> bool:

@@ -148,10 +148,11 @@ def depart(
             choice = choose(model, source.features, fit, show=progress)
             if fit.file:
                 fit.file.save_choice(choice.to_json())
-        start_at_regression(model, source.features, fit)
+        if math.isinf(choice.chosen.setting.departure):  # what is trained now is the regression
+            hold_maps(model.head)
+        else:
+            start_at_regression(model, source.features, fit)
         stop.check()
-    if math.isinf(choice.chosen.setting.departure):
-        hold_maps(model.head)
     return choice
 
 

@@ -135,6 +135,21 @@ def test_average_pooling_is_inside_the_family(world: Path, tmp_path: Path) -> No
     assert np.abs(scores["attentional"] - scores["average"]).max() < 0.05
 
 
+def test_where_average_pooling_is_chosen_it_is_what_is_trained(world: Path, tmp_path: Path) -> None:
+    """To the last bit of the classifier, and with maps that are 1."""
+    train, val = ap.read(f"folder:{world}")
+    heads = {}
+    for pooling in ("average", "attentional"):
+        model = ap.Recognizer("lite0", classes=train.classes, pooling=pooling, preprocessing=SMALL)
+        run = ap.train(model, train, val, out=tmp_path / pooling, options=TrainOptions(epochs=2), progress=False)
+        heads[pooling] = run.model.head
+    assert run.about["results"]["departure"]["chosen"]["departure"] == "infinite"
+    average, attention = heads["average"].state_dict(), heads["attentional"].state_dict()
+    assert torch.allclose(average["a"], attention["a"], atol=1e-6)
+    assert torch.allclose(average["alpha"], attention["alpha"], atol=1e-6)
+    assert not attention["b"].any()
+
+
 def test_a_run_says_what_was_chosen(run: Path) -> None:
     """The default of attention on a frozen backbone; the file of the choice is gone with the checkpoint."""
     about = ap.Run.load(run).about
@@ -144,17 +159,17 @@ def test_a_run_says_what_was_chosen(run: Path) -> None:
     assert not (run / CHOICE_FILE).exists()
 
 
-@pytest.mark.parametrize(("step", "total"), [(1, 9), (5, 12)])
+@pytest.mark.parametrize(("departure", "step", "total"), [(None, 1, 7), (None, 5, 10), (0.3, 3, 8)])
 def test_stopped_while_it_chooses(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, total: int
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, departure: float | None, step: int, total: int
 ) -> None:
     """By a real SIGTERM, among the regressions or the candidates: the same call goes on, and ends the same.
 
-    Of 2 steps each: regressions of the folds, average pooling, candidates, and the regression of the result. The third
-    continues where it was stopped.
+    Of 2 steps each: regressions of the folds, average pooling (if a departure is not given), candidates, which continue
+    where they were stopped, and the regression of the result (if it is not average pooling).
     """
     train, val = ap.read(f"folder:{world}")
-    options = TrainOptions(epochs=2)
+    options = TrainOptions(epochs=2, departure=departure)
 
     def once(out: Path, options: TrainOptions = options) -> ap.Run:
         model = ap.Recognizer("lite0", classes=train.classes, preprocessing=SMALL, pooling_options={"dropout": 0.3})
