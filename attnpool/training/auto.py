@@ -6,17 +6,16 @@ that is chosen is then trained on all of train as any other. Validation images a
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from attnpool.data import Dataset, fold_numbers
+from attnpool.data import Dataset
 from attnpool.evaluation.tables import text_table
 from attnpool.features.batches import CachedFeatures
 from attnpool.features.extraction import Features, extract, standardize
@@ -26,20 +25,18 @@ from attnpool.training.checkpoint import ChoiceFile, require_same
 from attnpool.training.class_weights import weights_of
 from attnpool.training.config import AUTO, Options
 from attnpool.training.cross_validation import (
-    FOLDS,
     Candidate,
     Choice,
     Tried,
     cross_validate,
-    losses_of,
-    regression,
+    given_options,
     regression_decay,
     smallest_loss,
 )
 from attnpool.training.departure import DECAYS, STRENGTHS
 from attnpool.training.interruption import StopSignals
 from attnpool.training.optimizer import Setting, departs, is_logistic_regression, regression_rate, start_at_priors
-from attnpool.training.side_by_side import SideBySide, Trial
+from attnpool.training.side_by_side import SideBySide
 from attnpool.training.train import default_epochs
 
 # What `--pooling auto` tries. Attention is tried as a departure from average pooling.
@@ -54,7 +51,6 @@ TRIED: tuple[tuple[str, Mapping[str, Any]], ...] = (
 RATES = (0.3, 1.0, 3.0)  # times the rate of the pooling for AdamW
 ADAMW_DECAYS = (5e-4, 0.3)
 CHOSEN = ("optimizer", "weight_decay", "backbone_lr", "departure")  # options that `auto` chooses besides the rate
-SHORTER = 3  # how many times fewer epochs settings are compared with
 REPEATS = 3  # of measuring what a head costs
 
 
@@ -138,46 +134,13 @@ def choose(
         file=file,
     )
     with StopSignals() as fit.stop:
-        if "screened" not in file.notes:
-            file.save_note("screened", screen(candidates, features, fit, "trying rates" if progress else None))
-        kept = [candidates[i] for i in file.notes["screened"]]
-        found = cross_validate(kept, features, fit, "choosing the pooling" if progress else None)
-    costs = {id(model): seconds(model, features) for model in (candidate.model for candidate in kept)}
-    found = [replace(entry, seconds=costs[id(candidate.model)]) for entry, candidate in zip(found, kept, strict=True)]
+        found = cross_validate(candidates, features, fit, "choosing the pooling" if progress else None)
+    models = {id(candidate.model): candidate.model for candidate in candidates}
+    costs = {(model.pooling, str(given_options(model))): seconds(model, features) for model in models.values()}
+    found = [replace(entry, seconds=costs[entry.pooling, str(entry.options)]) for entry in found]
     choice = Choice(smallest_loss(found), tuple(found))
     file.save_choice(choice.to_json())
     return choice
-
-
-def screen(candidates: Sequence[Candidate], features: Features, fit: SideBySide, show: str | None) -> list[int]:
-    """The candidates that are worth a cross-validation: the best of every model, or all where they share their work.
-
-    They are trained for a third of the epochs on all folds but the first, which scores them.
-    """
-    own = [i for i, candidate in enumerate(candidates) if not candidate.model.head.shares_work]
-    if not own:
-        return list(range(len(candidates)))
-    samples, folds = features.dataset.samples, fold_numbers(features.dataset, FOLDS)
-    held = features.select([sample.path for sample, fold in zip(samples, folds, strict=True) if not fold], "tune")
-    rest = features.select([sample.path for sample, fold in zip(samples, folds, strict=True) if fold], "train")
-    assert fit.options.epochs is not None
-    short = replace(fit.options, epochs=math.ceil(fit.options.epochs / SHORTER))
-    quick = SideBySide(short, fit.schedule, fit.weights, fit.segments, fit.stop, fit.file)
-    tried = [candidates[i] for i in own]
-    models = {id(model): model for model, setting in tried if setting.optimizer == "departure"}
-    begun = [Trial(model, model.head, regression(model, len(rest), fit.options)) for model in models.values()]
-    starts = dict(zip(models, fit.run(rest.averaged, begun) if begun else [], strict=True))
-    trials = [Trial(model, starts.get(id(model), model.head), setting) for model, setting in tried]
-    heads = quick.run(rest, trials, show=show, keep="screening")
-    scored = quick.held_out(held, trials, heads, [0] * len(held))
-    losses = {
-        i: float(losses_of(logits, scored, candidates[i].model, fit).mean())
-        for i, logits in zip(own, scored.logits, strict=True)
-    }
-    best: dict[int, int] = {}
-    for i in sorted(own, key=lambda i: losses[i] if math.isfinite(losses[i]) else math.inf):
-        best.setdefault(id(candidates[i].model), i)
-    return sorted({*range(len(candidates))} - {*own} | {*best.values()})
 
 
 def ways(make: Callable[[], Recognizer], options: Options, features: Features) -> list[Candidate]:

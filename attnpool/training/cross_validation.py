@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from attnpool.training.optimizer import REGRESSION_DECAY, Setting, regression_ra
 from attnpool.training.side_by_side import HeldOut, SideBySide, Trial
 
 FOLDS = 3
+SHORTER = 3  # how many times fewer epochs settings are screened with
 
 
 class Candidate(NamedTuple):
@@ -95,13 +97,23 @@ def cross_validate(
 
     Every class is spread over the folds. The heads of all folds are trained in one loop over the features, with the
     epochs, the batches and the loss of the training itself; those that only need averaged features in one over these.
+    Of a model whose heads do not share their work the best candidate alone gets so far, see `screen`.
 
     Args:
         candidates: what to try; a model's `Standardize` is fitted. Models are not changed.
         features: cached features of the training images.
         fit: how heads are trained.
         show: title of a progress bar.
+
+    Returns:
+        What was trained on all folds, in the order of the candidates.
     """
+    kept = fit.file.notes.get("screened") if fit.file else None
+    if kept is None:
+        kept = screen(candidates, features, fit, show and f"{show}: settings")
+        if fit.file:
+            fit.file.save_note("screened", kept)
+    candidates = [candidates[i] for i in kept]
     folds = fold_numbers(features.dataset, FOLDS)
     averaged = features.averaged
     starts = regressions([candidate.model for candidate in candidates if departs(candidate)], averaged, fit, folds)
@@ -143,6 +155,42 @@ def given_options(model: Recognizer) -> dict[str, Any]:
     """The options of a model's pooling that differ from their defaults."""
     defaults = resolved_options(POOLINGS, model.pooling, {})
     return {name: value for name, value in model.pooling_options.items() if value != defaults[name]}
+
+
+def screen(candidates: Sequence[Candidate], features: Features, fit: SideBySide, show: str | None) -> list[int]:
+    """The candidates that are worth a cross-validation: the best of every model, or all where they share their work.
+
+    They are trained for a third of the epochs on all folds but the first, which scores them.
+    """
+    count = Counter(id(candidate.model) for candidate in candidates if not on_averages(candidate))
+    own = [
+        i
+        for i, candidate in enumerate(candidates)
+        if not candidate.model.head.shares_work and not on_averages(candidate) and count[id(candidate.model)] > 1
+    ]
+    if not own:
+        return list(range(len(candidates)))
+    samples, folds = features.dataset.samples, fold_numbers(features.dataset, FOLDS)
+    held = features.select([sample.path for sample, fold in zip(samples, folds, strict=True) if not fold], "tune")
+    rest = features.select([sample.path for sample, fold in zip(samples, folds, strict=True) if fold], "train")
+    assert fit.options.epochs is not None
+    short = replace(fit.options, epochs=math.ceil(fit.options.epochs / SHORTER))
+    quick = SideBySide(short, fit.schedule, fit.weights, fit.segments, fit.stop, fit.file)
+    tried = [candidates[i] for i in own]
+    models = {id(candidate.model): candidate.model for candidate in tried if departs(candidate)}
+    begun = [Trial(model, model.head, regression(model, len(rest), fit.options)) for model in models.values()]
+    starts = dict(zip(models, fit.run(rest.averaged, begun) if begun else [], strict=True))
+    trials = [Trial(model, starts.get(id(model), model.head), setting) for model, setting in tried]
+    heads = quick.run(rest, trials, show=show, keep="screening")
+    scored = quick.held_out(held, trials, heads, [0] * len(held))
+    losses = {
+        i: float(losses_of(logits, scored, candidates[i].model, fit).mean())
+        for i, logits in zip(own, scored.logits, strict=True)
+    }
+    best: dict[int, int] = {}
+    for i in sorted(own, key=lambda i: losses[i] if math.isfinite(losses[i]) else math.inf):
+        best.setdefault(id(candidates[i].model), i)
+    return sorted({*range(len(candidates))} - {*own} | {*best.values()})
 
 
 def departs(candidate: Candidate) -> bool:

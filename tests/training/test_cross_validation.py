@@ -59,3 +59,17 @@ def test_the_loss_is_the_mean_of_the_parts_of_the_images(
     parts = losses_of(logits, HeldOut(logits[None], targets, mask), model, fit)
     whole = labels_loss(logits, targets, mask, "single", fit.options, weights)
     assert parts.mean() == pytest.approx(float(whole), rel=1e-5)
+
+
+def test_settings_of_a_costly_head_are_screened_first(made: tuple[dict[str, ap.Recognizer], Features]) -> None:
+    """The best of them goes on; heads that share their work, and what needs averages alone, all do."""
+    models, features = made
+    settings = [Setting("adamw", rate, 5e-4) for rate in (1e3, 1e-4, 1e2)]
+    candidates = [Candidate(models["covariance"], setting) for setting in settings]
+    candidates += [Candidate(models["average"], Setting("sgd", 0.01, decay)) for decay in (0.1, 1.0)]
+    found = cross_validate(candidates, features, side_by_side(9))
+    assert [(entry.pooling, entry.setting) for entry in found] == [
+        ("covariance", settings[1]),
+        ("average", Setting("sgd", 0.01, 0.1)),
+        ("average", Setting("sgd", 0.01, 1.0)),
+    ]
