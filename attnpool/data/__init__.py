@@ -10,6 +10,7 @@ from attnpool.data.formats import READERS
 from attnpool.data.loader import PixelBatch, batches, label_tensors, load
 from attnpool.data.preprocessing import Preprocessing
 from attnpool.data.reading import has_own_split, read, read_all, read_splits
+from attnpool.data.shapes import shapes
 from attnpool.data.splits import fold_numbers, hold_out
 from attnpool.data.temporal_sampling import segment_positions
 from attnpool.data.views import View, eval_view, eval_views, train_view
@@ -39,5 +40,6 @@ __all__ = [
     "read_image",
     "read_splits",
     "segment_positions",
+    "shapes",
     "train_view",
 ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from attnpool.data.preprocessing import Preprocessing
+from attnpool.data.preprocessing import CELL, Preprocessing
 
 SQUASHED = (340, 256)
 """Width and height to which the authors' code resizes the images of HICO and HMDB51, whatever their aspect ratio."""
@@ -22,9 +22,16 @@ _RATIO = (3 / 4, 4 / 3)
 _PLACES = ((0.5, 0.5), (0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
 
 
+# Width to height of the shapes of whole views: square, 4:3, 3:2, 16:9, 5:2, and upright.
+ASPECTS = (2 / 5, 9 / 16, 2 / 3, 3 / 4, 1.0, 4 / 3, 3 / 2, 16 / 9, 5 / 2)
+
+
 @dataclass(frozen=True)
 class Crop:
-    """A rectangle in pixels of the image that is resized to the network's square input, and mirrored if `flipped`."""
+    """A rectangle in pixels of the image that is resized to the network's input, and mirrored if `flipped`.
+
+    That of a whole view holds the image, and is larger than it.
+    """
 
     left: float
     top: float
@@ -41,11 +48,30 @@ class Jitter:
     order: tuple[int, ...]
 
 
+def input_size(size: tuple[int, int], options: Preprocessing) -> tuple[int, int]:
+    """Width and height of the network's input for an image of a width and height, in pixels.
+
+    With view "whole" it is the one of a few shapes whose aspect is nearest, with about as many cells as the square.
+    """
+    side = options.image_size
+    if options.view != "whole":
+        return side, side
+    cells = side / CELL
+    shapes = [
+        (max(1, round(cells * math.sqrt(aspect))), max(1, round(cells / math.sqrt(aspect)))) for aspect in ASPECTS
+    ]
+    wanted = math.log(size[0] / size[1])
+    across, down = min(shapes, key=lambda shape: abs(math.log(shape[0] / shape[1]) - wanted))
+    return across * CELL, down * CELL
+
+
 def eval_crops(size: tuple[int, int], options: Preprocessing, crops: int = 1, flip: bool = False) -> list[Crop]:
     """The crops of the test-time views, see `views.eval_views`."""
     if crops not in (1, 10):
         raise ValueError(f"crops is {crops}; use 1 (the middle) or 10 (middle and corners, and their mirror images)")
-    width, height = _square(size, options)
+    if crops == 10 and options.view == "whole":
+        raise ValueError("crops is 10, but a whole view has no corners; use 1")
+    width, height = _area(size, options)
     places = _PLACES if crops == 10 else _PLACES[:1]
     plain = [Crop(across * (size[0] - width), down * (size[1] - height), width, height) for across, down in places]
     return plain + [replace(crop, flipped=True) for crop in plain if flip or crops == 10]
@@ -68,17 +94,27 @@ def train_crops(
             width, height, fits = _rectangle(size, options, rng)
             place = place if fits else (0.5, 0.5)
         else:
-            width, height = _square(size, options)
+            width, height = _area(size, options)
+        if options.view == "whole":
+            place = 0.5, 0.5
         left, top = place[0] * (size[0] - width), place[1] * (size[1] - height)
         found.append(Crop(left, top, width, height, bool(flip < options.flip)))
     return found, jitter
 
 
-def _square(size: tuple[int, int], options: Preprocessing) -> tuple[float, float]:
+def _area(size: tuple[int, int], options: Preprocessing) -> tuple[float, float]:
     """The sides of the crop in pixels of the image, which become `image_size` when the short side is `short_side`.
 
-    The crop is a square of the image, or of the squashed image.
+    The crop is a square of the image, or of the squashed image. With view "squash" it has the aspect of the image, and
+    with "whole" that of the network's input, and holds the image.
     """
+    if options.view == "whole":
+        across, down = input_size(size, options)
+        scale = min(across / size[0], down / size[1])
+        return across / scale, down / scale
+    if options.view == "squash":
+        part = options.image_size / (options.short_side or options.image_size)
+        return part * size[0], part * size[1]
     width, height = SQUASHED if options.squash else size
     side = min(width, height) * options.image_size / (options.short_side or options.image_size)
     return side * size[0] / width, side * size[1] / height

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ from attnpool.keypoints.joints import Box, Joints
 
 # The first number of every generator's seed, so that the order and the views of one (seed, epoch) are independent:
 # NumPy's seeds [s, e] and [s, e, 0] are the same.
-_ORDER, _VIEW, _FRAMES = 1, 2, 4
+_ORDER, _VIEW, _FRAMES, _GROUPS = 1, 2, 4, 5
 
 
 @dataclass
@@ -69,12 +71,16 @@ def batches(
     shuffle: bool = True,
     process_index: int = 0,
     num_processes: int = 1,
+    groups: Sequence[Any] | None = None,
 ) -> list[list[int]]:
     """The batches of positions 0..n-1 in an epoch, for one of `num_processes` processes.
 
     The order depends only on (seed, epoch). Every step distributes the next `batch_size * num_processes` positions over
     the processes, so that all processes have the same number of steps and together visit every position exactly once.
     In the last step a process may get fewer positions, or none (`[]`).
+
+    With `groups`, one for each position, a step has positions of one group alone, whose images have one shape. Each
+    group is dealt out as evenly as possible, and the steps come in random order.
 
     Raises:
         ValueError: the seed or the epoch is negative, the batch size is less than 1, or `process_index` is out of
@@ -87,7 +93,17 @@ def batches(
         )
     order = np.random.default_rng([_ORDER, seed, epoch]).permutation(n) if shuffle else np.arange(n)
     step = batch_size * num_processes
-    return [order[start : start + step][process_index::num_processes].tolist() for start in range(0, n, step)]
+    if groups is None:
+        parts = [order[start : start + step] for start in range(0, n, step)]
+    else:
+        of_group: dict[Any, list[int]] = {}
+        for position in order.tolist():
+            of_group.setdefault(groups[position], []).append(position)
+        each = [np.array(of_group[group]) for group in sorted(of_group)]
+        parts = [part for found in each for part in np.array_split(found, math.ceil(len(found) / step))]
+        if shuffle:
+            parts = [parts[i] for i in np.random.default_rng([_GROUPS, seed, epoch]).permutation(len(parts))]
+    return [part[process_index::num_processes].tolist() for part in parts]
 
 
 def load(
@@ -128,6 +144,8 @@ def load(
         raise ValueError(f"{dataset.name}: holds images, which have no optical flow; use modality rgb")
     if crops not in (1, 10):
         raise ValueError(f"crops is {crops}; use 1 (the middle) or 10 (corners and middle, and their mirror images)")
+    if options.view == "whole" and dataset.media == "clips":
+        raise ValueError(f"{dataset.name}: holds clips, and view whole is for images; use crop or squash")
     return _load(_Views(dataset, options, seed, epoch, train, crops, flip), batches, workers)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+CELL = 32  # sides of whole views are multiples of this many pixels, which is the stride of most networks
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -12,6 +14,8 @@ class Preprocessing:
 
     Args:
         image_size: side of the network's square input in pixels.
+        view: what the network sees of an image, the middle square (crop), all of it at its own shape (whole) or all of
+            it stretched to the square (squash). See docs/views.md.
         short_side: short side in pixels to which images are resized before they are cropped (default: image_size).
         max_width: width in pixels to which wider images are reduced first, which loses detail, 512 in the paper
             (default: no reduction).
@@ -30,6 +34,7 @@ class Preprocessing:
     """
 
     image_size: int = 448
+    view: Literal["crop", "whole", "squash"] = "crop"
     short_side: int | None = None
     max_width: int | None = None
     squash: bool = False
@@ -53,6 +58,18 @@ class Preprocessing:
                 f"short_side {self.short_side} is smaller than image_size {self.image_size}; "
                 "make it at least as large, or leave it out"
             )
+        if self.view not in ("crop", "whole", "squash"):
+            raise ValueError(f"unknown view {self.view!r}: use crop, whole or squash")
+        if self.view == "whole":
+            if self.image_size % CELL:
+                raise ValueError(f"image_size is {self.image_size}; view whole takes multiples of {CELL}, such as 448")
+            for name in ("short_side", "squash", "random_resized_crop"):
+                if getattr(self, name):
+                    raise ValueError(f"{name} does not go together with view whole, which cuts and stretches nothing")
+            if self.modality == "flow":
+                raise ValueError("view whole is for images; use crop or squash for optical flow")
+        if self.view == "squash" and self.squash:
+            raise ValueError("view squash and squash are both given; leave squash out")
         if self.max_width is not None and self.max_width < 1:
             raise ValueError(f"max_width is {self.max_width}; give a positive number of pixels, or leave it out")
         for name in ("flip", "color_jitter"):
@@ -66,5 +83,5 @@ class Preprocessing:
         return {name: getattr(self, name) for name in OF_MODEL}
 
 
-OF_MODEL = ("image_size", "short_side", "max_width", "squash", "frames", "modality")
+OF_MODEL = ("image_size", "view", "short_side", "max_width", "squash", "frames", "modality")
 """The fields that testing uses; the others are only for training."""

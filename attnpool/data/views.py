@@ -15,9 +15,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from attnpool.data.crops import SQUASHED, Crop, Jitter, eval_crops, train_crops
+from attnpool.data.crops import SQUASHED, Crop, Jitter, eval_crops, input_size, train_crops
 from attnpool.data.preprocessing import Preprocessing
 from attnpool.keypoints.joints import MPII_FLIP, Box, Joint, Joints
+
+MEAN = (124, 116, 104)  # red, green and blue
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +27,7 @@ class View:
     """The network's input from an image, and its place in the image.
 
     Attributes:
-        pixels: uint8 (3, S, S), RGB; (2L, S, S) for optical flow.
+        pixels: uint8 (3, S, S), RGB; (2L, S, S) for optical flow. Whole views are (3, H, W).
         matrix: (2, 3) float64, from `(x, y, 1)` in the image to `(x, y)` in the view.
         flipped: whether left and right are exchanged.
     """
@@ -134,6 +136,8 @@ def cut(planes: Sequence[Image.Image], options: Preprocessing, crop: Crop) -> Vi
         options: the preprocessing, of which image_size, max_width and squash are used.
         crop: the rectangle, in pixels of the image.
     """
+    if options.view == "whole":
+        return cut_whole(planes, options, crop.flipped)
     size, (width, height) = options.image_size, planes[0].size
     # Rounding errors must not move the rectangle over the border.
     left = min(max(crop.left, 0.0), width - crop.width)
@@ -151,6 +155,26 @@ def cut(planes: Sequence[Image.Image], options: Preprocessing, crop: Crop) -> Vi
         matrix[0] = [-matrix[0, 0], 0, size - matrix[0, 2]]
     pixels = torch.from_numpy(np.concatenate([np.array(square).reshape(size, size, -1) for square in squares], axis=2))
     return View(pixels.permute(2, 0, 1).contiguous(), matrix, crop.flipped)
+
+
+def cut_whole(planes: Sequence[Image.Image], options: Preprocessing, flipped: bool) -> View:
+    """All of an image in the middle of the network's input, with its aspect kept to a pixel.
+
+    What is left at two sides has the mean colour of ImageNet, which to the network is as its own padding with zeros.
+    """
+    (width, height), (across, down) = planes[0].size, input_size(planes[0].size, options)
+    scale = min(across / width, down / height)
+    w, h = (min(max(1, round(scale * side)), most) for side, most in ((width, across), (height, down)))
+    left, top = (across - w) // 2, (down - h) // 2
+    parts = [np.asarray(_reduce(plane, options).resize((w, h), Image.Resampling.BICUBIC)) for plane in planes]
+    inside = np.concatenate([part.reshape(h, w, -1) for part in parts], axis=2)
+    pixels = np.full((down, across, inside.shape[2]), MEAN, np.uint8)
+    pixels[top : top + h, left : left + w] = inside
+    matrix = np.array([[w / width, 0, left], [0, h / height, top]])
+    if flipped:
+        pixels = pixels[:, ::-1]
+        matrix[0] = [-matrix[0, 0], 0, across - matrix[0, 2]]
+    return View(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), matrix, flipped)
 
 
 def _reduce(image: Image.Image, options: Preprocessing) -> Image.Image:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnpool.data import batches
 from attnpool.evaluation.pointing import peak, pointing
 from attnpool.features.batches import BatchSource
 from attnpool.models.recognizer import Recognizer
@@ -63,15 +64,16 @@ def score_source(
     """
     was_training = model.training
     model.eval()
-    order = list(range(len(source.dataset)) if positions is None else positions)
+    chosen = list(range(len(source.dataset)) if positions is None else positions)
     logits, targets, label_mask, paths, pointed, failed = [], [], [], [], [], list(source.failed)
     size = max(1, BATCH // source.inputs_per_sample)
+    groups = [source.shapes[i] for i in chosen] if source.shapes else None
+    parts = batches(len(chosen), size, seed=0, epoch=0, shuffle=False, groups=groups)
+    order = [[chosen[i] for i in part] for part in parts]
     unit = "clips" if source.dataset.media == "clips" else "images"
-    shown = bar(len(order), progress, unit, hidden=not progress)
+    shown = bar(len(chosen), progress, unit, hidden=not progress)
     with_evidence = maps and any(sample.evidence for sample in source.dataset)
-    for batch in source.batches(
-        [order[i : i + size] for i in range(0, len(order), size)], seed=0, epoch=0, train=False
-    ):
+    for batch in source.batches(order, seed=0, epoch=0, train=False):
         failed += batch.failed
         shown.update(len(batch.paths) + len(batch.failed))
         if not batch.paths:
@@ -86,10 +88,17 @@ def score_source(
         targets.append(batch.targets.numpy() > 0)
         label_mask.append(batch.label_mask.numpy())
         paths += batch.paths
-        pointed.append(points(out, batch.targets, batch.evidence, model.preprocessing["image_size"] or 0))
+        pointed.append(points(out, batch.targets, batch.evidence, batch.size))
     shown.close()
     model.train(was_training)
     width = len(model.classes)
+    if groups:
+        place = {sample.path: i for i, sample in enumerate(source.dataset)}
+        back = np.argsort([place[path] for path in paths])
+        logits, targets, label_mask, pointed = (
+            [np.concatenate(parts)[back]] if paths else [] for parts in (logits, targets, label_mask, pointed)
+        )
+        paths = [paths[i] for i in back]
     return Outputs(
         np.concatenate(logits) if paths else np.zeros((0, width)),
         np.concatenate(targets) if paths else np.zeros((0, width), bool),
@@ -133,7 +142,7 @@ def as_probabilities(logits: Tensor, scores: str) -> np.ndarray:
     return (exact.softmax(1) if scores == "softmax" else exact.sigmoid()).numpy()
 
 
-def points(out: Pooled, targets: Tensor, evidence: Sequence[Sequence[Any]], size: int) -> np.ndarray:
+def points(out: Pooled, targets: Tensor, evidence: Sequence[Sequence[Any]], size: tuple[int, int]) -> np.ndarray:
     """`(B,)`: whether the combined map of the (first) true class peaks in the evidence; NaN where none is known.
 
     Nothing is known of clips and of several crops.
@@ -143,4 +152,4 @@ def points(out: Pooled, targets: Tensor, evidence: Sequence[Sequence[Any]], size
     true = targets.argmax(1)
     combined = out.combined[torch.arange(len(true)), true.to(out.combined.device)]
     boxes = [boxes if positive else [] for boxes, positive in zip(evidence, targets.any(1).tolist(), strict=True)]
-    return pointing(peak(combined, (size, size)), boxes)
+    return pointing(peak(combined, size), boxes)

@@ -203,8 +203,8 @@ def highest(prediction: Prediction, seen: Clip, label: int) -> dict[str, Any]:
         best = int(maps.amax((-2, -1)).argmax())
         where["frame"] = seen.numbers[best] + 1
         maps = maps[best]
-    size = prediction.view.pixels.shape[-1]
-    x, y = peak(maps, (size, size))
+    height, width = prediction.view.pixels.shape[-2:]
+    x, y = peak(maps, (height, width))
     return {"peak": [round(float(v), 1) for v in prediction.view.inverse @ (x, y, 1.0)], **where}
 
 

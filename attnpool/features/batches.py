@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
 
-from attnpool.data import Dataset, Preprocessing, label_tensors, load, segment_positions
+from attnpool.data import Dataset, Preprocessing, label_tensors, load, segment_positions, shapes
 from attnpool.data.decoding.image import Unreadable
 from attnpool.features.extraction import Features
 from attnpool.keypoints.joints import Box, Joints
@@ -28,6 +29,7 @@ class Batch:
         people, boxes, evidence: in pixels of the network's input, as in `data.PixelBatch`.
         failed: `(path, reason)` of images that are left out of the batch because they, or their keypoints, cannot be
             read.
+        size: height and width of the network's input in pixels.
     """
 
     inputs: Tensor
@@ -38,6 +40,7 @@ class Batch:
     boxes: list[list[Box]]
     evidence: list[list[Box]]
     failed: list[tuple[str, str]]
+    size: tuple[int, int]
 
 
 class Seen(NamedTuple):
@@ -57,6 +60,8 @@ class BatchSource(Protocol):
         failed: `(path, reason)` of samples that are known to be unreadable before the first batch.
         views: number of test-time views of every image, or of every frame of a clip.
         inputs_per_sample: number of network inputs per sample in testing: its frames times its views.
+        shapes: height and width of the network's input for every sample, by which `data.batches` groups them; None if
+            all are alike.
     """
 
     dataset: Dataset
@@ -68,6 +73,9 @@ class BatchSource(Protocol):
 
     @property
     def inputs_per_sample(self) -> int: ...
+
+    @property
+    def shapes(self) -> list[tuple[int, int]] | None: ...
 
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Batch]:
         """Yields a batch for each list of positions in `dataset`."""
@@ -97,6 +105,10 @@ class Images:
         """The number of frames times the number of views."""
         return self.views * (self.options.frames if self.dataset.media == "clips" else 1)
 
+    @cached_property
+    def shapes(self) -> list[tuple[int, int]] | None:
+        return shapes(self.dataset, self.options)
+
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Batch]:
         loaded = load(
             self.dataset,
@@ -120,6 +132,7 @@ class Images:
                 batch.boxes,
                 batch.evidence,
                 batch.failed,
+                (batch.pixels.shape[-2], batch.pixels.shape[-1]),
             )
 
 
@@ -147,6 +160,10 @@ class CachedFeatures:
     def inputs_per_sample(self) -> int:
         """The number of cached frames per clip; 1 for images."""
         return max(self.features.frames, 1)
+
+    @property
+    def shapes(self) -> list[tuple[int, int]] | None:
+        return self.features.shapes
 
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Batch]:
         features = self.features
@@ -177,6 +194,7 @@ class CachedFeatures:
                 boxes,
                 evidence,
                 failed,
+                features.size(good[0] if good else 0),
             )
 
     def seen(self, position: int, frames: Sequence[int] | None) -> Seen:

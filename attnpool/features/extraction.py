@@ -14,16 +14,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from attnpool.backbones.batchnorm_folding import folded
-from attnpool.data import Dataset, Preprocessing, View, load, segment_positions
+from attnpool.data import Dataset, Preprocessing, View, batches, load, segment_positions, shapes
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.data.people import people_of, person_boxes
-from attnpool.features.store import FeatureStore
+from attnpool.features.store import FeatureStore, Row
 from attnpool.files import cache_folder
 from attnpool.keypoints.joints import Box, Joints
 from attnpool.models.feature_norm import Standardize
@@ -43,22 +44,22 @@ class Features:
 
     Attributes:
         dataset: the readable samples.
-        store: `(R, h, w, C)` float16, memory-mapped, with rows of other datasets too (float32 after `averaged`). For
-            clips it is `(R, T, h, w, C)`.
-        rows: `(n,)`, the row of every sample.
+        stores: `(R, h, w, C)` float16, memory-mapped, with rows of other datasets too (float32 after `averaged`). For
+            clips they are `(R, T, h, w, C)`. There is one for each shape of the network's input.
+        rows: `(n, 2)`, the store and the row in it of every sample.
         matrices: `(n, 2, 3)` from `(x, y, 1)` in an image to `(x, y)` in the network's input.
         counts: `(n,)`, the number of frames of each clip, 0 for images.
-        image_size: side of the network's input in pixels.
+        sizes: `(height, width)` of the network's input in pixels, for each store.
         length: number of consecutive frames behind each frame of `store`: 1, or the frames of a stack of optical flow.
         failed: `(path, reason)` of the images that could not be read.
     """
 
     dataset: Dataset
-    store: np.ndarray
+    stores: tuple[np.ndarray, ...]
     rows: np.ndarray
     matrices: np.ndarray
     counts: np.ndarray
-    image_size: int
+    sizes: tuple[tuple[int, int], ...]
     length: int = 1
     failed: tuple[tuple[str, str], ...] = ()
 
@@ -68,28 +69,42 @@ class Features:
     @property
     def frames(self) -> int:
         """The number T of cached frames per clip; 0 for images."""
-        return self.store.shape[1] if self.store.ndim == 5 else 0
+        return self.stores[0].shape[1] if self.stores[0].ndim == 5 else 0
+
+    @property
+    def shapes(self) -> list[tuple[int, int]] | None:
+        """Height and width of the network's input for every sample, by which batches are grouped; None if all alike.
+
+        Averaged features have no shape.
+        """
+        return None if len(self.stores) == 1 else [self.sizes[store] for store in self.rows[:, 0].tolist()]
+
+    def size(self, position: int) -> tuple[int, int]:
+        """Height and width of the network's input for a sample."""
+        return self.sizes[self.rows[position, 0] if len(self.sizes) > 1 else 0]
 
     def batch(self, positions: Sequence[int], frames: Sequence[Sequence[int] | None] | None = None) -> Tensor:
         """The features of some samples, float32, with channels last in memory.
 
         Args:
-            positions: positions of the samples in the dataset.
+            positions: positions of the samples in the dataset, of one shape.
             frames: the frames to take of each clip, of every clip the same number; `None` for all.
 
         Returns:
             `(B, C, h, w)`, or `(B, T, C, h, w)` for clips.
         """
-        rows = self.rows[list(positions)]
+        which, rows = self.rows[list(positions)].T
+        (number,) = set(which.tolist()) or {0}
+        store = self.stores[number]
         if frames is None or all(chosen is None for chosen in frames):
-            taken = self.store[rows]
+            taken = store[rows]
         else:  # frame by frame, because reading whole clips would read many times as much
-            taken = np.stack([self.store[row][list(chosen or ())] for row, chosen in zip(rows, frames, strict=True)])
+            taken = np.stack([store[row][list(chosen or ())] for row, chosen in zip(rows, frames, strict=True)])
         return torch.from_numpy(taken).float().movedim(-1, -3)
 
     def view(self, position: int) -> View:
         """The view of an image that the network sees, without its pixels."""
-        pixels = torch.empty(1, dtype=torch.uint8).expand(3, self.image_size, self.image_size)
+        pixels = torch.empty(1, dtype=torch.uint8).expand(3, *self.size(position))
         return View(pixels, self.matrices[position], False)
 
     def people(self, position: int, frames: Sequence[int] | None = None) -> list[list[Joints]]:
@@ -136,14 +151,16 @@ class Features:
 
         A clip is averaged over its frames, too, which gives average pooling the same logits.
         """
-        means = [self.batch(chunk).movedim(-3, 1).flatten(2).mean(2) for chunk in self.chunks()]
-        pooled = torch.cat(means)[:, None, None].numpy()
-        return replace(self, store=pooled, rows=np.arange(len(self)))
+        pooled = np.empty((len(self), 1, 1, self.stores[0].shape[-1]), np.float32)
+        for chunk in self.chunks():
+            pooled[chunk, 0, 0] = self.batch(chunk).movedim(-3, 1).flatten(2).mean(2).numpy()
+        rows = np.stack([np.zeros(len(self), np.int64), np.arange(len(self))], 1)
+        return replace(self, stores=(pooled,), rows=rows, sizes=self.sizes)
 
-    def chunks(self) -> Iterator[range]:
-        """The positions of all samples, in ranges whose features fit into memory."""
+    def chunks(self) -> Iterator[list[int]]:
+        """The positions of all samples, in lists of one shape whose features fit into memory."""
         size = max(1, 64 // max(self.frames, 1))
-        return (range(start, min(start + size, len(self))) for start in range(0, len(self), size))
+        return iter(batches(len(self), size, seed=0, epoch=0, shuffle=False, groups=self.shapes))
 
 
 def extract(
@@ -171,35 +188,54 @@ def extract(
     """
     if not model.backbone.frozen:
         raise ValueError("the features of a backbone that is trained change in every step: use freeze_backbone=True")
-    store = FeatureStore((cache or cache_folder()) / "features" / store_key(model, dataset.media))
     digests, failed = digest_files(dataset)
-    with store.lock():
-        known = store.rows()
-        # An image that the dataset holds twice is computed once.
-        todo = {digest: i for i, digest in reversed(list(enumerate(digests))) if digest and digest not in known}
-        if todo:
-            failed += compute(model, dataset, store, sorted(todo.values()), digests, workers, device, progress)
+    options = Preprocessing(**model.preprocessing)
+    of_samples = shapes(dataset, options)
+    kinds = sorted(set(of_samples)) if of_samples else [(options.image_size, options.image_size)]
+    found: dict[int, tuple[int, Row]] = {}
+    arrays: list[np.ndarray] = []
+    sizes: list[tuple[int, int]] = []
+    for kind in kinds:
+        here = [i for i in range(len(dataset)) if of_samples is None or of_samples[i] == kind]
+        title = "features" if len(kinds) == 1 else f"features {kind[1]}x{kind[0]}"
+        store = FeatureStore((cache or cache_folder()) / "features" / store_key(model, dataset.media, kind))
+        with store.lock():
             known = store.rows()
-    good = [i for i, digest in enumerate(digests) if digest in known]
-    if not good:
+            # An image that the dataset holds twice is computed once.
+            todo = {digests[i]: i for i in reversed(here) if digests[i] and digests[i] not in known}
+            if todo:
+                with bar(len(todo), title, dataset.media, hidden=not progress) as shown:
+                    failed += compute(model, dataset, store, sorted(todo.values()), digests, workers, device, shown)
+                known = store.rows()
+        good = {i: (len(arrays), known[digests[i]]) for i in here if digests[i] in known}
+        if good:
+            found |= good
+            arrays.append(store.array())
+            sizes.append(kind)
+    if not found:
         raise ValueError(
             f"{dataset.name}: none of its {len(dataset)} images can be read; see attnpool check {dataset.name}"
         )
+    rows = [found[i] for i in sorted(found)]
     return Features(
-        replace(dataset, samples=tuple(dataset.samples[i] for i in good)),
-        store.array(),
-        np.array([known[digests[i]].number for i in good]),
-        np.array([known[digests[i]].matrix for i in good], dtype=np.float64),
-        np.array([known[digests[i]].frames for i in good]),
-        model.preprocessing["image_size"],
-        FLOW_LENGTH + 1 if model.preprocessing.get("modality") == "flow" else 1,
+        replace(dataset, samples=tuple(dataset.samples[i] for i in sorted(found))),
+        tuple(arrays),
+        np.array([(store, row.number) for store, row in rows]),
+        np.array([row.matrix for _, row in rows], dtype=np.float64),
+        np.array([row.frames for _, row in rows]),
+        tuple(sizes),
+        FLOW_LENGTH + 1 if options.modality == "flow" else 1,
         with_copies(failed, dataset, digests),
     )
 
 
-def store_key(model: Recognizer, media: str) -> str:
+def store_key(model: Recognizer, media: str, size: tuple[int, int]) -> str:
     """The name of a store, with a hash of everything that changes features."""
     view = Preprocessing(**model.preprocessing).of_model()
+    if view["view"] == "crop":
+        del view["view"]  # so that features of before there were others are found
+    else:
+        view["size"] = size
     if media == "images":
         del view["frames"], view["modality"]
     used = {name: version for name, version in versions().items() if name in RELEVANT}
@@ -254,16 +290,16 @@ def compute(
     digests: Sequence[str],
     workers: int,
     device: torch.device | None,
-    progress: bool,
+    shown: Any,
 ) -> list[tuple[str, str]]:
     """Adds the features of the images `todo` to a store; returns `(path, reason)` of those that cannot be decoded."""
     device = device or torch.device("cpu")
     backbone = folded(model.backbone, device)
     size = BATCH if dataset.media == "images" else 1
-    batches = [list(todo[start : start + size]) for start in range(0, len(todo), size)]
-    loaded = load(dataset, Preprocessing(**model.preprocessing), batches, seed=0, epoch=0, train=False, workers=workers)
+    parts = [list(todo[start : start + size]) for start in range(0, len(todo), size)]
+    loaded = load(dataset, Preprocessing(**model.preprocessing), parts, seed=0, epoch=0, train=False, workers=workers)
     failed = []
-    with store.appending(len(todo)) as rows, bar(len(todo), "features", dataset.media, hidden=not progress) as shown:
+    with store.appending(len(todo)) as rows:
         for batch in loaded:
             failed += batch.failed
             if len(batch.indices):
@@ -282,7 +318,7 @@ def compute(
 def statistics(features: Features) -> tuple[Tensor, Tensor]:
     """The mean and standard deviation of every channel over all images and positions, `(C,)` each."""
     count = 0
-    total = torch.zeros(features.store.shape[-1], dtype=torch.float64)
+    total = torch.zeros(features.stores[0].shape[-1], dtype=torch.float64)
     squares = torch.zeros_like(total)
     for chunk in features.chunks():
         x = features.batch(chunk).movedim(-3, -1).flatten(0, -2)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from attnpool.data import Dataset
+from attnpool.data import Dataset, batches
 from attnpool.evaluation.tables import text_table
 from attnpool.features.batches import CachedFeatures
 from attnpool.features.extraction import Features, extract, standardize
@@ -160,9 +160,9 @@ def ways(make: Callable[[], Recognizer], options: Options, features: Features) -
 
 
 def seconds(model: Recognizer, features: Features) -> float:
-    """The time of one forward and backward pass of a head for 32 images, the median of a few."""
-    positions = [[i % len(features) for i in range(32)]]
-    (batch,) = CachedFeatures(features).batches(positions, seed=0, epoch=0, train=False)
+    """The time of one forward and backward pass of a head for (up to) 32 images, the median of a few."""
+    first = batches(len(features), 32, seed=0, epoch=0, shuffle=False, groups=features.shapes)[:1]
+    (batch,) = CachedFeatures(features).batches(first, seed=0, epoch=0, train=False)
     taken = []
     for _ in range(REPEATS):
         started = time.perf_counter()

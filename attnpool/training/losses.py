@@ -51,10 +51,9 @@ class Step(nn.Module):
             assert out.bottom_up is not None, "checked by train()"
             loss = loss + options.departure * model.head.departure(out.bottom_up)
         if out.pose is not None and options.pose_weight:
-            size = model.preprocessing["image_size"]
             pose = out.pose.flatten(0, -4)  # every frame of a clip counts as an image
             cells = (pose.shape[2], pose.shape[3])
-            target, labelled = heatmaps(batch.people, (size, size), cells, kind=options.pose_target)
+            target, labelled = heatmaps(batch.people, batch.size, cells, kind=options.pose_target)
             loss = loss + options.pose_weight * pose_loss(pose, target.to(device), labelled.to(device))
         return loss
 

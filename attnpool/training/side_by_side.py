@@ -108,8 +108,7 @@ class SideBySide:
             if math.isinf(setting.departure):
                 hold_maps(head)
         optimizer = optimizer_of_heads(list(zip(heads, settings, strict=True)))
-        steps = math.ceil(len(samples) / options.batch_size)
-        total = options.epochs * steps
+        total = options.epochs * len(self.order(features, 0))
         file, stage = (self.file, keep) if keep else (None, "")
         done = resumed(file, stage, heads, optimizer)
         own: Sequence[int | None] = folds or [None] * len(samples)
@@ -122,7 +121,10 @@ class SideBySide:
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * factor
                 optimizer.zero_grad()
-                self.loss(trials, heads, batch, [numbers[path] for path in batch.paths]).backward()
+                loss = self.loss(trials, heads, batch, [numbers[path] for path in batch.paths])
+                if features.shapes:  # batches of one shape have different sizes, and every image counts as much
+                    loss = loss * len(batch.paths) * total / (options.epochs * len(samples))
+                loss.backward()
                 if self.schedule.clip:
                     for head in heads:
                         torch.nn.utils.clip_grad_norm_(head.parameters(), self.schedule.clip)
@@ -140,10 +142,15 @@ class SideBySide:
         source, options = CachedFeatures(features, self.segments), self.options
         assert options.epochs is not None
         for epoch in range(options.epochs):
-            order = batches(len(features), options.batch_size, seed=options.seed, epoch=epoch)
+            order = self.order(features, epoch)
             left = order[done:]
             done = max(done - len(order), 0)
             yield from source.batches(left, seed=options.seed, epoch=epoch, train=True)
+
+    def order(self, features: Features, epoch: int) -> list[list[int]]:
+        """The batches of an epoch."""
+        size, seed = self.options.batch_size, self.options.seed
+        return batches(len(features), size, seed=seed, epoch=epoch, groups=features.shapes)
 
     def loss(
         self, trials: Sequence[Trial], heads: Sequence[PoolingHead], batch: Batch, folds: Sequence[int | None]
@@ -186,7 +193,8 @@ class SideBySide:
         count = max(folds) + 1
         numbers = dict(zip([sample.path for sample in features.dataset], folds, strict=True))
         logits, targets, masks = [], [], []
-        order = batches(len(features), self.options.batch_size, seed=0, epoch=0, shuffle=False)
+        size = self.options.batch_size
+        order = batches(len(features), size, seed=0, epoch=0, shuffle=False, groups=features.shapes)
         for batch in CachedFeatures(features).batches(order, seed=0, epoch=0, train=False):
             self.stop.check(self.file.path if self.file else None)
             found = torch.stack([out.logits for out in pool(trials, heads, batch)]).unflatten(0, (-1, count))

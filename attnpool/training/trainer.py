@@ -69,7 +69,7 @@ class Trainer:
         step = Step(model, options, None if weights is None else weights.to(self.device))
         self.step, self.optimizer = self.accelerator.prepare(step, build_optimizer(model, schedule))
         self.average = MovingAverage(model, schedule.ema) if schedule.ema else None
-        self.steps = math.ceil(len(train.dataset) / (options.batch_size * self.num_processes))  # per epoch
+        self.steps = len(self.order(0))  # per epoch
         self.updates = self.epochs * math.ceil(self.steps / options.accumulate)  # in all epochs
         self.board: Any = None
         self.at = Progress(failed=dict((*train.failed, *monitor.failed)))
@@ -139,14 +139,7 @@ class Trainer:
     def run_epoch(self, shown: Any) -> Iterator[bool]:
         """Runs the rest of an epoch; yields after each batch whether there was an update."""
         at, options = self.at, self.options
-        order = batches(
-            len(self.train_source.dataset),
-            options.batch_size,
-            seed=options.seed,
-            epoch=at.epoch,
-            process_index=self.process_index,
-            num_processes=self.num_processes,
-        )
+        order = self.order(at.epoch)
         self.model.train()
         self.started, self.seen = time.monotonic(), 0
         for batch in self.train_source.batches(order[at.step :], seed=options.seed, epoch=at.epoch, train=True):
@@ -163,11 +156,26 @@ class Trainer:
             shown.update(1)
             yield update
 
-    def backward(self, batch: Batch, together: int) -> None:
+    def order(self, epoch: int) -> list[list[int]]:
+        """The batches of an epoch, for this process."""
+        return batches(
+            len(self.train_source.dataset),
+            self.options.batch_size,
+            seed=self.options.seed,
+            epoch=epoch,
+            process_index=self.process_index,
+            num_processes=self.num_processes,
+            groups=self.train_source.shapes,
+        )
+
+    def backward(self, batch: Batch, together: float) -> None:
         """Adds the gradients of a batch, which is one of `together` batches of an update."""
         at = self.at
         seed_step(self.options.seed, at.epoch * self.steps + at.step, self.process_index)
         loss = self.step(batch, self.train_source.cached, self.device)
+        if self.train_source.shapes:  # batches of one shape have different sizes, and every image counts as much
+            mean = len(self.train_source.dataset) / (self.steps * self.num_processes)
+            together = together * mean / max(len(batch.paths), 1)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingFailed(

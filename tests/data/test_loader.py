@@ -204,3 +204,36 @@ def test_workers_leave_the_end_to_the_main_process(dataset: Dataset) -> None:
 def test_wrong_seed_is_said_at_once(dataset: Dataset) -> None:
     with pytest.raises(ValueError, match="must not be negative"):
         load(dataset, OPTIONS, [[0]], seed=-1, epoch=0, train=True)
+
+
+@given(
+    groups=st.lists(st.integers(0, 4), min_size=1, max_size=80),
+    size=st.integers(1, 9),
+    processes=st.integers(1, 3),
+    shuffle=st.booleans(),
+)
+def test_batches_of_one_group(groups: list[int], size: int, processes: int, shuffle: bool) -> None:
+    """Every position comes once; the batches of a group differ by at most one; processes have as many steps."""
+    parts = [
+        batches(
+            len(groups),
+            size,
+            seed=1,
+            epoch=2,
+            shuffle=shuffle,
+            process_index=process,
+            num_processes=processes,
+            groups=groups,
+        )
+        for process in range(processes)
+    ]
+    assert len({len(part) for part in parts}) == 1
+    steps = [[i for part in parts for i in part[step]] for step in range(len(parts[0]))]
+    assert sorted(i for step in steps for i in step) == list(range(len(groups)))
+    of_group: dict[int, list[int]] = {}
+    for step in steps:
+        (group,) = {groups[i] for i in step}
+        of_group.setdefault(group, []).append(len(step))
+    for lengths in of_group.values():
+        assert max(lengths) - min(lengths) <= 1
+        assert max(lengths) <= size * processes

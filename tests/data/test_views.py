@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from attnpool.data.preprocessing import Preprocessing
 from attnpool.data.views import View, eval_view, eval_views, train_view, train_views
+from attnpool.evaluation.pointing import peak
 from attnpool.keypoints import MPII_FLIP, MPII_JOINTS
 
 
@@ -291,3 +293,67 @@ def test_points_follow_the_squashing(width: int, height: int, options: Preproces
     x, y = where.inverse @ (*inner, 1.0)
     view = look(blob(width, height, x, y, sigma=0.04 * min(width, height)))
     assert centroid(view.pixels) == pytest.approx(tuple(inner), abs=0.8)
+
+
+SIZES = [(300, 500), (500, 300), (448, 448), (31, 17), (5000, 900), (400, 3000), (640, 480), (3, 200)]
+
+
+@pytest.mark.parametrize("view", ["crop", "whole", "squash"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_planted_square_is_found_within_half_a_cell(
+    view: Literal["crop", "whole", "squash"], size: tuple[int, int], flipped: bool
+) -> None:
+    """The brightest cell of 32 pixels, mapped back to the image, is the one that holds the middle of the square."""
+    options = Preprocessing(image_size=224, view=view, flip=1)
+    blank = Image.new("RGB", size, (40, 40, 40))
+    made = train_view(blank, options, rng(0)) if flipped else eval_view(blank, options)
+    height, width = made.pixels.shape[-2:]
+    x1, y1, x2, y2 = (max(0.0, value) for value in made.area)
+    x2, y2 = min(x2, size[0]), min(y2, size[1])
+    for across, down in ((0.2, 0.3), (0.5, 0.5), (0.85, 0.7)):
+        x, y = x1 + across * (x2 - x1), y1 + down * (y2 - y1)
+        half = np.abs(16 / np.diag(made.matrix[:, :2]))  # half a cell in pixels of the image
+        image = np.full((size[1], size[0]), 40.0)
+        rows, columns = np.ogrid[: size[1], : size[0]]
+        # what of every pixel the square covers
+        inside = [
+            np.clip(np.minimum(c + 1, m + h) - np.maximum(c, m - h), 0, 1)
+            for c, m, h in ((columns, x, half[0]), (rows, y, half[1]))
+        ]
+        image += 200 * inside[0] * inside[1]
+        planted = Image.fromarray(image.astype(np.uint8)).convert("RGB")
+        seen = train_view(planted, options, rng(0)) if flipped else eval_view(planted, options)
+        assert np.array_equal(seen.matrix, made.matrix)
+        cells = seen.pixels[0].double().reshape(height // 32, 32, width // 32, 32).mean((1, 3))
+        found = seen.inverse @ (*peak(cells, (height, width)), 1.0)
+        assert (np.abs(found - (x, y)) <= half * 1.1 + 0.5).all(), (found, (x, y), half)
+
+
+@pytest.mark.parametrize("size", SIZES[:-1], ids=str)
+def test_a_whole_view_cuts_and_stretches_nothing(size: tuple[int, int]) -> None:
+    """And has about as many cells as the square."""
+    options = Preprocessing(image_size=448, view="whole")
+    view = eval_view(Image.new("RGB", size), options)
+    x1, y1, x2, y2 = view.area
+    assert x1 <= 0.01
+    assert y1 <= 0.01
+    assert x2 >= size[0] - 0.01
+    assert y2 >= size[1] - 0.01
+    across, down = view.matrix[0, 0], view.matrix[1, 1]
+    assert abs(across / down - 1) <= 1 / min(across * size[0], down * size[1])  # a pixel of rounding
+    height, width = view.pixels.shape[-2:]
+    assert height % 32 == width % 32 == 0
+    assert 180 <= height * width / 32**2 <= 200
+
+
+def test_what_does_not_go_together_with_a_whole_view() -> None:
+    for wrong in ({"image_size": 450}, {"short_side": 480}, {"squash": True}, {"random_resized_crop": True}):
+        with pytest.raises(ValueError, match="whole"):
+            Preprocessing(**{"image_size": 448, "view": "whole"} | wrong)
+    with pytest.raises(ValueError, match="no corners"):
+        eval_views([Image.new("RGB", (9, 9))], Preprocessing(view="whole"), crops=10)
+    with pytest.raises(ValueError, match="leave squash out"):
+        Preprocessing(view="squash", squash=True)
+    with pytest.raises(ValueError, match="unknown view"):
+        Preprocessing(view="all")  # type: ignore[arg-type]

@@ -81,7 +81,7 @@ def test_shared_by_content(
     Image.new("RGB", (80, 80), "red").save(tmp_path / "3.png")
     assert not get(backbone, images, cache).batch([3]).equal(whole.batch([3]))
     assert computed == [1]
-    assert get(backbone, images, cache, image_size=96).store.shape[1:3] == (3, 3)
+    assert get(backbone, images, cache, image_size=96).stores[0].shape[1:3] == (3, 3)
     assert computed == [1, 7]
 
 
@@ -124,7 +124,7 @@ def test_unreadable_and_copies(backbone: Backbone, images: Dataset, tmp_path: Pa
     assert [path for path, _ in found.failed] == ["0.png", "1.png", "2.png"]
     assert all(reason for _, reason in found.failed)
     assert [sample.path for sample in found.dataset] == ["3.png", "4.png", "5.png", "6.png"]
-    assert found.rows[1] == found.rows[2]
+    assert found.rows[1].tolist() == found.rows[2].tolist()
     assert [path for path, _ in found.select(["0.png", "3.png"], "val").failed] == ["0.png"]
     with pytest.raises(ValueError, match="none of its 1 images can be read"):
         get(backbone, images.select(["0.png"]), tmp_path / "cache")
@@ -138,7 +138,7 @@ def test_statistics_and_averages(backbone: Backbone, images: Dataset, tmp_path: 
     assert torch.allclose(std.double(), x.std(1, unbiased=False), atol=1e-6)
     averaged = found.averaged
     assert averaged.batch([4, 2])[:, :, 0, 0].allclose(found.batch([4, 2]).mean((2, 3)), atol=1e-6)
-    assert averaged.store.shape[1:3] == (1, 1)
+    assert averaged.stores[0].shape[1:3] == (1, 1)
 
 
 def test_trained_backbone_has_no_cache(images: Dataset, tmp_path: Path) -> None:

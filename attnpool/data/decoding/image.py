@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 IMAGE_SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Suffixes of names that count as images, in upper or lower case. The format is recognised by the content."""
@@ -58,6 +58,17 @@ def read_image(path: str | Path) -> Image.Image:
     """
     with quiet():
         return decode(path)
+
+
+def upright_size(path: str | Path) -> tuple[int, int] | None:
+    """Width and height of an image as `read_image` returns it, from its header; None if it is not an image."""
+    with suppress(Exception), Image.open(path, formats=_FORMATS) as image:
+        with suppress(Exception):  # a damaged EXIF block
+            # Pillow's size of a TIFF is that of the upright image already.
+            if image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8):
+                return image.height, image.width
+        return image.size
+    return None
 
 
 @contextmanager

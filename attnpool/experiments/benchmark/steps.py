@@ -67,7 +67,10 @@ def images(sizes: TrainingSizes) -> Batch:
     samples = [Sample(f"{n}.jpg", (n % sizes.classes,)) for n in range(sizes.batch)]
     targets, label_mask = label_tensors(samples, sizes.classes)
     nothing: list[Any] = [[] for _ in samples]
-    return Batch(pixels, targets, label_mask, [sample.path for sample in samples], nothing, nothing, nothing, [])
+    names = [sample.path for sample in samples]
+    return Batch(
+        pixels, targets, label_mask, names, nothing, nothing, nothing, [], (sizes.image_size, sizes.image_size)
+    )
 
 
 class Repeated:
@@ -76,6 +79,7 @@ class Repeated:
     cached = False
     failed: tuple[tuple[str, str], ...] = ()
     views = inputs_per_sample = 1
+    shapes = None
 
     def __init__(self, dataset: Dataset, batch: Batch) -> None:
         self.dataset, self.batch = dataset, batch
@@ -95,8 +99,9 @@ def stored(dataset: Dataset, shape: Sequence[int], folder: Path) -> CachedFeatur
         rows.write(values, [str(n) for n in range(STORED)], np.stack([matrix] * STORED), [0] * STORED)
     count = len(dataset)
     matrices = np.broadcast_to(matrix, (count, 2, 3))
-    of_samples = np.arange(count) % STORED
-    return CachedFeatures(Features(dataset, store.array(), of_samples, matrices, np.zeros(count, dtype=int), 0))
+    rows_of = np.stack([np.zeros(count, dtype=int), np.arange(count) % STORED], 1)
+    frames = np.zeros(count, dtype=int)
+    return CachedFeatures(Features(dataset, (store.array(),), rows_of, matrices, frames, ((height, width),)))
 
 
 def trainer(model: Recognizer, source: BatchSource, folder: Path, sizes: TrainingSizes) -> Trainer:

@@ -1,0 +1,74 @@
+"""Batches of images of different shapes: their scores are those of single images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import ExifTags, Image
+
+import attnpool as ap
+from attnpool.data import Preprocessing, batches
+from attnpool.evaluation.inference import score_source
+from attnpool.features.batches import BatchSource, CachedFeatures, Images
+from attnpool.features.extraction import extract
+from attnpool.training.config import TrainOptions
+
+
+@pytest.fixture(scope="module")
+def shaped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of photos of five shapes, one of them turned by its EXIF block."""
+    root = tmp_path_factory.mktemp("shaped")
+    for split, count in (("train", 7), ("val", 5)):
+        for label, colour in (("cold", (40, 60, 200)), ("warm", (200, 60, 40))):
+            (root / split / label).mkdir(parents=True)
+            for i in range(count):
+                size = [(300, 200), (200, 300), (256, 256), (500, 200), (320, 240)][i % 5]
+                noise = np.random.default_rng([i, count]).integers(-40, 40, (*size[::-1], 3))
+                image = Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8))
+                exif = Image.Exif()
+                exif[ExifTags.Base.Orientation] = 6 if i == 4 else 1
+                image.save(root / split / label / f"{i}.jpg", exif=exif)
+    return root
+
+
+@pytest.mark.parametrize("view", ["whole", "squash"])
+def test_batches_of_like_shapes_score_as_single_images_do(shaped: Path, tmp_path: Path, view: str) -> None:
+    """With and without the cache; a training of each, and what it says of one image at a time."""
+    train, val = ap.read(f"folder:{shaped}")
+    given = {"image_size": 96, "short_side": None, "max_width": None, "view": view}
+    model = ap.Recognizer("lite0", classes=train.classes, preprocessing=given)
+    run = ap.train(
+        model, train, val, out=tmp_path / "run", options=TrainOptions(epochs=3, batch_size=4), progress=False
+    )
+    single = [dict(p.scores) for p in ap.predict(run.model, [val.file(sample) for sample in val], top=2)]
+    options = Preprocessing(**run.model.preprocessing)
+    sources: list[BatchSource] = [CachedFeatures(extract(run.model, val, progress=False)), Images(val, options)]
+    for source in sources:
+        outputs = score_source(run.model, source)
+        assert outputs.paths == [sample.path for sample in val]
+        found = torch.from_numpy(outputs.logits).softmax(1).numpy()
+        expected = np.array([[scores[name] for name in val.classes] for scores in single])
+        assert np.abs(found - expected).max() < 2e-3  # features are kept in half precision
+        order = batches(len(val), 2, seed=0, epoch=0, groups=source.shapes)
+        seen = {batch.size for batch in source.batches(order, seed=0, epoch=0, train=False)}
+        assert len(seen) == (4 if view == "whole" else 1)
+
+
+def test_a_trained_backbone_takes_whole_images(shaped: Path, tmp_path: Path) -> None:
+    train, val = ap.read(f"folder:{shaped}")
+    given = {"image_size": 64, "short_side": None, "max_width": None, "view": "whole"}
+    model = ap.Recognizer("lite0", classes=train.classes, preprocessing=given, freeze_backbone=False)
+    run = ap.train(
+        model,
+        train,
+        val,
+        out=tmp_path / "run",
+        options=TrainOptions(epochs=1, batch_size=4),
+        preprocessing=Preprocessing(image_size=64, view="whole"),
+        progress=False,
+    )
+    assert run.about["model"]["preprocessing"]["view"] == "whole"
+    assert len(run.about["results"]["history"]) == 1
