@@ -205,7 +205,9 @@ def highest(prediction: Prediction, seen: Clip, label: int) -> dict[str, Any]:
         maps = maps[best]
     height, width = prediction.view.pixels.shape[-2:]
     x, y = peak(maps, (height, width))
-    return {"peak": [round(float(v), 1) for v in prediction.view.inverse @ (x, y, 1.0)], **where}
+    found = prediction.view.inverse @ (x, y, 1.0)
+    inside = found.clip(0, seen.frames[0].size)  # the middle of a cell at the margin of a whole view lies outside
+    return {"peak": [round(float(value), 1) for value in inside], **where}
 
 
 def numbers(prediction: Prediction, best: int, chosen: int) -> dict[str, list[Any]]:

@@ -44,6 +44,7 @@ from attnpool.training.train import default_epochs
 TRIED: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("average", {}),
     ("attentional", {}),
+    ("attentional", {"per_class": True}),
     ("attentional", {"hidden": 64, "activation": "softmax"}),
     ("covariance", {"channels": 64}),
 )
