@@ -71,7 +71,7 @@ class Features:
         """The number T of cached frames per clip; 0 for images."""
         return self.stores[0].shape[1] if self.stores[0].ndim == 5 else 0
 
-    @property
+    @cached_property
     def shapes(self) -> list[tuple[int, int]] | None:
         """Height and width of the network's input for every sample, by which batches are grouped; None if all alike.
 
@@ -155,7 +155,7 @@ class Features:
         for chunk in self.chunks():
             pooled[chunk, 0, 0] = self.batch(chunk).movedim(-3, 1).flatten(2).mean(2).numpy()
         rows = np.stack([np.zeros(len(self), np.int64), np.arange(len(self))], 1)
-        return replace(self, stores=(pooled,), rows=rows, sizes=self.sizes)
+        return replace(self, stores=(pooled,), rows=rows, sizes=self.sizes[:1])
 
     def chunks(self) -> Iterator[list[int]]:
         """The positions of all samples, in lists of one shape whose features fit into memory."""

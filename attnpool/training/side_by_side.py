@@ -190,7 +190,7 @@ class SideBySide:
             trials, heads: what was trained: all folds 0, 1, ... of the first candidate, then of the second, and so on.
             folds: the folds of the images.
         """
-        count = max(folds) + 1
+        count = 1 + max(trial.left_out or 0 for trial in trials)
         numbers = dict(zip([sample.path for sample in features.dataset], folds, strict=True))
         logits, targets, masks = [], [], []
         size = self.options.batch_size

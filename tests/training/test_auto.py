@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import attnpool as ap
 from attnpool.backbones.backbone import Backbone
@@ -139,3 +140,18 @@ def test_python_builds_its_own_model(data: tuple[Dataset, Dataset], backbone: Ba
     model = ap.Recognizer(backbone, classes=data[0].classes)
     with pytest.raises(ValueError, match="give a number"):
         ap.train(model, *data, out=tmp_path / "run", optimizer=ap.OptimizerOptions(lr="auto"))
+
+
+def test_two_images_are_enough(data: tuple[Dataset, Dataset], backbone: Backbone, tmp_path: Path) -> None:
+    """One for each of two classes: a fold is empty, and every head is trained on a single image."""
+    for split in ("train", "val"):
+        for label in ("dark", "light"):
+            (tmp_path / "photos" / split / label).mkdir(parents=True)
+            Image.new("RGB", (64, 64), "white" if label == "light" else "black").save(
+                tmp_path / "photos" / split / label / "one.png"
+            )
+    few = ap.read(f"folder:{tmp_path / 'photos'}")
+    for pooling in ("auto", "attentional"):
+        options = Options.of(SMALL | {"pooling": pooling})
+        run = fit(options, few, tmp_path / pooling, backbone=backbone, progress=False)
+        assert run.about["results"]["history"][-1]["mAP"] >= 0
