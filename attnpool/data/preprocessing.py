@@ -13,7 +13,7 @@ class Preprocessing:
     """How an image becomes the network's input. The paper uses image_size=450, short_side=480, max_width=512.
 
     Args:
-        image_size: side of the network's square input in pixels.
+        image_size: side of the network's square input in pixels (with view whole: of the square with as many cells).
         view: what the network sees of an image, the middle square (crop), all of it at its own shape (whole) or all of
             it stretched to the square (squash). See docs/views.md.
         short_side: short side in pixels to which images are resized before they are cropped (default: image_size).

@@ -48,7 +48,8 @@ class Deletion:
         """A table in points of probability."""
         header = ["cells covered by", *(f"{100 * part:.0f} %" for part in COVERED)]
         rows = [[name, *(f"{-100 * value:+.1f}" for value in self.drops[name])] for name in ORDERS]
-        return [f"deletion: the best class has {100 * self.before:.1f} % on average", *text_table(header, rows)]
+        before = f"deletion: the best class has {100 * self.before:.1f} % on average; the table has points of that"
+        return [before, *text_table(header, rows)]
 
 
 def deletion(

@@ -216,6 +216,8 @@ def evaluate(
         dataset, split_name = source, source.split
     else:
         dataset, split_name = choose_split(loaded, source, split), split
+    if frames is not None and dataset.media != "clips":
+        raise ValueError(f"frames is {frames}, but {dataset.name} holds images; leave frames out")
     if deletion:
         check_deletion(loaded, dataset, crops=crops, flip=flip, fuse=fuse)
     numbers = {} if submission is None else image_numbers(submission, dataset)

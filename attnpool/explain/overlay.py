@@ -64,7 +64,7 @@ def overlay(
     """One map over its image.
 
     The map is enlarged smoothly (bicubic) and tints a paler, greyer image; where a signed map is 0 the image
-    shows through. A ring marks the centre of the highest cell.
+    shows through. A ring marks the centre of the highest cell, if not all are equal.
 
     Args:
         image: any size.
@@ -98,7 +98,11 @@ def overlay(
     outside = 0.3 * np.asarray(ImageEnhance.Color(shown).enhance(0.0), dtype=np.float64) + 0.7 * 236
     blend = base + (colours - base) * np.where(inside, strength, 0)[..., None]
     drawn = Image.fromarray(np.where(inside[..., None], blend, outside).round().astype(np.uint8))
-    return _ring(drawn, x1 + top[0] * (x2 - x1), y1 + top[1] * (y2 - y1)) if mark else drawn
+    if not mark or values.min() == values.max():  # a flat map has no highest cell
+        return drawn
+    x, y = x1 + top[0] * (x2 - x1), y1 + top[1] * (y2 - y1)
+    # The middle of a cell at the margin of a whole view lies outside the image.
+    return _ring(drawn, float(np.clip(x, 0, shown.width)), float(np.clip(y, 0, shown.height)))
 
 
 def panel(

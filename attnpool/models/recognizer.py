@@ -45,7 +45,7 @@ class Recognizer(nn.Module):
 
     Raises:
         ValueError: there are fewer than two classes or repeated ones, the pooling or an option is unknown, or the
-            weights do not fit.
+            weights do not fit, or `preprocessing` is not a mapping.
 
     >>> model = Recognizer("lite0", classes=["drinking", "calling"])
     >>> out = model(model.normalize(torch.zeros(1, 3, 448, 448, dtype=torch.uint8)), maps=True)
@@ -89,6 +89,9 @@ class Recognizer(nn.Module):
         self.pooling_options = resolved_options(
             POOLINGS, pooling, pooling_options or {}
         )  # errors come before the slow part
+        if preprocessing is not None and not isinstance(preprocessing, Mapping):
+            kind = type(preprocessing).__name__
+            raise ValueError(f"preprocessing is a {kind}; give a mapping, such as Preprocessing(...).of_model()")
         self.preprocessing: dict[str, Any] = dict(
             preprocessing or {"image_size": 448, "short_side": None, "max_width": None}
         )

@@ -168,7 +168,8 @@ class Options:
             if model["pooling"] != AUTO:
                 resolved_options(POOLINGS, model["pooling"], given)
             elif given:
-                raise ValueError(f"pooling auto chooses {next(iter(given))}: leave it out, or name a pooling")
+                name = next(iter(given))
+                raise ValueError(f"pooling auto has options of its own: leave {name} out, or name a pooling")
             parts = {
                 name: part(**{item.name: typed[item.name] for item in fields(part) if item.name in typed})
                 for name, part in PARTS.items()

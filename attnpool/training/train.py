@@ -90,6 +90,9 @@ def train(
     if is_finished(folder):
         finished = Run.load(folder)
         about = finished.about
+        if ("auto" in about["results"]) != ("auto" in (results or {})):
+            said = "that auto chose; add it" if "auto" in about["results"] else "without auto; leave it out"
+            raise ValueError(f"{folder}: holds a run {said}, or give another folder as out")
         require_same(folder, {**about["recipe"], "model": about["model"], "split": about["split"]}, identity)
         return finished
     load_state(folder, identity)  # so that an error comes before the long work

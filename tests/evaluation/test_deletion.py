@@ -85,3 +85,4 @@ def test_what_has_no_single_map_is_refused(run: Path, world: Path) -> None:
     command = ["evaluate", run, f"folder:{world}", "--deletion"]
     refused(attnpool(*command, "--flip"), "leave out crops and flip")
     refused(attnpool(*command, "--fuse", run), "leave out fuse")
+    refused(attnpool("evaluate", run, f"folder:{world}", "--frames", 3), "leave frames out")

@@ -59,16 +59,30 @@ def test_batches_of_like_shapes_score_as_single_images_do(shaped: Path, tmp_path
 
 def test_a_trained_backbone_takes_whole_images(shaped: Path, tmp_path: Path) -> None:
     train, val = ap.read(f"folder:{shaped}")
-    given = {"image_size": 64, "short_side": None, "max_width": None, "view": "whole"}
-    model = ap.Recognizer("lite0", classes=train.classes, preprocessing=given, freeze_backbone=False)
+    chosen = Preprocessing(image_size=64, view="whole")
+    model = ap.Recognizer("lite0", classes=train.classes, preprocessing=chosen.of_model(), freeze_backbone=False)
     run = ap.train(
         model,
         train,
         val,
         out=tmp_path / "run",
         options=TrainOptions(epochs=1, batch_size=4),
-        preprocessing=Preprocessing(image_size=64, view="whole"),
+        preprocessing=chosen,
         progress=False,
     )
     assert run.about["model"]["preprocessing"]["view"] == "whole"
     assert len(run.about["results"]["history"]) == 1
+
+
+@pytest.mark.parametrize("size", [(1600, 200), (60, 900), (2, 300)], ids=str)
+def test_a_peak_lies_in_the_image(shaped: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    """Also where an image is so long that the middle of a cell lies in the margin."""
+    train, _ = ap.read(f"folder:{shaped}")
+    chosen = Preprocessing(image_size=96, view="whole")
+    with pytest.raises(ValueError, match="give a mapping"):
+        ap.Recognizer("lite0", classes=train.classes, preprocessing=chosen)  # type: ignore[arg-type]
+    model = ap.Recognizer("lite0", classes=train.classes, preprocessing=chosen.of_model())
+    Image.new("RGB", size, (90, 90, 90)).save(tmp_path / "long.png")
+    (found,) = ap.explain_files(model, [tmp_path / "long.png"], out=tmp_path / "out")
+    assert 0 <= found["peak"][0] <= size[0]
+    assert 0 <= found["peak"][1] <= size[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from dataclasses import replace
@@ -16,9 +17,11 @@ import attnpool as ap
 from attnpool.backbones.backbone import Backbone
 from attnpool.data import Dataset
 from attnpool.models.run import Run
+from attnpool.training.auto import highest_mAP
 from attnpool.training.config import Options
-from attnpool.training.cross_validation import Choice, smallest_loss
+from attnpool.training.cross_validation import Choice, Tried
 from attnpool.training.interruption import Interrupted
+from attnpool.training.optimizer import Setting
 from attnpool.training.recipe import fit
 from attnpool.training.side_by_side import SideBySide
 from tests.command_line import attnpool, refused
@@ -48,7 +51,7 @@ def auto_run(data: tuple[Dataset, Dataset], backbone: Backbone, tmp_path_factory
 
 def test_a_run_says_what_was_chosen_and_from_what(auto_run: Run) -> None:
     choice = chosen(auto_run)
-    assert choice.chosen == smallest_loss(choice.tried)
+    assert choice.chosen.mAP == max(entry.mAP for entry in choice.tried)
     assert {entry.pooling for entry in choice.tried} >= {"average", "attentional", "covariance"}
     assert all(entry.seconds > 0 for entry in choice.tried)
     model, recipe = auto_run.about["model"], auto_run.about["recipe"]
@@ -80,6 +83,8 @@ def test_a_finished_run_is_not_chosen_again(data: tuple[Dataset, Dataset], backb
     assert again.about == auto_run.about
     with pytest.raises(ValueError, match="epochs was 2, is 3"):
         fit(options.change({"epochs": 3}), data, auto_run.folder, backbone=backbone, progress=False)
+    with pytest.raises(ValueError, match="that auto chose; add it"):
+        fit(Options.of(SMALL), data, auto_run.folder, backbone=backbone, progress=False)
 
 
 @pytest.mark.parametrize("step", [1, 3])
@@ -110,7 +115,7 @@ def test_the_command_prints_the_table(world: Path, tmp_path: Path) -> None:
     shown = attnpool(*command, "--pooling", "max", "--lr", "auto")
     assert shown.code == 0
     lines = shown.out.splitlines()
-    assert lines[0].split()[:3] == ["pooling", "loss", "mAP"]
+    assert lines[0].split()[:3] == ["pooling", "mAP", "loss"]
     assert lines[1].split()[0] == "max"
     again = attnpool(*command, "--pooling", "max", "--lr", "auto", "--json")
     assert json.loads(again.out)["auto"]["chosen"]["pooling"] == "max"
@@ -119,7 +124,9 @@ def test_the_command_prints_the_table(world: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--pooling", "auto", "--rank", "2"], "pooling auto chooses rank"),
+        (["--pooling", "auto", "--rank", "2"], "leave rank out"),
+        (["--pooling", "auto", "--lr", "auto"], "pooling auto chooses lr"),
+        (["--pooling", "auto", "--backbone-lr", "0.1"], "leave backbone_lr out"),
         (["--pooling", "auto", "--lr", "0.1"], "pooling auto chooses lr"),
         (["--pooling", "auto", "--departure", "0.1"], "pooling auto chooses departure"),
         (["--lr", "auto", "--weight-decay", "0.1"], "lr auto chooses weight_decay"),
@@ -140,6 +147,16 @@ def test_python_builds_its_own_model(data: tuple[Dataset, Dataset], backbone: Ba
     model = ap.Recognizer(backbone, classes=data[0].classes)
     with pytest.raises(ValueError, match="give a number"):
         ap.train(model, *data, out=tmp_path / "run", optimizer=ap.OptimizerOptions(lr="auto"))
+
+
+def test_the_highest_map_is_chosen() -> None:
+    """Of equal ones that with the smaller loss, and never one that diverged."""
+
+    def entry(score: float, loss: float) -> Tried:
+        return Tried("average", {}, Setting("sgd", 0.1, 0.1), loss, 0.0, score)
+
+    best = entry(0.8, 0.5)
+    assert highest_mAP([entry(0.7, 0.1), entry(0.8, 0.6), best, entry(0.9, math.nan)]) is best
 
 
 def test_two_images_are_enough(data: tuple[Dataset, Dataset], backbone: Backbone, tmp_path: Path) -> None:
