@@ -132,8 +132,7 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         try:
-            # A frozen network still passes gradients on to images that ask for them.
-            with torch.set_grad_enabled(torch.is_grad_enabled() and (x.requires_grad or not self.frozen)):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
                 features = self.net.forward_features(x)
         except AssertionError as error:  # timm's networks of a fixed input size raise this
             raise ValueError(

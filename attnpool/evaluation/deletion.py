@@ -8,6 +8,8 @@ the image again, beside cells in the order of a gradient and in a random order (
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +102,7 @@ def deletion(
 
 def look(model: Recognizer, x: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """The best class of each image, its probability, and the cells `(B, h, w)` of the map and of the gradient."""
-    with torch.enable_grad():
+    with torch.enable_grad(), gradients_through(model):
         x = x.detach().requires_grad_()
         out = model(x, maps=True)
         if out.combined is None:
@@ -113,6 +115,16 @@ def look(model: Recognizer, x: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor
         own = own - combined.mean(1)
     cells = F.adaptive_avg_pool2d(gradient.abs().sum(1, keepdim=True), own.shape[-2:])[:, 0]
     return chosen, probability(model, out.logits.detach(), chosen), {"maps": own, "gradient": cells}
+
+
+@contextmanager
+def gradients_through(model: Recognizer) -> Iterator[None]:
+    """Lets a frozen backbone pass gradients on to the image; its own weights get none."""
+    frozen, model.backbone.frozen = model.backbone.frozen, False
+    try:
+        yield
+    finally:
+        model.backbone.frozen = frozen
 
 
 def cover(x: Tensor, cells: Tensor, part: float) -> Tensor:

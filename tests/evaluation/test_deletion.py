@@ -12,7 +12,7 @@ import torch
 
 import attnpool as ap
 from attnpool.data import Preprocessing
-from attnpool.evaluation.deletion import COVERED, ORDERS, cover, deletion, look
+from attnpool.evaluation.deletion import COVERED, ORDERS, cover, deletion, gradients_through, look
 from attnpool.evaluation.evaluate import evaluate
 from attnpool.features.batches import Images
 from tests.command_line import attnpool, refused
@@ -56,7 +56,7 @@ def test_the_gradient_is_that_of_the_logit(done: ap.Run) -> None:
     with torch.no_grad():
         up, down = (model(x + step * direction).logits[0, chosen[0]] for step in (1, -1))
     quotient = abs(float(up - down)) / 2e-5
-    with torch.enable_grad():
+    with torch.enable_grad(), gradients_through(model):
         inside = x.clone().requires_grad_()
         model(inside).logits[0, chosen[0]].backward()
     assert float(inside.grad[0, 1, 40, 50].abs()) == pytest.approx(quotient, rel=1e-4)

@@ -117,7 +117,7 @@ def test_cached_features_score_as_clips_do(source: str, stream: str, request: py
     _, val = read(source)
     assert run.model.backbone.in_channels == (10 if stream == "flow" else 3)
     kept = extract(run.model, val, progress=False)
-    assert kept.store.shape[1] == kept.frames == 4
+    assert kept.stores[0].shape[1] == kept.frames == 4
     cached = score_source(run.model, CachedFeatures(kept)).logits
     plain = logits(run, val)
     np.testing.assert_allclose(cached, plain, atol=0.02 * np.abs(plain).max())  # half precision
