@@ -80,6 +80,16 @@ def check(options: Options) -> None:
         raise ValueError("lr auto does not choose for the pose head, whose loss needs joints: give lr a number")
 
 
+def without(options: Options) -> Options:
+    """Options without `auto`: average pooling in the place of the pooling, and the default rate.
+
+    Raises:
+        ValueError: the options do not go together with `auto`.
+    """
+    check(options)
+    return options.change({"lr": None} | ({"pooling": "average"} if options.model["pooling"] == AUTO else {}))
+
+
 def choose(
     options: Options,
     make: Callable[[Options], Recognizer],
@@ -108,7 +118,6 @@ def choose(
         ValueError: the options do not go together with `auto`, or the folder holds another run.
         Interrupted: SIGTERM or SIGINT was received; the state is saved.
     """
-    check(options)
     if is_finished(folder):
         before = Run.load(folder).about["results"].get("auto")
         if before is None:
@@ -120,15 +129,12 @@ def choose(
         return Choice.from_json(file.choice)
     own = options.model["pooling"], options.model["pooling_options"]
     tried = TRIED if own[0] == AUTO else (own,)
-    plain = options.change({"pooling": "average", "lr": None}) if own[0] == AUTO else options.change({"lr": None})
+    plain = without(options)
     first = make(plain)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     features = extract(first, train, cache=cache, workers=options.train.workers, device=device, progress=progress)
-    candidates = [
-        found
-        for pooling, values in tried
-        for found in ways(lambda: make(plain.change({"pooling": pooling, **values})), options, features)  # noqa: B023
-    ]
+    models = [make(plain.change({"pooling": pooling, **values})) for pooling, values in tried]
+    candidates = [candidate for model in models for candidate in ways(model, options, features)]
     fit = SideBySide(
         replace(options.train, epochs=options.train.epochs or default_epochs(len(features), options.train)),
         replace(options.optimizer, lr=None),
@@ -138,8 +144,7 @@ def choose(
     )
     with StopSignals() as fit.stop:
         found = cross_validate(candidates, features, fit, "choosing the pooling" if progress else None)
-    models = {id(candidate.model): candidate.model for candidate in candidates}
-    costs = {(model.pooling, str(given_options(model))): seconds(model, features) for model in models.values()}
+    costs = {(model.pooling, str(given_options(model))): seconds(model, features) for model in models}
     found = [replace(entry, seconds=costs[entry.pooling, str(entry.options)]) for entry in found]
     choice = Choice(highest_mAP(found), tuple(found))
     file.save_choice(choice.to_json())
@@ -151,9 +156,12 @@ def highest_mAP(tried: Sequence[Tried]) -> Tried:
     return max(tried, key=lambda entry: (entry.mAP, -entry.loss) if math.isfinite(entry.loss) else (-1.0, 0.0))
 
 
-def ways(make: Callable[[], Recognizer], options: Options, features: Features) -> list[Candidate]:
-    """How a head could be trained: as a regression, as a departure from one, or by AdamW."""
-    model, decay = make(), regression_decay(len(features))
+def ways(model: Recognizer, options: Options, features: Features) -> list[Candidate]:
+    """How the head of a model could be trained: as a regression, as a departure from one, or by AdamW.
+
+    Also fits the model's `Standardize`, and starts its biases where such a training does.
+    """
+    decay = regression_decay(len(features))
     regression, departing = is_logistic_regression(model), departs(model, options.train)
     if regression or departing:
         start_at_priors(model, features.dataset, options.train)

@@ -22,7 +22,7 @@ from attnpool.models.run import Run
 from attnpool.training import auto
 from attnpool.training.config import Options, converted_arguments, typed_options
 from attnpool.training.cross_validation import Choice
-from attnpool.training.train import train
+from attnpool.training.train import check, train
 
 RECIPES = Path(__file__).parents[1] / "experiments" / "paper" / "recipes"
 RESERVED = ("about", "base", "small")
@@ -240,6 +240,8 @@ def fit(
     results = {}
     if auto.is_asked(options):
         asked = {**options.flat(), "data": train_part.name, "images": [sample.path for sample in train_part]}
+        plain = auto.without(options)
+        check(make(plain), train_part, val, plain.train, plain.optimizer, Path(out))
         choice = auto.choose(options, make, train_part, Path(out), asked, cache=cache, progress=progress)
         results["auto"] = {"asked": asked, **choice.to_json()}
         options = auto.applied(options, choice.chosen)

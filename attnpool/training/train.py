@@ -69,10 +69,8 @@ def train(
     options = options or TrainOptions()
     optimizer = resolve(model, optimizer or OptimizerOptions(), len(train), options)
     options = replace(options, epochs=options.epochs or default_epochs(len(train), options))
-    check(model, train, val, options, optimizer)
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; give another folder as out")
+    check(model, train, val, options, optimizer, folder)
     preprocessing = replace(preprocessing or Preprocessing(), **model.preprocessing)
     recipe = {
         "data": train.name,
@@ -165,8 +163,17 @@ def default_epochs(images: int, options: TrainOptions) -> int:
     return max(30, math.ceil(400 / max(updates, 1)))
 
 
-def check(model: Recognizer, train: Dataset, val: Dataset, options: TrainOptions, optimizer: OptimizerOptions) -> None:
+def check(
+    model: Recognizer,
+    train: Dataset,
+    val: Dataset,
+    options: TrainOptions,
+    optimizer: OptimizerOptions,
+    folder: Path,
+) -> None:
     """Raises ValueError for mistakes that would otherwise show only after long work."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; give another folder as out")
     if train.classes != model.classes or val.classes != model.classes:
         different = sorted((set(train.classes) ^ set(model.classes)) | (set(val.classes) ^ set(model.classes)))
         raise ValueError(

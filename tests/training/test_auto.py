@@ -143,6 +143,15 @@ def test_what_does_not_go_together_is_refused(world: Path, tmp_path: Path, flags
     assert not (tmp_path / "run").exists()
 
 
+def test_mistakes_show_before_the_choosing(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    command = ["train", f"folder:{world}", "--pooling", "auto", "--out"]
+    refused(attnpool(*command, tmp_path / "file"), "is a file")
+    refused(attnpool(*command, tmp_path / "run", "--positive-weight", 3), "positive_weight is 3.0")
+    assert (tmp_path / "file").read_text() == "mine"
+    assert not (tmp_path / "run").exists()
+
+
 def test_python_builds_its_own_model(data: tuple[Dataset, Dataset], backbone: Backbone, tmp_path: Path) -> None:
     model = ap.Recognizer(backbone, classes=data[0].classes)
     with pytest.raises(ValueError, match="give a number"):
