@@ -198,7 +198,7 @@ class SideBySide:
         for batch in CachedFeatures(features).batches(order, seed=0, epoch=0, train=False):
             self.stop.check(self.file.path if self.file else None)
             found = torch.stack([out.logits for out in pool(trials, heads, batch)]).unflatten(0, (-1, count))
-            own = torch.tensor([numbers[path] for path in batch.paths])
+            own = torch.tensor([numbers[path] for path in batch.paths], dtype=torch.long)
             logits.append(found[:, own, torch.arange(len(own))])
             targets.append(batch.targets)
             masks.append(batch.label_mask)

@@ -29,24 +29,14 @@ from tests.command_line import attnpool, refused
 SMALL = {"image_size": 96, "epochs": 2}
 
 
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    return Backbone("lite0", frozen=True)
-
-
-@pytest.fixture(scope="module")
-def data(world: Path) -> tuple[Dataset, Dataset]:
-    return ap.read(f"folder:{world}")
-
-
 def chosen(run: Run) -> Choice:
     return Choice.from_json(run.about["results"]["auto"])
 
 
 @pytest.fixture(scope="module")
-def auto_run(data: tuple[Dataset, Dataset], backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def auto_run(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("auto") / "run"
-    return fit(Options.of(SMALL | {"pooling": "auto"}), data, out, backbone=backbone, progress=False)
+    return fit(Options.of(SMALL | {"pooling": "auto"}), parts, out, backbone=frozen, progress=False)
 
 
 def test_a_run_says_what_was_chosen_and_from_what(auto_run: Run) -> None:
@@ -61,15 +51,15 @@ def test_a_run_says_what_was_chosen_and_from_what(auto_run: Run) -> None:
 
 
 def test_validation_labels_change_nothing(
-    data: tuple[Dataset, Dataset], backbone: Backbone, tmp_path: Path, auto_run: Run
+    parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path, auto_run: Run
 ) -> None:
     """Shuffled, they give the same choice and the same model."""
-    train, val = data
+    train, val = parts
     labels = [sample.labels for sample in val]
     shuffled = [replace(sample, labels=label) for sample, label in zip(val, labels[1:] + labels[:1], strict=True)]
     other = train, replace(val, samples=tuple(shuffled))
     options = Options.of(SMALL | {"pooling": "auto"})
-    again = fit(options, other, tmp_path / "run", backbone=backbone, progress=False)
+    again = fit(options, other, tmp_path / "run", backbone=frozen, progress=False)
     assert [replace(entry, seconds=0.0) for entry in chosen(again).tried] == [
         replace(entry, seconds=0.0) for entry in chosen(auto_run).tried
     ]
@@ -77,23 +67,23 @@ def test_validation_labels_change_nothing(
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_a_finished_run_is_not_chosen_again(data: tuple[Dataset, Dataset], backbone: Backbone, auto_run: Run) -> None:
+def test_a_finished_run_is_not_chosen_again(parts: tuple[Dataset, Dataset], frozen: Backbone, auto_run: Run) -> None:
     options = Options.of(SMALL | {"pooling": "auto"})
-    again = fit(options, data, auto_run.folder, backbone=backbone, progress=False)
+    again = fit(options, parts, auto_run.folder, backbone=frozen, progress=False)
     assert again.about == auto_run.about
     with pytest.raises(ValueError, match="epochs was 2, is 3"):
-        fit(options.change({"epochs": 3}), data, auto_run.folder, backbone=backbone, progress=False)
+        fit(options.change({"epochs": 3}), parts, auto_run.folder, backbone=frozen, progress=False)
     with pytest.raises(ValueError, match="that auto chose; add it"):
-        fit(Options.of(SMALL), data, auto_run.folder, backbone=backbone, progress=False)
+        fit(Options.of(SMALL), parts, auto_run.folder, backbone=frozen, progress=False)
 
 
 @pytest.mark.parametrize("step", [1, 3])
 def test_stopped_while_it_chooses(
-    data: tuple[Dataset, Dataset], backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     """By a real SIGTERM, while rates are tried or compared: the same call goes on, and chooses the same."""
     options = Options.of({"image_size": 96, "epochs": 3, "pooling": "covariance", "channels": 16, "lr": "auto"})
-    whole = fit(options, data, tmp_path / "whole", backbone=backbone, progress=False)
+    whole = fit(options, parts, tmp_path / "whole", backbone=frozen, progress=False)
     count, original, stop = iter(range(1, 10**6)), SideBySide.loss, step
 
     def loss(self: SideBySide, *args: Any) -> Any:
@@ -103,8 +93,8 @@ def test_stopped_while_it_chooses(
 
     monkeypatch.setattr(SideBySide, "loss", loss)
     with pytest.raises(Interrupted, match="continues"):
-        fit(options, data, tmp_path / "part", backbone=backbone, progress=False)
-    again = fit(options, data, tmp_path / "part", backbone=backbone, progress=False)
+        fit(options, parts, tmp_path / "part", backbone=frozen, progress=False)
+    again = fit(options, parts, tmp_path / "part", backbone=frozen, progress=False)
     assert chosen(again).chosen.setting == chosen(whole).chosen.setting
     weights = [run.folder / "model.safetensors" for run in (whole, again)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
@@ -152,10 +142,10 @@ def test_mistakes_show_before_the_choosing(world: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_python_builds_its_own_model(data: tuple[Dataset, Dataset], backbone: Backbone, tmp_path: Path) -> None:
-    model = ap.Recognizer(backbone, classes=data[0].classes)
+def test_python_builds_its_own_model(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path) -> None:
+    model = ap.Recognizer(frozen, classes=parts[0].classes)
     with pytest.raises(ValueError, match="give a number"):
-        ap.train(model, *data, out=tmp_path / "run", optimizer=ap.OptimizerOptions(lr="auto"))
+        ap.train(model, *parts, out=tmp_path / "run", optimizer=ap.OptimizerOptions(lr="auto"))
 
 
 def test_the_highest_map_is_chosen() -> None:
@@ -168,7 +158,7 @@ def test_the_highest_map_is_chosen() -> None:
     assert highest_mAP([entry(0.7, 0.1), entry(0.8, 0.6), best, entry(0.9, math.nan)]) is best
 
 
-def test_two_images_are_enough(data: tuple[Dataset, Dataset], backbone: Backbone, tmp_path: Path) -> None:
+def test_two_images_are_enough(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path) -> None:
     """One for each of two classes: a fold is empty, and every head is trained on a single image."""
     for split in ("train", "val"):
         for label in ("dark", "light"):
@@ -179,5 +169,5 @@ def test_two_images_are_enough(data: tuple[Dataset, Dataset], backbone: Backbone
     few = ap.read(f"folder:{tmp_path / 'photos'}")
     for pooling in ("auto", "attentional"):
         options = Options.of(SMALL | {"pooling": pooling})
-        run = fit(options, few, tmp_path / pooling, backbone=backbone, progress=False)
+        run = fit(options, few, tmp_path / pooling, backbone=frozen, progress=False)
         assert run.about["results"]["history"][-1]["mAP"] >= 0

@@ -28,16 +28,6 @@ from attnpool.training.trainer import Trainer
 VIEW = {"image_size": 96, "short_side": None, "max_width": None}
 
 
-@pytest.fixture(scope="module")
-def frozen() -> Backbone:
-    return Backbone("lite0", frozen=True)
-
-
-@pytest.fixture(scope="module")
-def parts(world: Path) -> tuple[Dataset, Dataset]:
-    return ap.read(f"folder:{world}")
-
-
 def fit(
     parts: tuple[Dataset, Dataset],
     out: Path,
