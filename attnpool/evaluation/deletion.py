@@ -35,27 +35,35 @@ class Deletion:
     Attributes:
         images: number of images.
         before: mean probability of that class.
-        drops: for each of `ORDERS` the mean loss of probability at each of `COVERED`, positive where it falls.
+        drops: for each of `ORDERS` the mean loss of probability at each of `covered`, positive where it falls.
+        covered: parts of the cells.
     """
 
     images: int
     before: float
     drops: dict[str, tuple[float, ...]]
+    covered: tuple[float, ...] = COVERED
 
     def to_json(self) -> dict[str, Any]:
         found = {name: list(values) for name, values in self.drops.items()}
-        return {"images": self.images, "before": self.before, "covered": list(COVERED), "drops": found}
+        return {"images": self.images, "before": self.before, "covered": list(self.covered), "drops": found}
 
     def lines(self) -> list[str]:
         """A table in points of probability."""
-        header = ["cells covered by", *(f"{100 * part:.0f} %" for part in COVERED)]
+        header = ["cells covered by", *(f"{100 * part:.0f} %" for part in self.covered)]
         rows = [[name, *(f"{-100 * value:+.1f}" for value in self.drops[name])] for name in ORDERS]
         before = f"deletion: the best class has {100 * self.before:.1f} % on average; the table has points of that"
         return [before, *text_table(header, rows)]
 
 
 def deletion(
-    model: Recognizer, source: Images, *, seed: int = 0, device: torch.device | None = None, progress: bool = False
+    model: Recognizer,
+    source: Images,
+    *,
+    covered: tuple[float, ...] = COVERED,
+    seed: int = 0,
+    device: torch.device | None = None,
+    progress: bool = False,
 ) -> Deletion:
     """The deletion test on images.
 
@@ -66,6 +74,7 @@ def deletion(
     Args:
         model: the recognizer.
         source: the images, a single view of each.
+        covered: parts of the cells to cover.
         seed: seed of the random order.
         device: where the model is.
         progress: show a progress bar.
@@ -88,7 +97,7 @@ def deletion(
             cells["random"] = torch.rand(cells["maps"].shape, generator=generator).to(x.device)
             before.append(score)
             for name in ORDERS:
-                after = [probabilities(model, cover(x, cells[name], part), chosen) for part in COVERED]
+                after = [probabilities(model, cover(x, cells[name], part), chosen) for part in covered]
                 drops[name].append(score - torch.stack(after))
     model.train(was_training)
     if not before:
@@ -97,6 +106,7 @@ def deletion(
         sum(map(len, before)),
         float(torch.cat(before).mean()),
         {name: tuple(torch.cat(values, 1).mean(1).tolist()) for name, values in drops.items()},
+        covered,
     )
 
 

@@ -204,3 +204,41 @@ def _mean(values: Sequence[float]) -> float:
 def _no_nan(scores: np.ndarray) -> None:
     if np.isnan(scores).any():
         raise ValueError("the scores hold NaN: the network diverged, train it again with a lower learning rate")
+
+
+def calibration_error(
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    counted: np.ndarray | None = None,
+    task: Literal["single", "multi"] = "single",
+    bins: int = 15,
+) -> float:
+    """The expected calibration error, `sum_b n_b / n |accuracy_b - confidence_b|` (Guo et al., ICML 2017).
+
+    With one label an image the confidence is the probability of the best class, and it is right if the image has that
+    class. With several every class of every image counts, with its probability and whether the image has it. Bins are
+    equally wide, `(0, 1 / bins], ...`.
+
+    Args:
+        probabilities: `(n, K)`.
+        targets: `(n, K)` bool.
+        counted: `(n, K)` bool, which labels are known (default: all).
+        task: "single" or "multi".
+        bins: number of bins.
+
+    Returns:
+        A fraction, NaN if nothing can be counted.
+    """
+    targets = np.asarray(targets, bool)
+    known = np.ones_like(targets) if counted is None else np.asarray(counted, bool)
+    if task == "single":
+        rows = targets.any(1)
+        best = probabilities[rows].argmax(1)
+        confidence, right = probabilities[rows].max(1), targets[rows][np.arange(len(best)), best]
+    else:
+        confidence, right = probabilities[known], targets[known]
+    if not len(confidence):
+        return math.nan
+    number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(number, confidence, bins) - np.bincount(number, right, bins)
+    return float(np.abs(gaps).sum() / len(confidence))

@@ -232,37 +232,35 @@ def ratio_plot(values: Mapping[str, Mapping[str, float]], rows: Mapping[str, boo
     return _render(figure)
 
 
-def study_plot(scores: Mapping[str, Mapping[str, Sequence[float]]], costs: Mapping[str, float]) -> bytes:
-    """mAP of rows in several settings, a dot at the mean and a line over the range, and beside it what a row costs.
+def study_plot(scores: Mapping[str, Sequence[float]], costs: Mapping[str, float]) -> bytes:
+    """mAP of rows, a dot at the mean and a line over the range, and beside it what a row costs.
 
     Args:
-        scores: setting -> row -> percent, a seed each.
-        costs: row -> multiple of average pooling's time.
+        scores: row -> percent, a seed each.
+        costs: row -> multiple of average pooling's time; a row may lack.
 
     Returns:
         A PNG.
     """
-    rows = list(dict.fromkeys(row for found in scores.values() for row in found))
-    names, top, height = _inches([_short(row, 40) for row in rows], 9), 0.5, 0.32 * len(rows)
+    rows = list(scores)
+    names, top, height = _inches([_short(row, 40) for row in rows], 9), 0.15, 0.32 * len(rows)
     figure = Figure(figsize=(names + 7.4, top + height + 0.75), dpi=160, facecolor="white")
     left, right = _axes(figure, names, top, 4.6, height), _axes(figure, names + 4.8, top, 2.4, height)
-    for n, (setting, found) in enumerate(scores.items()):
-        y = np.array([rows.index(row) for row in found]) + (n - (len(scores) - 1) / 2) * 0.25
-        low, high, mean = (np.array([f(values) for values in found.values()]) for f in (np.min, np.max, np.mean))
-        left.hlines(y, low, high, color=HEAD_COLOURS[n + 1], linewidth=2, alpha=0.45)
-        left.plot(mean, y, "o", color=HEAD_COLOURS[n + 1], markersize=5, label=setting, markeredgewidth=0)
+    y = np.arange(len(rows))
+    low, high, mean = (np.array([f(values) for values in scores.values()]) for f in (np.min, np.max, np.mean))
+    left.hlines(y, low, high, color=HEAD_COLOURS[1], linewidth=2, alpha=0.45)
+    left.plot(mean, y, "o", color=HEAD_COLOURS[1], markersize=5, markeredgewidth=0)
     right.semilogx(list(costs.values()), [rows.index(row) for row in costs], "o", color=BAR, markersize=5)
     right.set_xticks(ticks := [1, 3, 10, 30, 100, 300], [str(tick) for tick in ticks])
     right.minorticks_off()
     right.set_xlim(0.8, 1.5 * max(3, *costs.values()))
     labels = ("mAP in %: mean (dot) and range (line) over seeds", "forward + backward, average = 1")
     for axes, label in zip((left, right), labels, strict=True):
-        axes.set_yticks(range(len(rows)), [_short(row, 40) for row in rows], fontsize=9, parse_math=False)
+        axes.set_yticks(y, [_short(row, 40) for row in rows], fontsize=9, parse_math=False)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(label, fontsize=9, color=SOFT)
         _plain(axes)
     right.set_yticklabels([])
-    left.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, frameon=False, fontsize=9.5, handletextpad=0.2)
     return _render(figure)
 
 

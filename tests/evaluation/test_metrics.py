@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, confusion_matrix
 
-from attnpool.evaluation.metrics import average_precision, confusion, score
+from attnpool.evaluation.metrics import average_precision, calibration_error, confusion, score
 
 # Few distinct scores, so that ties are common.
 RANKINGS = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=40)
@@ -211,3 +211,27 @@ def test_json_has_no_nan() -> None:
     assert nothing["mAP"] is None
     assert nothing["accuracy"] is None
     assert confusion(np.zeros((0, 2)), np.zeros(0), 2).sum() == 0
+
+
+def test_calibration_error_by_hand() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.88, 0.12], [0.4, 0.6], [0.5, 0.5]])
+    targets = np.array([[1, 0], [0, 1], [0, 1], [0, 0]], bool)
+    # Bins of a fifth: 0.9 and 0.88 are in one, half right; 0.6 in another, right; the last image has no label.
+    assert calibration_error(probabilities, targets, bins=5) == pytest.approx((0.78 + 0.4) / 3)
+
+
+def test_calibration_error_of_several_labels() -> None:
+    probabilities = np.array([[0.9, 0.2], [0.7, 0.0]])
+    targets = np.array([[1, 0], [0, 0]], bool)
+    assert calibration_error(probabilities, targets, task="multi", bins=10) == pytest.approx((0.1 + 0.2 + 0.7) / 4)
+    counted = np.array([[1, 0], [0, 1]], bool)
+    assert calibration_error(probabilities, targets, counted, "multi", 10) == pytest.approx(0.05)
+    assert math.isnan(calibration_error(probabilities, targets, ~np.ones((2, 2), bool), "multi"))
+
+
+@given(st.integers(1, 10**6), st.integers(1, 30))
+def test_probabilities_that_are_right_as_often_as_they_say_are_calibrated(seed: int, bins: int) -> None:
+    rng = np.random.default_rng(seed)
+    targets = rng.random((40, 3)) < 0.5
+    share = np.full(targets.shape, targets.mean())
+    assert calibration_error(share, targets, task="multi", bins=bins) == pytest.approx(0, abs=1e-12)

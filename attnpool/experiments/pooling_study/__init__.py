@@ -1,6 +1,6 @@
-"""The study that the paper left open: every pooling on the same frozen features, tuned and measured in the same way."""
+"""The study that the paper left open: poolings on the same frozen features, trained and measured in the same way."""
 
-from attnpool.experiments.pooling_study.rows import DROPOUTS, ROWS, Row
-from attnpool.experiments.pooling_study.run import EPOCHS, IMAGE_SIZE, Study, poolings
+from attnpool.experiments.pooling_study.rows import ROWS, Row
+from attnpool.experiments.pooling_study.run import IMAGE_SIZE, Study, poolings
 
-__all__ = ["DROPOUTS", "EPOCHS", "IMAGE_SIZE", "ROWS", "Row", "Study", "poolings"]
+__all__ = ["IMAGE_SIZE", "ROWS", "Row", "Study", "poolings"]

@@ -1,49 +1,50 @@
-"""`reproduce poolings`: chooses a learning rate for every pooling, trains it with several seeds, measures its cost."""
+"""`reproduce poolings`: trains every pooling with its defaults on several splits, scores it, measures its cost."""
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.data import Dataset, hold_out, read
+from attnpool.data import Dataset, Preprocessing, hold_out, read
+from attnpool.data.splits import choose
+from attnpool.evaluation.deletion import deletion
 from attnpool.evaluation.evaluate import summarize
-from attnpool.evaluation.inference import Outputs, score_source
+from attnpool.evaluation.inference import as_probabilities, score_source
+from attnpool.evaluation.metrics import calibration_error
 from attnpool.experiments.arguments import require_seeds, weight_files
 from attnpool.experiments.benchmark.measure import interleaved, machine, ratio
 from attnpool.experiments.benchmark.passes import one_pass
 from attnpool.experiments.pages import Results
-from attnpool.experiments.pooling_study.rows import DROPOUTS, Row, choose_rows, in_order, next_rate
+from attnpool.experiments.pooling_study.rows import AUTO, BASE, ROWS, Row, choose_rows, in_order
 from attnpool.experiments.pooling_study.table import entries_of, plotted, result_page, summary
 from attnpool.explain.plots import study_plot
-from attnpool.features.batches import CachedFeatures
-from attnpool.features.extraction import extract
+from attnpool.features.batches import CachedFeatures, Images
+from attnpool.features.extraction import Features, extract
 from attnpool.files import write_bytes, write_json, write_text
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run
 from attnpool.playground.write_folder import write_folder
 from attnpool.progress import bar
+from attnpool.training import auto
 from attnpool.training.checkpoint import require_same
 from attnpool.training.config import Options
-from attnpool.training.losses import classification_loss
+from attnpool.training.cross_validation import Choice
 from attnpool.training.recipe import fit
 
 NAME = "poolings"
 IMAGES = 840
-VAL = 0.4  # part of the world: images that are only scored cost little
 WORLD_SEED = 3
-EPOCHS = 6
 IMAGE_SIZE = 448
 SEEDS = (0, 1, 2)
-CHOOSING_SEED = 10
-HELD_OUT = 0.2
-AVERAGE = {"pooling": "average"}
+DELETED, DELETED_PART = 60, 0.25  # images of the deletion test, and the part of their cells that is covered
 ROUNDS, BATCH = 9, 32  # of measuring what a head costs
 
 
@@ -63,29 +64,29 @@ def poolings(
     seeds: Sequence[int] = SEEDS,
     backbone: str = "lite0",
     weights: Sequence[str] = (),
-    epochs: int = EPOCHS,
+    epochs: int | None = None,
     image_size: int = IMAGE_SIZE,
     workers: int = 0,
     cache: str | Path | None = None,
     progress: bool = True,
 ) -> Study:
-    """Compares poolings on frozen features of one dataset, each without and with dropout of 0.8.
+    """Compares poolings on frozen features of one dataset, each with its defaults, and what `--pooling auto` chooses.
 
-    The learning rate of a row is the best on a fifth held out of the training part (one seed); where it lies at the end
-    of the row's grid, the grid is continued. With it the row is trained on all of the training part, once a seed, and
-    scored on the validation part, which nothing was chosen on. What an earlier, interrupted call has done is not done
-    again. Writes `poolings.json`, `poolings.md`, `poolings.png` and `runs/` in `out`; the runs that rates were chosen
-    with are removed once they are scored.
+    A seed stands for a random split of the images into train and val, in the proportion of the dataset's own and class
+    by class, and for the training on it. (Clips keep their split, so that those of one video stay on one side.) A
+    pooling is trained on train as `attnpool train` does it and scored on val, which nothing is chosen on. What an
+    earlier, interrupted call has done is not done again. Writes `poolings.json`, `poolings.md`, `poolings.png` and
+    `runs/` in `out`.
 
     Args:
         out: folder for the runs, poolings.json, poolings.md and poolings.png (default: runs/poolings).
         data: dataset to compare poolings on, such as folder:DIR (default: a playground, which is made).
         images: images of the playground that is made without data (default: 840).
         rows: rows of the table, see docs/poolings.md (default: the usual ones).
-        seeds: seeds of the trainings that are scored.
+        seeds: seeds of the splits and of the trainings on them.
         backbone: network that gives the features; it stays frozen.
         weights: BACKBONE=FILE for weights of the backbone that are neither installed nor on timm's hub.
-        epochs: epochs of every training.
+        epochs: epochs of every training (default: 30, or as many as give 400 updates).
         image_size: side of the network's input, and of the playground's images, in pixels.
         workers: processes that decode images; they change nothing but the speed.
         cache: folder of features (default: $ATTNPOOL_CACHE or the user's cache).
@@ -115,7 +116,6 @@ def poolings(
                 settings["images"],
                 WORLD_SEED,
                 size=image_size,
-                val_fraction=VAL,
                 progress=lambda done, _: shown.update(done - shown.n),
             )
     train, val = read(place)
@@ -168,111 +168,97 @@ class Trainings:
         progress: bool,
     ) -> None:
         self.folder, self.results, self.common, self.cache, self.progress = folder, results, common, cache, progress
-        self.backbone = backbone
-        self.train, self.val = data
-        self.fitted, self.tuned = hold_out(self.train, HELD_OUT)
-        if not len(self.tuned):
-            raise ValueError(f"{self.train.name}: no class has two images in train, so no rate can be chosen")
+        self.backbone, self.data = backbone, data
+        train, val = data
         self.results |= {
-            "images": {"train": len(self.train), "held out": len(self.tuned), "val": len(self.val)},
-            "held out": [sample.path for sample in self.tuned],
-            "classes": len(self.train.classes),
-            "keypoints": any(sample.people or sample.keypoints for sample in self.train),
+            "images": {"train": len(train), "val": len(val)},
+            "classes": len(train.classes),
+            "task": train.task,
+            "own split": train.media == "clips",
+            "keypoints": any(sample.people or sample.keypoints for sample in train),
         }
 
     def run(self, rows: Mapping[str, Row], seeds: Sequence[int]) -> None:
-        """Does all that has not been done yet."""
+        """Does all that has not been done yet, a seed after the other, so that the table soon has all rows."""
+        found: dict[str, dict[str, Any]] = self.results["rows"]
         for name, row in rows.items():
-            for dropout in DROPOUTS:
-                entry = self.results["rows"].setdefault(f"{name}, {dropout:g}", {})
-                entry |= {"row": name, "title": row.title, "dropout": dropout, "grid": list(row.rates)}
-                entry["tried"], entry["trainings"] = entry.get("tried", {}), entry.get("trainings", {})
-        self.results["rows"] = in_order(self.results["rows"])
-        total = len(rows) * len(DROPOUTS) * len(seeds) + sum(len(row.rates) for row in rows.values()) * len(DROPOUTS)
-        with bar(total, NAME, "trainings", hidden=not self.progress) as shown:
-            for name, row in rows.items():
-                for dropout in DROPOUTS:
-                    self.one(row, self.results["rows"][f"{name}, {dropout:g}"], seeds, shown)
-                if name not in self.results["costs"]:
-                    self.results["costs"][name] = {"cost": self.cost(row), "machine": machine(torch.device("cpu"))}
-                    self.keep()
+            found.setdefault(name, {"title": row.title, "trainings": {}})
+        self.results["rows"] = found = in_order(found)
+        with bar(len(rows) * len(seeds), NAME, "trainings", hidden=not self.progress) as shown:
+            for seed in seeds:
+                parts = split(self.data, seed)
+                for name in rows:
+                    if str(seed) not in found[name]["trainings"]:
+                        found[name]["trainings"][str(seed)] = self.one(name, parts, seed, first=seed == seeds[0])
+                        self.keep()
+                    shown.update(1)
+        for name in rows:
+            if name not in self.results["costs"] and name != AUTO:
+                self.results["costs"][name] = {"cost": self.cost(name), "machine": machine(torch.device("cpu"))}
         self.results["complete"] = True
         self.keep()
         write_bytes(self.folder / f"{NAME}.png", study_plot(*plotted(self.results)))
 
-    def one(self, row: Row, entry: dict[str, Any], seeds: Sequence[int], shown: Any) -> None:
-        """Chooses the rate of a row with one dropout, and trains and scores it with every seed."""
-        tried: dict[str, float] = entry["tried"]
-        shown.total += sum(float(rate) not in row.rates for rate in tried)
-        shown.update(len(tried))
-        while (rate := next_rate(row.rates, {float(key): value for key, value in tried.items()})) is not None:
-            run = self.fit(row, entry, (self.fitted, self.tuned), rate, CHOOSING_SEED)
-            tried[f"{rate:g}"] = finite(run.about["results"]["history"][-1]["mAP"])
-            self.keep()
-            shutil.rmtree(run.folder)
-            shown.total += rate not in row.rates
-            shown.update(1)
-        entry["lr"] = float(max(tried, key=lambda key: tried[key]))
-        for seed in seeds:
-            if str(seed) not in entry["trainings"]:
-                run = self.fit(row, entry, (self.train, self.val), entry["lr"], seed)
-                entry["trainings"][str(seed)] = self.measure(run)
-                entry["parameters"] = sum(weight.numel() for weight in run.model.head.parameters())
-                self.keep()
-            shown.update(1)
-
-    def fit(self, row: Row, entry: Mapping[str, Any], parts: tuple[Dataset, Dataset], rate: float, seed: int) -> Run:
-        """One training, as `attnpool train` does it."""
-        values = self.common | row.options | {"lr": rate, "seed": seed, "dropout": entry["dropout"] or None}
-        part = "" if parts[0] is self.train else f"-rate-{rate:g}"
-        folder = self.folder / "runs" / f"{entry['row']}-dropout-{entry['dropout']:g}-{seed}{part}"
-        options = Options.of({name: value for name, value in values.items() if value is not None}, entry["row"])
-        return fit(options, parts, folder, backbone=self.backbone, cache=self.cache, progress=self.progress)
-
-    def measure(self, run: Run) -> dict[str, Any]:
-        """Scores on val, the loss on train without dropout, and the time that the steps of the training took."""
-        found = summarize(self.outputs(run, self.val, maps=True), run.model, "val")
-        seen = self.outputs(run, self.train, maps=False)
-        logits, targets, label_mask = (
-            torch.from_numpy(values) for values in (seen.logits, seen.targets, seen.label_mask)
-        )
-        loss = classification_loss(logits, targets.double(), run.model.task, label_mask=label_mask)
-        history = run.about["results"]["history"]
+    def one(self, name: str, parts: tuple[Dataset, Dataset], seed: int, *, first: bool) -> dict[str, Any]:
+        """One training, as `attnpool train` does it, and what it scores."""
+        options = Options.of(self.common | ROWS[name].options | {"seed": seed}, name)
+        for part in parts:
+            self.features(self.model(BASE), part)  # so that they are not in the time of the training
+        folder = self.folder / "runs" / f"{name}-{seed}"
+        whole, started = not folder.exists(), time.monotonic()
+        run = fit(options, parts, folder, backbone=self.backbone, cache=self.cache, progress=self.progress)
+        seconds = round(time.monotonic() - started, 1) if whole else None  # an interrupted training has no time
+        outputs = score_source(run.model, CachedFeatures(self.features(run.model, parts[1])), maps=True)
+        scores = summarize(outputs, run.model, "val")
+        probabilities = as_probabilities(torch.from_numpy(outputs.logits), run.model.scores)
+        chosen = run.about["results"].get("auto")
         return {
-            "mAP": finite(found.scores.mAP),
-            "accuracy": found.scores.accuracy,
-            "pointing": found.pointing,
-            "train_loss": float(loss),
-            "seconds": round(sum(len(self.train) / epoch["images_per_s"] for epoch in history), 1),
+            "mAP": finite(scores.scores.mAP),
+            "accuracy": scores.scores.accuracy,
+            "pointing": scores.pointing,
+            "calibration": calibration_error(probabilities, outputs.targets, outputs.label_mask, run.model.task),
+            "deletion": self.deletion(run, parts[1]) if first else None,
+            "seconds": seconds,
+            "parameters": sum(weight.numel() for weight in run.model.head.parameters()),
+            "chosen": auto.title(Choice.from_json(chosen).chosen) if chosen else None,
             "run": str(run.folder),
         }
 
-    def outputs(self, run: Run, dataset: Dataset, *, maps: bool) -> Outputs:
-        features = extract(run.model, dataset, cache=self.cache, workers=self.common["workers"], progress=self.progress)
-        return score_source(run.model, CachedFeatures(features), maps=maps)
+    def deletion(self, run: Run, val: Dataset) -> dict[str, float] | None:
+        """The drops of the deletion test at `DELETED_PART`, on some of the images; None for clips, which have none."""
+        if val.media == "clips":
+            return None
+        paths = [sample.path for sample in val]
+        some = val.select(choose(paths, 0, min(1.0, DELETED / len(paths))), "val") if len(paths) > DELETED else val
+        images = Images(some, Preprocessing(**run.model.preprocessing), self.common["workers"])
+        found = deletion(run.model, images, covered=(DELETED_PART,), progress=self.progress)
+        return {order: value for order, (value,) in found.drops.items()}
 
-    def cost(self, row: Row) -> float:
+    def features(self, model: Recognizer, dataset: Dataset) -> Features:
+        return extract(model, dataset, cache=self.cache, workers=self.common["workers"], progress=self.progress)
+
+    def cost(self, name: str) -> float:
         """Forward and backward of the head, the gradient of the features included, as a multiple of average pooling's.
 
         On the features of a batch of images of this study; the two take turns.
         """
-        if row.options == AVERAGE:
+        if name == BASE:
             return 1.0
-        average, head = (self.model(options) for options in (AVERAGE, row.options))
-        features = extract(average, self.val, cache=self.cache, progress=False)
+        average, head = self.model(BASE), self.model(name)
+        features = self.features(average, self.data[1])
         x = features.batch([i % len(features) for i in range(BATCH)])
         x = x.flatten(0, -4).requires_grad_()
         steps = {name: one_pass(made.head, made.head, x, True) for name, made in (("0", average), ("1", head))}
         times = interleaved(steps, ROUNDS, torch.device("cpu"))
         return round(ratio(times["1"], times["0"]), 2)
 
-    def model(self, options: Mapping[str, Any]) -> Recognizer:
-        """A recognizer at its start."""
-        given = Options.of(self.common | dict(options))
+    def model(self, name: str) -> Recognizer:
+        """The recognizer of a row at its start."""
+        given = Options.of(self.common | ROWS[name].options)
         values = dict(given.model)
         del values["backbone"]
         return Recognizer(
-            self.backbone, classes=self.train.classes, preprocessing=given.preprocessing.of_model(), **values
+            self.backbone, classes=self.data[0].classes, preprocessing=given.preprocessing.of_model(), **values
         )
 
     def keep(self) -> None:
@@ -280,6 +266,16 @@ class Trainings:
         write_json(self.folder / f"{NAME}.json", self.results)
         if entries_of(self.results):
             write_text(self.folder / f"{NAME}.md", result_page(self.results).markdown())
+
+
+def split(data: tuple[Dataset, Dataset], seed: int) -> tuple[Dataset, Dataset]:
+    """Another split of the same images, class by class, with a val of about the same size; clips keep theirs."""
+    train, val = data
+    if train.media == "clips":
+        return data
+    both = replace(train, samples=train.samples + val.samples)
+    rest, held = hold_out(both, len(val) / len(both), seed)
+    return rest, replace(held, split="val")
 
 
 def finite(score: float) -> float:

@@ -11,25 +11,26 @@ import numpy as np
 from attnpool.evaluation.tables import spread
 from attnpool.experiments.benchmark.measure import machine_line
 from attnpool.experiments.pages import ResultPage
+from attnpool.experiments.pooling_study.rows import AUTO, BASE
 
 # Key of a training -> title, factor, digits.
 SCORES = {
     "mAP": ("mAP", 100, 1),
     "accuracy": ("accuracy", 100, 1),
     "pointing": ("pointing", 100, 1),
-    "train_loss": ("loss on train", 1, 3),
+    "calibration": ("calibration error", 100, 1),
     "seconds": ("seconds", 1, 0),
 }
-BASE = "average"
+ORDERS = ("maps", "gradient", "random")  # of the deletion test
 
 
-def entries_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+def entries_of(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The rows of which there are trainings with the seeds that were asked for, with these in a list."""
-    found = []
-    for entry in results["rows"].values():
+    found = {}
+    for name, entry in results["rows"].items():
         trainings = [entry["trainings"][str(s)] for s in results["seeds"] if str(s) in entry["trainings"]]
         if trainings:
-            found.append(entry | {"trainings": trainings})
+            found[name] = entry | {"trainings": trainings}
     return found
 
 
@@ -41,61 +42,77 @@ def values_of(entry: Mapping[str, Any], key: str) -> list[float]:
 
 def table_of(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of cells."""
-    header = ["pooling", "dropout", "rate", *(title for title, _, _ in SCORES.values()), "parameters", "cost"]
+    titles = [title for title, _, _ in SCORES.values()]
+    header = ["pooling", *titles[:-1], "deletion", *titles[-1:], "parameters", "cost"]
     rows, costs = [], results["costs"]
-    for entry in entries_of(results):
-        cells = [entry["title"], f"{entry['dropout']:g}", f"{entry['lr']:g}"]
-        cells += [spread(values_of(entry, key), digits) for key, (_, _, digits) in SCORES.items()]
-        rows.append(
-            [*cells, f"{entry['parameters']:,}", f"{costs[entry['row']]['cost']:.1f}" if entry["row"] in costs else "-"]
-        )
+    for name, entry in entries_of(results).items():
+        cells = [spread(values_of(entry, key), digits) for key, (_, _, digits) in SCORES.items()]
+        parameters = "/".join(f"{count:,}" for count in sorted({each["parameters"] for each in entry["trainings"]}))
+        cost = f"{costs[name]['cost']:.1f}" if name in costs else "-"
+        rows.append([entry["title"], *cells[:-1], deletion_of(entry), *cells[-1:], parameters, cost])
     return header, rows
 
 
-def rates_of(results: Mapping[str, Any]) -> list[str]:
-    """A line a row: the rates that were tried, and what they reached on the part held out of train."""
-    lines = []
-    for entry in entries_of(results):
-        tried = sorted((float(rate), score) for rate, score in entry["tried"].items())
-        words = ", ".join(f"{rate:g}: {100 * score:.1f}" for rate, score in tried)
-        at_end = " (the best is the last that was tried)" if entry["lr"] in (tried[0][0], tried[-1][0]) else ""
-        lines.append(f"{entry['title']}, dropout {entry['dropout']:g}: {words}{at_end}")
-    return lines
+def deletion_of(entry: Mapping[str, Any]) -> str:
+    """What the best class loses, in points, by covering cells in the order of the maps, of the gradient, at random."""
+    known = [training["deletion"] for training in entry["trainings"] if training["deletion"] is not None]
+    return " / ".join(f"{100 * np.mean([drops[order] for drops in known]):.0f}" for order in ORDERS) if known else "-"
+
+
+def chosen_of(results: Mapping[str, Any]) -> list[str]:
+    """A line a seed: what auto chose."""
+    trainings = results["rows"].get(AUTO, {"trainings": {}})["trainings"]
+    return [f"seed {s}: {trainings[str(s)]['chosen']}" for s in results["seeds"] if str(s) in trainings]
 
 
 def gains_of(results: Mapping[str, Any]) -> list[str]:
-    """A line a row: what it adds to average pooling with the same dropout, seed by seed."""
+    """A line a row: what it adds to average pooling, split by split."""
     entries = entries_of(results)
-    lines = []
-    for entry in entries:
-        base = next((e for e in entries if (e["row"], e["dropout"]) == (BASE, entry["dropout"])), None)
-        if base is None or entry["row"] == BASE or len(base["trainings"]) != len(entry["trainings"]):
-            continue
-        gains = np.subtract(values_of(entry, "mAP"), values_of(base, "mAP"))
-        mean = float(gains.mean())
-        within = len(gains) > 1 and mean <= gains.std(ddof=1)
-        verdict = " (no better)" if mean <= 0 else " (within the spread)" if within else ""
-        sign = "+" if mean >= 0 else ""
-        lines.append(f"{entry['title']}, dropout {entry['dropout']:g}: {sign}{spread(list(gains))} mAP{verdict}")
-    return lines
+    return [
+        f"{entry['title']}: {difference(entry, entries[BASE])}"
+        for name, entry in entries.items()
+        if name != BASE and BASE in entries and len(entry["trainings"]) == len(entries[BASE]["trainings"])
+    ]
+
+
+def against_best(results: Mapping[str, Any]) -> list[str]:
+    """A line: how far auto is from the best pooling by the mean over the splits."""
+    entries = entries_of(results)
+    if AUTO not in entries or not (others := [entry for name, entry in entries.items() if name != AUTO]):
+        return []
+    best = max(others, key=lambda entry: np.mean(values_of(entry, "mAP")))
+    if len(best["trainings"]) != len(entries[AUTO]["trainings"]):
+        return []
+    return [f"auto against the best of the others, {best['title']}: {difference(entries[AUTO], best)}"]
+
+
+def difference(entry: Mapping[str, Any], base: Mapping[str, Any]) -> str:
+    """The difference of two rows in mAP, split by split, and whether it is more than chance."""
+    gains = np.subtract(values_of(entry, "mAP"), values_of(base, "mAP"))
+    mean = float(gains.mean())
+    within = len(gains) > 1 and abs(mean) <= gains.std(ddof=1)
+    return f"{'+' if mean >= 0 else ''}{spread(list(gains))} mAP{' (within the spread)' if within else ''}"
 
 
 def notes(results: Mapping[str, Any]) -> list[str]:
     """What has to be known to read the table."""
     settings, images, seeds = results["settings"], results["images"], results["seeds"]
     spoken = f"mean ± standard deviation over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "one seed"
+    epochs = "the default number of epochs" if settings["epochs"] is None else f"{settings['epochs']} epochs"
+    vary = "trainings only" if results["own split"] else "the split into train and val, and the trainings"
     lines = [
-        f"Data {settings['data']}: {results['classes']} classes, {images['train']} images to train on, "
-        f"{images['val']} for validation. Frozen {settings['backbone']} at {settings['image_size']} px, "
-        f"{settings['epochs']} epochs. Scores in percent, {spoken}.",
-        f"The rate is the best on {images['held out']} images held out of train, one seed. The seeds vary a head's "
-        "start, the order of images and dropout, not the images.",
-        "Pointing: how often the combined map of the true class peaks in the evidence. Seconds: of the steps of one "
-        "training. Cost: forward and backward of the head, as a multiple of average pooling's.",
+        f"Data {settings['data']}: {results['classes']} classes, about {images['train']} images to train on and "
+        f"{images['val']} for validation. Frozen {settings['backbone']} at {settings['image_size']} px, {epochs}; all "
+        f"else is the default of `train`. Scores in percent, {spoken}. The seeds vary {vary}.",
+        "Pointing: how often the combined map of the true class peaks in the evidence. Calibration error: between "
+        "confidence and accuracy, in 15 bins. Deletion: points of probability that the best class loses when a quarter "
+        "of the cells is covered in the order of its map / of the gradient / at random, on some images of the first "
+        "seed. Seconds: of the whole training, what is chosen in it included, features excluded. Cost: forward and "
+        "backward of the head, as a multiple of average pooling's.",
     ]
     machines = {machine_line(found["machine"]) for found in results["costs"].values()}
     lines += [f"Costs were measured on {name}." for name in sorted(machines)]
-    if not results["keypoints"]:
+    if "pose" in results["rows"] and not results["keypoints"]:
         lines.append("No keypoints are known in train: the pose head was trained without its pose loss.")
     if not results["complete"]:
         lines.append("Not complete: the same command goes on.")
@@ -106,22 +123,20 @@ def result_page(results: Mapping[str, Any]) -> ResultPage:
     """The table of what `poolings` found."""
     header, rows = table_of(results)
     lists = [
-        ("Against average pooling with the same dropout, seed by seed:", gains_of(results)),
-        ("mAP (%) of the rates on the part held out of train:", rates_of(results)),
+        ("Against average pooling, split by split:", gains_of(results)),
+        ("", against_best(results)),
+        ("What auto chose:", chosen_of(results)),
     ]
     return ResultPage("Poolings", header, rows, lists, notes(results))
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """The table as text for a terminal, without the rates that were tried."""
-    page = result_page(results)
-    return replace(page, title="", lists=page.lists[:1]).text()
+    """The table as text for a terminal."""
+    return replace(result_page(results), title="").text()
 
 
-def plotted(results: Mapping[str, Any]) -> tuple[dict[str, dict[str, Sequence[float]]], dict[str, float]]:
-    """What `plots.study_plot` draws: dropout -> row -> mAP of the seeds, and row -> cost."""
-    entries = entries_of(results)
-    scores: dict[str, dict[str, Sequence[float]]] = {}
-    for entry in entries:
-        scores.setdefault(f"dropout {entry['dropout']:g}", {})[entry["title"]] = values_of(entry, "mAP")
-    return scores, {entry["title"]: results["costs"][entry["row"]]["cost"] for entry in entries}
+def plotted(results: Mapping[str, Any]) -> tuple[dict[str, Sequence[float]], dict[str, float]]:
+    """What `plots.study_plot` draws: row -> mAP of the seeds, and row -> cost."""
+    entries, costs = entries_of(results), results["costs"]
+    scores: dict[str, Sequence[float]] = {entry["title"]: values_of(entry, "mAP") for entry in entries.values()}
+    return scores, {entry["title"]: costs[name]["cost"] for name, entry in entries.items() if name in costs}
