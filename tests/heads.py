@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import attnpool as ap
-from attnpool.features.extraction import Features, extract, standardize
+from attnpool.features.extraction import extract
+from attnpool.features.features import Features, standardize
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.side_by_side import SideBySide
 

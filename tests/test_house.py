@@ -157,7 +157,6 @@ def test_only_what_draws_imports_what_draws() -> None:
 # A file does one job and is as long as that job. Under 300 lines is a hint that it does; what is longer is named here,
 # with its job.
 LONG = {
-    "attnpool.features.extraction": "features of images that are kept on disk",
     "attnpool.models.run": "every file of the run folder, named, written and read",
 }
 
@@ -211,7 +210,7 @@ TESTED_BY = {
     "explain.image_figure": "explain/test_explain.py",
     "explain.lettering": "explain/test_overlay.py",
     "explain.plots": "explain/test_report.py",
-    "features.batches": "features/test_extraction.py",
+    "features.features": "features/test_extraction.py",
     "keypoints.estimators": "data/test_pose_labelling.py",
     "models.conversion.linear_head": "models/conversion/test_classifier.py",
     "models.run": "models/test_recognizer.py",

@@ -23,6 +23,9 @@ class Preprocessing:
         flip: probability of a horizontal flip in training.
         color_jitter: strength of random brightness, contrast, saturation and (a tenth of it) hue in training, from 0 to
             1.
+        cached_views: views of each image that are kept of a frozen backbone and drawn from in training, the image
+            alone (1), with its mirror image (2), or these two and the middle of the image enlarged (4). See
+            docs/views.md.
         segments: number of segments of a clip, from each of which training draws a frame.
         modality: input from clips, rgb frames or stacks of optical flow (flow needs the extra flow).
         frames: number of frames of a clip that testing uses.
@@ -40,6 +43,7 @@ class Preprocessing:
     squash: bool = False
     flip: float = 0.5
     color_jitter: float = 0.0
+    cached_views: Literal[1, 2, 4] = 1
     segments: int = 3
     modality: Literal["rgb", "flow"] = "rgb"
     frames: int = 25
@@ -68,6 +72,10 @@ class Preprocessing:
                     raise ValueError(f"{name} does not go together with view whole, which cuts and stretches nothing")
             if self.modality == "flow":
                 raise ValueError("view whole is for images; use crop or squash for optical flow")
+        if self.cached_views not in (1, 2, 4):
+            raise ValueError(f"cached_views is {self.cached_views}; use 1, 2 or 4")
+        if self.cached_views == 4 and self.view == "whole":
+            raise ValueError("cached_views is 4, but view whole cuts nothing and cannot show the middle alone; use 2")
         if self.view == "squash" and self.squash:
             raise ValueError("view squash and squash are both given; leave squash out")
         if self.max_width is not None and self.max_width < 1:

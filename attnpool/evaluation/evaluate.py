@@ -202,7 +202,7 @@ def evaluate(
             given); for a stream of optical flow 1.5 is usual.
         deletion: also cover the cells where the maps are highest and score the images again, see docs/deletion.md.
         workers: processes that decode images and clips.
-        use_cache: use and keep the features of a frozen backbone; they are kept of a single test-time view only.
+        use_cache: use and keep the features of a frozen backbone; they are kept of an image and its mirror image only.
         cache: folder of features (default: $ATTNPOOL_CACHE or the user's cache).
         progress: show progress bars.
 
@@ -232,9 +232,11 @@ def evaluate(
         model = stream.model.to(device)
         options = Preprocessing(**model.preprocessing | ({} if frames is None else {"frames": frames}))
         inputs: BatchSource = Images(dataset, options, workers, crops=crops, flip=flip)
-        if model.backbone.frozen and use_cache and crops == 1 and not flip and frames is None:
-            kept = extract(model, dataset, cache=cache, workers=workers, device=device, progress=progress)
-            inputs = CachedFeatures(kept)
+        kept = model.backbone.frozen and use_cache and crops == 1 and frames is None
+        if kept and not (flip and dataset.media == "clips"):
+            views: Literal[1, 2] = 2 if flip else 1
+            found = extract(model, dataset, views=views, cache=cache, workers=workers, device=device, progress=progress)
+            inputs = CachedFeatures(found, all_views=flip)
         return score_source(model, inputs, device=device, progress="evaluate" if progress else "")
 
     found = outputs(loaded)

@@ -80,7 +80,7 @@ def score_source(
             continue
         inputs = batch.inputs.to(device) if device else batch.inputs
         if source.cached:
-            out = model.pool(inputs, maps=with_evidence, boxes=batch.boxes)
+            out = model.pool(inputs, maps=with_evidence, boxes=batch.boxes, views=source.views)
         else:
             features = features_of(model, inputs)
             out = model.pool(features, maps=with_evidence, boxes=batch.boxes, views=source.views)

@@ -8,14 +8,15 @@ from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from attnpool.data import Dataset, Preprocessing, label_tensors, load, segment_positions, shapes
 from attnpool.data.decoding.image import Unreadable
-from attnpool.features.extraction import Features
+from attnpool.features.features import Features
 from attnpool.keypoints.joints import Box, Joints
 
-_FRAMES = 3  # random stream for frames, different from those of `data.loader`
+_FRAMES, _VIEW = 3, 6  # random streams, different from those of `data.loader`
 
 
 @dataclass
@@ -137,29 +138,31 @@ class Images:
 
 
 class CachedFeatures:
-    """Batches of cached features of a frozen backbone: one view per image, without augmentation.
+    """Batches of cached features of a frozen backbone.
 
+    Of several cached views of an image training draws one, in every epoch anew. Testing uses the first, or all of them.
     For clips, testing uses all cached frames, and training draws one of them from each of `segments` parts.
 
     Args:
         features: the features of the samples.
         segments: number of parts of a clip from which training draws a frame each; 0 uses all frames in training too.
+        all_views: whether testing uses all views.
     """
 
     cached = True
-    views = 1
 
-    def __init__(self, features: Features, segments: int = 0) -> None:
+    def __init__(self, features: Features, segments: int = 0, *, all_views: bool = False) -> None:
         self.features = features
         self.segments = segments
+        self.views = len(features.views) if all_views else 1
         self.dataset = features.dataset
         self.failed = features.failed
-        self.of_images: dict[int, Seen] = {}
+        self.of_images: dict[tuple[int, int], Seen] = {}
 
     @property
     def inputs_per_sample(self) -> int:
-        """The number of cached frames per clip; 1 for images."""
-        return max(self.features.frames, 1)
+        """The number of cached frames per clip, or of views of an image that testing uses."""
+        return max(self.features.frames, 1) * self.views
 
     @property
     def shapes(self) -> list[tuple[int, int]] | None:
@@ -169,24 +172,35 @@ class CachedFeatures:
         features = self.features
         for positions in order:
             good: list[int] = []
+            drawn: list[int] = []
             people: list[list[Joints]] = []
             boxes: list[list[Box]] = []
             evidence: list[list[Box]] = []
             failed: list[tuple[str, str]] = []
             for i in positions:
                 try:  # keypoint files are read now, not when the features were computed
-                    shown = self.seen(i, self.draw(seed, epoch, i) if train else None)
+                    view = self.view(seed, epoch, i) if train else 0
+                    shown = self.seen(i, view, self.draw(seed, epoch, i) if train else None)
                 except Unreadable as error:
                     failed.append((self.dataset.samples[i].path, error.reason))
                     continue
                 good.append(i)
+                drawn.append(view)
                 people += shown.people
                 boxes.append(shown.boxes)
                 evidence.append(shown.evidence)
             samples = [self.dataset.samples[i] for i in good]
             targets, label_mask = label_tensors(samples, len(self.dataset.classes))
+            frames = [self.draw(seed, epoch, i) if train else None for i in good]
+            if self.views > 1 and not train:
+                inputs = torch.stack([view.batch(good) for view in features.views], 1)
+            elif features.others and good:
+                each = zip(good, drawn, frames, strict=True)
+                inputs = torch.cat([features.views[view].batch([i], [kept]) for i, view, kept in each])
+            else:
+                inputs = features.batch(good, frames)
             yield Batch(
-                features.batch(good, [self.draw(seed, epoch, i) if train else None for i in good]),
+                inputs,
                 targets,
                 label_mask,
                 [sample.path for sample in samples],
@@ -197,16 +211,21 @@ class CachedFeatures:
                 features.size(good[0] if good else 0),
             )
 
-    def seen(self, position: int, frames: Sequence[int] | None) -> Seen:
-        """What is known of the people in a sample; for an image it is computed once, because its view never changes."""
-        known = self.of_images.get(position)
+    def seen(self, position: int, view: int, frames: Sequence[int] | None) -> Seen:
+        """What is known of the people in a view of a sample; for an image it is computed once."""
+        known = self.of_images.get((position, view))
         if known is None:
-            features = self.features
+            features = self.features.views[view]
             people, boxes = features.people(position, frames), features.boxes(position)
             known = Seen(people, boxes, features.evidence(position))
             if self.dataset.media == "images":
-                self.of_images[position] = known
+                self.of_images[position, view] = known
         return known
+
+    def view(self, seed: int, epoch: int, position: int) -> int:
+        """The number of the view of a sample that training uses in an epoch."""
+        views = len(self.features.views)
+        return int(np.random.default_rng([_VIEW, seed, epoch, position]).integers(views)) if views > 1 else 0
 
     def draw(self, seed: int, epoch: int, position: int) -> list[int] | None:
         """The cached frames of a clip that training uses in an epoch; None for all of them."""

@@ -10,163 +10,36 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from attnpool.backbones.batchnorm_folding import folded
-from attnpool.data import Dataset, Preprocessing, View, batches, load, segment_positions, shapes
+from attnpool.data import Dataset, Preprocessing, load, shapes
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
-from attnpool.data.people import people_of, person_boxes
+from attnpool.features.features import Features
 from attnpool.features.store import FeatureStore, Row
 from attnpool.files import cache_folder
-from attnpool.keypoints.joints import Box, Joints
-from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import versions
 from attnpool.progress import bar
 
 FORMAT = 2
+ZOOM = 1.25  # of the views that show the middle of an image
 BATCH = 8  # larger ones leave the processor's caches and are slower on a CPU
 # Libraries whose versions can change the last digits of a pixel or a feature.
 RELEVANT = ("torch", "timm", "pillow")
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features of the readable images or clips of a dataset, read from disk as they are needed.
-
-    Attributes:
-        dataset: the readable samples.
-        stores: `(R, h, w, C)` float16, memory-mapped, with rows of other datasets too (float32 after `averaged`). For
-            clips they are `(R, T, h, w, C)`. There is one for each shape of the network's input.
-        rows: `(n, 2)`, the store and the row in it of every sample.
-        matrices: `(n, 2, 3)` from `(x, y, 1)` in an image to `(x, y)` in the network's input.
-        counts: `(n,)`, the number of frames of each clip, 0 for images.
-        sizes: `(height, width)` of the network's input in pixels, for each store.
-        length: number of consecutive frames behind each frame of `store`: 1, or the frames of a stack of optical flow.
-        failed: `(path, reason)` of the images that could not be read.
-    """
-
-    dataset: Dataset
-    stores: tuple[np.ndarray, ...]
-    rows: np.ndarray
-    matrices: np.ndarray
-    counts: np.ndarray
-    sizes: tuple[tuple[int, int], ...]
-    length: int = 1
-    failed: tuple[tuple[str, str], ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    @property
-    def frames(self) -> int:
-        """The number T of cached frames per clip; 0 for images."""
-        return self.stores[0].shape[1] if self.stores[0].ndim == 5 else 0
-
-    @cached_property
-    def shapes(self) -> list[tuple[int, int]] | None:
-        """Height and width of the network's input for every sample, by which batches are grouped; None if all alike.
-
-        Averaged features have no shape.
-        """
-        return None if len(self.stores) == 1 else [self.sizes[store] for store in self.rows[:, 0].tolist()]
-
-    def size(self, position: int) -> tuple[int, int]:
-        """Height and width of the network's input for a sample."""
-        return self.sizes[self.rows[position, 0] if len(self.sizes) > 1 else 0]
-
-    def batch(self, positions: Sequence[int], frames: Sequence[Sequence[int] | None] | None = None) -> Tensor:
-        """The features of some samples, float32, with channels last in memory.
-
-        Args:
-            positions: positions of the samples in the dataset, of one shape.
-            frames: the frames to take of each clip, of every clip the same number; `None` for all.
-
-        Returns:
-            `(B, C, h, w)`, or `(B, T, C, h, w)` for clips.
-        """
-        which, rows = self.rows[list(positions)].T
-        (number,) = set(which.tolist()) or {0}
-        store = self.stores[number]
-        if frames is None or all(chosen is None for chosen in frames):
-            taken = store[rows]
-        else:  # frame by frame, because reading whole clips would read many times as much
-            taken = np.stack([store[row][list(chosen or ())] for row, chosen in zip(rows, frames, strict=True)])
-        return torch.from_numpy(taken).float().movedim(-1, -3)
-
-    def view(self, position: int) -> View:
-        """The view of an image that the network sees, without its pixels."""
-        pixels = torch.empty(1, dtype=torch.uint8).expand(3, *self.size(position))
-        return View(pixels, self.matrices[position], False)
-
-    def people(self, position: int, frames: Sequence[int] | None = None) -> list[list[Joints]]:
-        """The joints of everybody in an image, or in each frame of a clip, in pixels of the network's input.
-
-        After `averaged` there are none for clips.
-        """
-        sample, view = self.dataset.samples[position], self.view(position)
-        shown: Sequence[int | None] = [None]
-        if self.dataset.media == "clips":
-            if not self.frames:
-                return [[]]
-            kept = segment_positions(int(self.counts[position]), self.frames, length=self.length)
-            shown = kept if frames is None else [kept[t] for t in frames]
-        return [[view.points(joints) for joints in people_of(self.dataset, sample, frame)] for frame in shown]
-
-    def boxes(self, position: int) -> list[Box]:
-        """The boxes of the persons in an image, in pixels of the network's input; none for clips."""
-        sample = self.dataset.samples[position]
-        if self.dataset.media == "clips":
-            return []
-        return self.view(position).boxes(person_boxes(sample, people_of(self.dataset, sample)))
-
-    def evidence(self, position: int) -> list[Box]:
-        """The evidence boxes of an image, in pixels of the network's input."""
-        return self.view(position).boxes(self.dataset.samples[position].evidence)
-
-    def objects(self, position: int) -> list[Box]:
-        """The boxes of the objects in use, in pixels of the network's input."""
-        return self.view(position).boxes(self.dataset.samples[position].objects)
-
-    def select(self, paths: Sequence[str], split: str) -> Features:
-        """The features of those of these samples that are readable."""
-        wanted = set(paths)
-        keep = [i for i, sample in enumerate(self.dataset.samples) if sample.path in wanted]
-        failed = tuple(item for item in self.failed if item[0] in wanted)
-        dataset = replace(self.dataset, samples=tuple(self.dataset.samples[i] for i in keep), split=split)
-        rows, matrices, counts = self.rows[keep], self.matrices[keep], self.counts[keep]
-        return replace(self, dataset=dataset, rows=rows, matrices=matrices, counts=counts, failed=failed)
-
-    @cached_property
-    def averaged(self) -> Features:
-        """These features averaged over positions, which is all that average pooling needs, at a fraction of the time.
-
-        A clip is averaged over its frames, too, which gives average pooling the same logits.
-        """
-        pooled = np.empty((len(self), 1, 1, self.stores[0].shape[-1]), np.float32)
-        for chunk in self.chunks():
-            pooled[chunk, 0, 0] = self.batch(chunk).movedim(-3, 1).flatten(2).mean(2).numpy()
-        rows = np.stack([np.zeros(len(self), np.int64), np.arange(len(self))], 1)
-        return replace(self, stores=(pooled,), rows=rows, sizes=self.sizes[:1])
-
-    def chunks(self) -> Iterator[list[int]]:
-        """The positions of all samples, in lists of one shape whose features fit into memory."""
-        size = max(1, 64 // max(self.frames, 1))
-        return iter(batches(len(self), size, seed=0, epoch=0, shuffle=False, groups=self.shapes))
 
 
 def extract(
     model: Recognizer,
     dataset: Dataset,
     *,
+    views: Literal[1, 2, 4] = 1,
     cache: Path | None = None,
     workers: int = 0,
     device: torch.device | None = None,
@@ -177,6 +50,8 @@ def extract(
     Args:
         model: recognizer whose backbone and `preprocessing` are used; the backbone must be frozen.
         dataset: the images or clips.
+        views: the image alone (1), with its mirror image (2), or these two and those of the middle of the view
+            enlarged by `ZOOM` (4); the others are in `Features.others`.
         cache: the folder of all stores, `cache_folder()` by default.
         workers: number of processes that decode images.
         device: device on which the backbone runs.
@@ -188,8 +63,38 @@ def extract(
     """
     if not model.backbone.frozen:
         raise ValueError("the features of a backbone that is trained change in every step: use freeze_backbone=True")
+    if views > 1 and dataset.media == "clips":
+        raise ValueError(f"{dataset.name}: holds clips, whose frames are drawn in training; leave cached_views out")
     digests, failed = digest_files(dataset)
-    options = Preprocessing(**model.preprocessing)
+    given = Preprocessing(**model.preprocessing)
+    wanted = [(given, False), (given, True)][:views]
+    if views == 4:
+        zoomed = replace(given, short_side=round(ZOOM * (given.short_side or given.image_size)))
+        wanted += [(zoomed, False), (zoomed, True)]
+    found = [
+        extract_view(model, dataset, options, mirrored, (digests, failed), cache, workers, device, progress)
+        for options, mirrored in wanted
+    ]
+    if views > 1:  # a file that is lost between two views is lost for all
+        lost = dict(failure for view in reversed(found) for failure in view.failed)
+        paths = [sample.path for sample in dataset if sample.path not in lost]
+        found = [replace(view.select(paths, dataset.split), failed=tuple(lost.items())) for view in found]
+    return replace(found[0], others=tuple(found[1:]))
+
+
+def extract_view(
+    model: Recognizer,
+    dataset: Dataset,
+    options: Preprocessing,
+    mirrored: bool,
+    hashed: tuple[Sequence[str], Sequence[tuple[str, str]]],
+    cache: Path | None,
+    workers: int,
+    device: torch.device | None,
+    progress: bool,
+) -> Features:
+    """The features of one view of every image; `hashed` is what `digest_files` found."""
+    digests, failed = hashed[0], list(hashed[1])
     of_samples = shapes(dataset, options)
     kinds = sorted(set(of_samples)) if of_samples else [(options.image_size, options.image_size)]
     found: dict[int, tuple[int, Row]] = {}
@@ -197,15 +102,17 @@ def extract(
     sizes: list[tuple[int, int]] = []
     for kind in kinds:
         here = [i for i in range(len(dataset)) if of_samples is None or of_samples[i] == kind]
-        title = "features" if len(kinds) == 1 else f"features {kind[1]}x{kind[0]}"
-        store = FeatureStore((cache or cache_folder()) / "features" / store_key(model, dataset.media, kind))
+        title = "features" + (f" {kind[1]}x{kind[0]}" if len(kinds) > 1 else "") + (", mirrored" if mirrored else "")
+        key = store_key(model, dataset.media, options, kind, mirrored)
+        store = FeatureStore((cache or cache_folder()) / "features" / key)
         with store.lock():
             known = store.rows()
             # An image that the dataset holds twice is computed once.
             todo = {digests[i]: i for i in reversed(here) if digests[i] and digests[i] not in known}
             if todo:
                 with bar(len(todo), title, dataset.media, hidden=not progress) as shown:
-                    failed += compute(model, dataset, store, sorted(todo.values()), digests, workers, device, shown)
+                    batches_of = (dataset, options, sorted(todo.values()), workers)
+                    failed += compute(model, batches_of, store, digests, device, shown, mirrored=mirrored)
                 known = store.rows()
         good = {i: (len(arrays), known[digests[i]]) for i in here if digests[i] in known}
         if good:
@@ -226,16 +133,19 @@ def extract(
         tuple(sizes),
         FLOW_LENGTH + 1 if options.modality == "flow" else 1,
         with_copies(failed, dataset, digests),
+        mirrored,
     )
 
 
-def store_key(model: Recognizer, media: str, size: tuple[int, int]) -> str:
+def store_key(model: Recognizer, media: str, options: Preprocessing, size: tuple[int, int], mirrored: bool) -> str:
     """The name of a store, with a hash of everything that changes features."""
-    view = Preprocessing(**model.preprocessing).of_model()
+    view = options.of_model()
     if view["view"] == "crop":
         del view["view"]  # so that features of before there were others are found
     else:
         view["size"] = size
+    if mirrored:
+        view["mirrored"] = True
     if media == "images":
         del view["frames"], view["modality"]
     used = {name: version for name, version in versions().items() if name in RELEVANT}
@@ -284,59 +194,47 @@ def with_copies(
 
 def compute(
     model: Recognizer,
-    dataset: Dataset,
+    images: tuple[Dataset, Preprocessing, Sequence[int], int],
     store: FeatureStore,
-    todo: Sequence[int],
     digests: Sequence[str],
-    workers: int,
     device: torch.device | None,
     shown: Any,
+    *,
+    mirrored: bool,
 ) -> list[tuple[str, str]]:
-    """Adds the features of the images `todo` to a store; returns `(path, reason)` of those that cannot be decoded."""
+    """Adds the features of images to a store; returns `(path, reason)` of those that cannot be decoded.
+
+    `images` are their dataset, the preprocessing, their positions, and the number of processes that decode them.
+    """
+    dataset, options, todo, workers = images
     device = device or torch.device("cpu")
     backbone = folded(model.backbone, device)
     size = BATCH if dataset.media == "images" else 1
     parts = [list(todo[start : start + size]) for start in range(0, len(todo), size)]
-    loaded = load(dataset, Preprocessing(**model.preprocessing), parts, seed=0, epoch=0, train=False, workers=workers)
+    loaded = load(dataset, options, parts, seed=0, epoch=0, train=False, workers=workers)
     failed = []
     with store.appending(len(todo)) as rows:
         for batch in loaded:
             failed += batch.failed
             if len(batch.indices):
+                matrices = batch.matrices
                 with torch.inference_mode():
                     pixels = batch.pixels.to(device)
+                    if mirrored:
+                        pixels, matrices = pixels.flip(-1), mirror(matrices, pixels.shape[-1])
                     x = model.normalize(pixels.flatten(0, -4)).contiguous(memory_format=torch.channels_last)
                     features = backbone(x).permute(0, 2, 3, 1).to("cpu", torch.float16)
                     features = features.unflatten(0, pixels.shape[:-3])
                 if not bool(torch.isfinite(features).all()):
                     raise ValueError(f"{model.backbone.name}: its features exceed half precision; turn use_cache off")
-                rows.write(features.numpy(), [digests[i] for i in batch.indices.tolist()], batch.matrices, batch.frames)
+                rows.write(features.numpy(), [digests[i] for i in batch.indices.tolist()], matrices, batch.frames)
             shown.update(len(batch.indices) + len(batch.failed))
     return failed
 
 
-def statistics(features: Features) -> tuple[Tensor, Tensor]:
-    """The mean and standard deviation of every channel over all images and positions, `(C,)` each."""
-    count = 0
-    total = torch.zeros(features.stores[0].shape[-1], dtype=torch.float64)
-    squares = torch.zeros_like(total)
-    for chunk in features.chunks():
-        x = features.batch(chunk).movedim(-3, -1).flatten(0, -2)
-        total += x.sum(0, dtype=torch.float64)
-        squares += x.square().sum(0, dtype=torch.float64)
-        count += x.shape[0]
-    mean = total / count
-    return mean.float(), (squares / count - mean**2).clamp_min(0).sqrt().float()
-
-
-def standardize(model: Recognizer, features: Features, *, pooled: bool) -> None:
-    """Fits a model's `Standardize` on training features; a model without one is not changed.
-
-    Args:
-        model: the recognizer.
-        features: features of the training images.
-        pooled: whether the standard deviations are those of the pooled features, which are what average pooling
-            classifies: with few images that is worth 2 to 4 points of mAP. Otherwise they are those of the positions.
-    """
-    if isinstance(model.standardize, Standardize):
-        model.standardize.fit(*statistics(features.averaged if pooled else features))
+def mirror(matrices: np.ndarray, width: int) -> np.ndarray:
+    """The matrices `(n, 2, 3)` of views after left and right were exchanged."""
+    mirrored = matrices.copy()
+    mirrored[:, 0] = -mirrored[:, 0]
+    mirrored[:, 0, 2] += width
+    return mirrored

@@ -19,7 +19,8 @@ import torch
 from attnpool.data import Dataset, batches
 from attnpool.evaluation.tables import text_table
 from attnpool.features.batches import CachedFeatures
-from attnpool.features.extraction import Features, extract, standardize
+from attnpool.features.extraction import extract
+from attnpool.features.features import Features, standardize
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run, is_finished
 from attnpool.training.checkpoint import ChoiceFile, require_same
@@ -132,7 +133,15 @@ def choose(
     plain = without(options)
     first = make(plain)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    features = extract(first, train, cache=cache, workers=options.train.workers, device=device, progress=progress)
+    features = extract(
+        first,
+        train,
+        views=options.preprocessing.cached_views,
+        cache=cache,
+        workers=options.train.workers,
+        device=device,
+        progress=progress,
+    )
     models = [make(plain.change({"pooling": pooling, **values})) for pooling, values in tried]
     candidates = [candidate for model in models for candidate in ways(model, options, features)]
     fit = SideBySide(

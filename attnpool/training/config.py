@@ -231,7 +231,7 @@ def converted(name: str, value: Any, hint: Any, default: Any) -> Any:
     Args:
         name: name of the option, for error messages.
         value: the value as YAML reads it; `1e-3`, for example, is read as a string.
-        hint: annotation of the option: bool, a Literal of strings, or a type that can be made from a string, such as
+        hint: annotation of the option: bool, a Literal, or a type that can be made from a string, such as
             int.
         default: default of the option. Only an option whose default is `None` accepts an empty value, and then it is
             `None`.
@@ -251,9 +251,10 @@ def converted(name: str, value: Any, hint: Any, default: Any) -> Any:
             raise ValueError(f"{name} is {value!r}; write true or false")
         return value
     if get_origin(kind) is Literal:
-        if str(value) not in get_args(kind):
-            raise ValueError(f"{name} is {value!r}; use one of {', '.join(get_args(kind))}")
-        return str(value)
+        choices = {str(choice): choice for choice in get_args(kind)}
+        if str(value) not in choices:
+            raise ValueError(f"{name} is {value!r}; use one of {', '.join(choices)}")
+        return choices[str(value)]
     try:
         return kind(str(value))
     except ValueError as error:

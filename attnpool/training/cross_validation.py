@@ -14,7 +14,7 @@ import torch
 from attnpool.data import fold_numbers
 from attnpool.evaluation.inference import as_probabilities
 from attnpool.evaluation.metrics import score
-from attnpool.features.extraction import Features
+from attnpool.features.features import Features
 from attnpool.models.recognizer import Recognizer
 from attnpool.pooling import POOLINGS, PoolingHead
 from attnpool.pooling.options import resolved_options

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from attnpool.features.extraction import Features
+from attnpool.features.features import Features
 from attnpool.models.recognizer import Recognizer
 from attnpool.training.cross_validation import (
     Candidate,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attnpool.data import batches
 from attnpool.features.batches import Batch, CachedFeatures
-from attnpool.features.extraction import Features
+from attnpool.features.features import Features
 from attnpool.models.clip_pooling import clips_of
 from attnpool.models.recognizer import Recognizer
 from attnpool.pooling import Pooled, PoolingHead

@@ -12,7 +12,8 @@ import torch
 
 from attnpool.data import Dataset, Preprocessing, hold_out
 from attnpool.features.batches import BatchSource, CachedFeatures, Images
-from attnpool.features.extraction import extract, standardize
+from attnpool.features.extraction import extract
+from attnpool.features.features import standardize
 from attnpool.keypoints.joints import MPII_JOINTS
 from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
@@ -232,6 +233,11 @@ def prepare(
     fitted, monitored = parts
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not model.backbone.frozen or not options.use_cache:
+        if preprocessing.cached_views > 1:
+            raise ValueError(
+                f"cached_views is {preprocessing.cached_views}, but the features of this training are not kept: leave "
+                "it out, or use freeze_backbone and use_cache"
+            )
         if isinstance(model.standardize, Standardize):
             features = extract(model, fitted, cache=cache, workers=options.workers, device=device, progress=progress)
             standardize(model, features, pooled=pooled)
@@ -245,6 +251,10 @@ def prepare(
                 f"{part.name}: none of the {len(part)} images of {part.split} can be read; "
                 f"see attnpool check {part.name}"
             )
+    if (views := preprocessing.cached_views) > 1:
+        chosen[0] = extract(
+            model, fitted, views=views, cache=cache, workers=options.workers, device=device, progress=progress
+        )
     standardize(model, chosen[0], pooled=pooled)
     if model.pooling == "average" and model.instances == "none":
         # the mean of standardised features is the standardised mean, so this gives the same scores faster

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from command_line import attnpool, refused
 from PIL import ExifTags, Image
 
 import attnpool as ap
@@ -86,3 +88,75 @@ def test_a_peak_lies_in_the_image(shaped: Path, tmp_path: Path, size: tuple[int,
     (found,) = ap.explain_files(model, [tmp_path / "long.png"], out=tmp_path / "out")
     assert 0 <= found["peak"][0] <= size[0]
     assert 0 <= found["peak"][1] <= size[1]
+
+
+def test_training_draws_a_view_of_each_image_in_every_epoch(shaped: Path) -> None:
+    train, _ = ap.read(f"folder:{shaped}")
+    given = {"image_size": 96, "short_side": None, "max_width": None}
+    model = ap.Recognizer("lite0", classes=train.classes, preprocessing=given)
+    features = extract(model, train, views=4, progress=False)
+    source = CachedFeatures(features)
+    each = [list(range(5)), list(range(5, len(train)))]
+    drawn = []
+    for epoch in range(8):
+        got = torch.cat([batch.inputs for batch in source.batches(each, seed=1, epoch=epoch, train=True)])
+        again = torch.cat([b.inputs for b in CachedFeatures(features).batches(each, seed=1, epoch=epoch, train=True)])
+        assert got.equal(again)
+        drawn.append(
+            [[view.batch([i])[0].equal(got[i]) for view in features.views].index(True) for i in range(len(train))]
+        )
+    counts = np.bincount(np.ravel(drawn), minlength=4) / np.size(drawn)
+    assert np.abs(counts - 0.25).max() < 0.12
+    (plain,) = source.batches([range(3)], seed=1, epoch=0, train=False)
+    assert plain.inputs.equal(features.batch(range(3)))
+    (both,) = CachedFeatures(features, all_views=True).batches([range(3)], seed=1, epoch=0, train=False)
+    assert both.inputs.shape[:2] == (3, 4)
+    assert both.inputs[:, 2].equal(features.others[1].batch(range(3)))
+
+
+@pytest.mark.parametrize("pooling", ["attentional", "average"])
+@pytest.mark.parametrize("view", ["crop", "whole"])
+def test_a_run_with_mirror_images_and_their_score_in_testing(
+    shaped: Path, tmp_path: Path, pooling: str, view: str
+) -> None:
+    source, out = f"folder:{shaped}", tmp_path / "run"
+    attnpool(
+        "train", source, "--out", out, "--image-size", 96, "--epochs", 2, "--pooling", pooling, "--view", view,
+        "--cached-views", 2,
+    ).text()  # fmt: skip
+    cached = ap.evaluate(out, source, flip=True)
+    decoded = ap.evaluate(out, source, flip=True, use_cache=False)
+    assert cached.scores.mAP == pytest.approx(decoded.scores.mAP, abs=0.05)
+    run = ap.Run.load(out)
+    assert run.about["recipe"]["preprocessing"]["cached_views"] == 2
+    _, val = ap.read(source)
+    outputs = [
+        score_source(run.model, given).logits
+        for given in (
+            CachedFeatures(extract(run.model, val, views=2, progress=False), all_views=True),
+            Images(val, Preprocessing(**run.model.preprocessing), flip=True),
+        )
+    ]
+    assert np.abs(outputs[0] - outputs[1]).max() < 0.02  # features are kept in half precision
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--cached-views", 3], "cached-views"),
+        (["--cached-views", 4, "--view", "whole"], "cuts nothing"),
+        (["--cached-views", 2, "--no-use-cache"], "leave it out, or use freeze_backbone and use_cache"),
+        (["--cached-views", 2, "--no-freeze-backbone"], "leave it out, or use freeze_backbone and use_cache"),
+    ],
+    ids=str,
+)
+def test_views_that_cannot_be_kept(shaped: Path, tmp_path: Path, more: list[Any], said: str) -> None:
+    refused(attnpool("train", f"folder:{shaped}", "--out", tmp_path / "run", "--image-size", 96, *more), said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_clips_have_no_further_views(tmp_path: Path) -> None:
+    attnpool("playground", tmp_path / "clips", "--style", "hmdb51", "--images", 28, "--frames", 4).text()
+    source = f"hmdb51:{tmp_path / 'clips'}"
+    more = ["--image-size", 64, "--epochs", 1, "--cached-views", 2]
+    refused(attnpool("train", source, "--out", tmp_path / "run", *more), "holds clips", "leave cached_views out")

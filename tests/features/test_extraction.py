@@ -13,10 +13,12 @@ from PIL import Image
 
 import attnpool as ap
 from attnpool.backbones.backbone import Backbone
-from attnpool.data import Dataset, Preprocessing, Sample, load
+from attnpool.data import Dataset, Person, Preprocessing, Sample, load
 from attnpool.features import extraction as module
-from attnpool.features.extraction import Features, extract, statistics
+from attnpool.features.extraction import extract
+from attnpool.features.features import Features, statistics
 from attnpool.features.store import FeatureStore
+from attnpool.keypoints.joints import MPII_FLIP
 
 VIEW = {"image_size": 64, "short_side": None, "max_width": None}
 
@@ -65,9 +67,9 @@ def test_shared_by_content(
     computed: list[int] = []
     original = module.compute
 
-    def counting(model, dataset, store, todo, *rest):  # type: ignore[no-untyped-def]
-        computed.append(len(todo))
-        return original(model, dataset, store, todo, *rest)
+    def counting(model, images, *rest, **more):  # type: ignore[no-untyped-def]
+        computed.append(len(images[2]))
+        return original(model, images, *rest, **more)
 
     monkeypatch.setattr(module, "compute", counting)
     part = get(backbone, images.select(["2.png", "5.png"]), cache)
@@ -83,6 +85,53 @@ def test_shared_by_content(
     assert computed == [1]
     assert get(backbone, images, cache, image_size=96).stores[0].shape[1:3] == (3, 3)
     assert computed == [1, 7]
+
+
+def test_further_views_are_those_of_mirrored_and_enlarged_images(
+    backbone: Backbone, images: Dataset, tmp_path: Path
+) -> None:
+    """Held against files that Pillow mirrored and cut; rows, boxes and joints are of the view."""
+    (tmp_path / "other").mkdir()
+    box = (10.0, 20.0, 30.0, 60.0)
+    joints = tuple((10.0 + j, 20.0) for j in range(16))
+    square = Image.open(tmp_path / "0.png").convert("RGB").crop((0, 0, 70, 70)).resize((80, 80))
+    square.save(tmp_path / "s.png")
+    square.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "other" / "mirrored.png")
+    square.crop((8, 8, 72, 72)).save(tmp_path / "other" / "middle.png")
+    sample = Sample("s.png", (0,), people=(Person(joints=joints, box=box),))
+    dataset = Dataset("folder:x", tmp_path, ("a", "b"), (sample,))
+    found = extract(model(backbone), dataset, views=4, cache=tmp_path / "cache", progress=False)
+    assert [view.mirrored for view in found.views] == [False, True, False, True]
+    names = ("s.png", "other/mirrored.png", "other/middle.png")
+    for name, view in zip(names, found.views, strict=False):
+        plain = get(backbone, Dataset("folder:y", tmp_path, ("a", "b"), (Sample(name, (0,)),)), tmp_path / "second")
+        assert torch.allclose(view.batch([0]), plain.batch([0]), atol=0.02 * float(plain.batch([0]).abs().max())), name
+    scale = 64 / 80
+    assert found.boxes(0) == [pytest.approx(tuple(scale * value for value in box))]
+    assert found.others[0].boxes(0) == [pytest.approx((64 - scale * 30, scale * 20, 64 - scale * 10, scale * 60))]
+    assert found.others[1].boxes(0) == [pytest.approx((2, 12, 22, 52))]  # of the middle, which is not resized
+    ((person,),) = found.others[0].people(0)
+    assert person == tuple(pytest.approx((64 - scale * (10 + MPII_FLIP[j]), scale * 20)) for j in range(16))
+    averaged = found.averaged
+    assert [view.batch([0]).shape[-2:] for view in averaged.views] == [(1, 1)] * 4
+    assert torch.allclose(averaged.others[1].batch([0])[0, :, 0, 0], found.others[1].batch([0]).mean((-2, -1))[0])
+
+
+def test_a_file_that_is_lost_between_two_views_is_lost_for_all(
+    backbone: Backbone, images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = module.compute
+
+    def losing(*given, mirrored):  # type: ignore[no-untyped-def]
+        if mirrored:
+            (tmp_path / "3.png").unlink()
+        return original(*given, mirrored=mirrored)
+
+    monkeypatch.setattr(module, "compute", losing)
+    found = extract(model(backbone), images, views=2, cache=tmp_path / "cache", progress=False)
+    assert [len(view) for view in found.views] == [6, 6]
+    assert [path for path, _ in found.failed] == ["3.png"]
+    assert found.select(["2.png", "4.png"], "train").others[0].batch([1]).equal(found.others[0].batch([3]))
 
 
 def test_another_backbone_has_another_store(backbone: Backbone, images: Dataset, tmp_path: Path) -> None:

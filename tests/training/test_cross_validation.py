@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss  # type: ignore[import-untyped]
 
 import attnpool as ap
 from attnpool.data import fold_numbers
-from attnpool.features.extraction import Features
+from attnpool.features.features import Features
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.cross_validation import FOLDS, Candidate, cross_validate, losses_of
 from attnpool.training.losses import labels_loss

@@ -16,7 +16,8 @@ import torch
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
 import attnpool as ap
-from attnpool.features.extraction import Features, extract, standardize
+from attnpool.features.extraction import extract
+from attnpool.features.features import Features, standardize
 from attnpool.models.run import CHOICE_FILE
 from attnpool.pooling import AttentionalPooling
 from attnpool.training.config import OptimizerOptions, TrainOptions

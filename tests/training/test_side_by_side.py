@@ -10,7 +10,7 @@ import torch
 
 import attnpool as ap
 from attnpool.data import fold_numbers
-from attnpool.features.extraction import Features
+from attnpool.features.features import Features
 from attnpool.training.cross_validation import FOLDS
 from attnpool.training.optimizer import Setting
 from attnpool.training.side_by_side import Trial

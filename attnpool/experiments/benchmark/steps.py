@@ -16,7 +16,7 @@ from torch import Tensor
 from attnpool.data import Dataset, Sample, label_tensors
 from attnpool.experiments.benchmark.measure import Step
 from attnpool.features.batches import Batch, BatchSource, CachedFeatures
-from attnpool.features.extraction import Features
+from attnpool.features.features import Features
 from attnpool.features.store import FeatureStore
 from attnpool.models.recognizer import Recognizer
 from attnpool.training.config import OptimizerOptions, TrainOptions

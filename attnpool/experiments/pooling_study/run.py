@@ -27,7 +27,8 @@ from attnpool.experiments.pooling_study.rows import AUTO, BASE, ROWS, Row, choos
 from attnpool.experiments.pooling_study.table import entries_of, plotted, result_page, summary
 from attnpool.explain.plots import study_plot
 from attnpool.features.batches import CachedFeatures, Images
-from attnpool.features.extraction import Features, extract
+from attnpool.features.extraction import extract
+from attnpool.features.features import Features
 from attnpool.files import write_bytes, write_json, write_text
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run
