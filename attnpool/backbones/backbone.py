@@ -2,7 +2,7 @@
 
 This module knows for every name which network it is, which weights it has and how its pixels are normalised. Weights
 are never random unless that is asked for. The tokens of a ViT are returned as `(B, C, H, W)`, too, as a view of the
-tokens on their grid.
+tokens on their grid; its class token is left out, or stands beside every patch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -43,12 +43,14 @@ class Backbone(nn.Module):
         frozen: whether the network is not trained: its parameters get no gradient, and it stays in eval mode, so that
             batch-norm statistics do not change.
         seed: seed of random weights.
+        tokens: which tokens of a vision transformer give the features, its patches, or its class token, too
+            (cls+patches): every position then has the channels of its patch and behind them those of the class token.
         in_channels: number of input channels, other than 3 for stacks of optical flow (10 in TSN). Weights for RGB are
             then adapted by TSN's cross-modality initialisation: every channel gets the mean of the first convolution's
             kernels over R, G and B.
 
     Attributes:
-        out_channels: C.
+        out_channels: C, with the class token twice the network's.
         mean, std: mean and standard deviation of the pixels on the scale 0..255, one float for every input channel.
         report: what was loaded, or None for random weights.
         named: whether the network can be built again from `name` alone.
@@ -65,15 +67,23 @@ class Backbone(nn.Module):
         frozen: bool = False,
         seed: int = 0,
         in_channels: int = 3,
+        tokens: Literal["patches", "cls+patches"] = "patches",
     ) -> None:
         super().__init__()
         self.name = name
         self.named = True
+        self.tokens = tokens
         self.in_channels = in_channels
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = build(name, in_channels)
-        self.out_channels: int = self.net.num_features
+        if tokens not in ("patches", "cls+patches"):
+            raise ValueError(f"unknown tokens {tokens!r}: use patches or cls+patches")
+        if self.has_token and getattr(self.net, "cls_token", None) is None:
+            raise ValueError(
+                f"{name}: has no class token; use tokens patches, or a vision transformer such as vit_small_patch16_224"
+            )
+        self.out_channels: int = self.net.num_features * (2 if self.has_token else 1)
         self.mean, self.std = pixel_statistics(name, self.net, in_channels)
         self.report = load_weights(self.net, name, weights)
         self.freeze(frozen)
@@ -100,9 +110,15 @@ class Backbone(nn.Module):
         backbone = cls.__new__(cls)
         nn.Module.__init__(backbone)
         backbone.name, backbone.named, backbone.in_channels, backbone.report = name, False, len(mean), None
+        backbone.tokens = "patches"
         backbone.net, backbone.out_channels, backbone.mean, backbone.std = net, out_channels, mean, std
         backbone.freeze(frozen)
         return backbone
+
+    @property
+    def has_token(self) -> bool:
+        """Whether the second half of the channels is the class token's."""
+        return self.tokens == "cls+patches"
 
     def required_name(self) -> str:
         """The name from which a run builds this backbone again.
@@ -155,11 +171,15 @@ class Backbone(nn.Module):
             )
         tokens = features[:, int(getattr(self.net, "num_prefix_tokens", 0)) :]
         grid = token_grid(tokens.shape[1], height, width)
+        if self.has_token:
+            tokens = torch.cat([tokens, features[:, :1].expand_as(tokens)], 2)
         return tokens.unflatten(1, grid).permute(0, 3, 1, 2)
 
     def digest(self) -> str:
         """A hash of the name and all weights; two backbones with the same digest compute the same features."""
         digest = hashlib.blake2b(self.name.encode(), digest_size=16)
+        if self.has_token:
+            digest.update(self.tokens.encode())
         for key, value in self.net.state_dict().items():
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

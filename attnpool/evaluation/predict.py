@@ -30,6 +30,7 @@ class Prediction:
         view: the test-time view of the image, or of the clip's first frame.
         pooled: the recognizer's output for it, a batch of one.
         note: what the reader must know of the scores, "" for nothing.
+        token_share: `(K,)`, what a class token gives to the logits, if the recognizer looks at one.
     """
 
     file: str
@@ -37,6 +38,7 @@ class Prediction:
     view: View
     pooled: Pooled
     note: str = ""
+    token_share: torch.Tensor | None = None
 
     def to_json(self) -> dict[str, Any]:
         found = {"file": self.file, "predictions": [{"label": label, "score": value} for label, value in self.scores]}
@@ -79,11 +81,13 @@ def score(model: Recognizer, file: str | Path, seen: Clip, *, top: int = 5, maps
     """Scores what `look` saw; `top` and `maps` are those of `predict`."""
     model.eval()
     pixels = torch.stack([view.pixels for view in seen.views])
-    out = model(model.normalize(pixels[None] if seen.count else pixels), maps=maps)
+    features = model.features(model.normalize(pixels[None] if seen.count else pixels))
+    out = model.pool(features, maps=maps)
+    share = model.token_share(features)[0] if model.backbone.has_token else None
     values = as_probabilities(out.logits, model.scores)[0]
     order = np.argsort(-values, kind="stable")[:top]
     note = WHOLE if model.instances == "boxes" else ""
-    return Prediction(str(file), [(model.classes[k], float(values[k])) for k in order], seen.views[0], out, note)
+    return Prediction(str(file), [(model.classes[k], float(values[k])) for k in order], seen.views[0], out, note, share)
 
 
 def predict(

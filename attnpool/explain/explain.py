@@ -144,8 +144,9 @@ def explain_files(
         combined map of the best class is highest, in pixels of the image; of a clip there is also `"frame"`, the number
         of the frame in which that is, counted from 1. `maps` has the combined maps `best` and `chosen` as lists of rows
         (of a clip, of frames), each of which adds up to its class's score before the softmax or sigmoid, and their
-        `difference`. `"note"` says what the maps are of, where that is not plain. What a folder means is said in
-        `predict`.
+        `difference`. `"token"` has the class token's shares of the same, if the model looks at one (see
+        `Recognizer.token_share`). `"note"` says what the maps are of, where that is not plain. What a folder means is
+        said in `predict`.
 
     Raises:
         ValueError: the model cannot be opened, a file cannot be read, the class is unknown, or `plain` would change
@@ -181,6 +182,9 @@ def explain_files(
         panel_of.save(target)
         entry |= {"panel": str(target), **highest(prediction, seen, best)}
         entry["maps"] = numbers(prediction, best, chosen)
+        if prediction.token_share is not None:
+            one, second = prediction.token_share.double()[[best, chosen]].tolist()
+            entry["token"] = {"best": one, "chosen": second, "difference": one - second}
         entry["predictions"] = prediction.to_json()["predictions"][:5]
         explained.append(entry | ({"note": prediction.note} if prediction.note else {}))
     return explained

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attnpool.backbones.backbone import Backbone
 from attnpool.models.clip_pooling import pool_clips
-from attnpool.models.feature_norm import kind_of, make
+from attnpool.models.feature_norm import Standardize, kind_of, make
 from attnpool.models.instance_pooling import Boxes, Instances, pool_instances
 from attnpool.pooling import POOLINGS, Pooled, PoolingHead
 from attnpool.pooling.base import Maps
@@ -37,6 +37,8 @@ class Recognizer(nn.Module):
         weights: weights of the backbone, pretrained, random or a .safetensors, .pth or .pt file.
         freeze_backbone: train only the head, on features that are computed once. (A `Backbone` that is passed in keeps
             its own setting.)
+        tokens: tokens of a vision transformer that are pooled, its patches, or its class token beside every patch, too
+            (cls+patches). (A `Backbone` that is passed in has its own.)
         standardize: standardise the features with fixed statistics before pooling (default: if the backbone is frozen).
             See `Standardize`; "pooled" does it image by image (`PooledNorm`).
         preprocessing: options of `data.Preprocessing` that testing needs, too (image_size, short_side, max_width); they
@@ -66,6 +68,7 @@ class Recognizer(nn.Module):
         scores: Literal["softmax", "sigmoid"] | None = None,
         weights: str | Path = "pretrained",
         freeze_backbone: bool = True,
+        tokens: Literal["patches", "cls+patches"] = "patches",
         standardize: bool | Literal["pooled"] | None = None,
         preprocessing: Mapping[str, Any] | None = None,
         seed: int = 0,
@@ -98,7 +101,7 @@ class Recognizer(nn.Module):
         self.backbone = (
             backbone
             if isinstance(backbone, Backbone)
-            else Backbone(backbone, weights, frozen=freeze_backbone, seed=seed)
+            else Backbone(backbone, weights, frozen=freeze_backbone, seed=seed, tokens=tokens)
         )
         channels = self.backbone.out_channels
         fixed = self.backbone.frozen if standardize is None else standardize
@@ -159,6 +162,26 @@ class Recognizer(nn.Module):
             return pool_clips(self.head, frames, maps=maps, views=views)
         return self.head(self.standardize(features), maps=maps)
 
+    def token_share(self, features: Tensor) -> Tensor:
+        """What the class token gives to the logits of features, `(B, K)`.
+
+        It is what every logit loses when the token is that of the mean training image, which a frozen backbone's
+        `Standardize` knows, else zeros. The combined maps still add up to the whole logits: this share lies in them
+        wherever the bottom-up map is.
+
+        Raises:
+            ValueError: the features have no class token.
+        """
+        if not self.backbone.has_token:
+            raise ValueError(f"{self.backbone.name}: its features have no class token; use tokens cls+patches")
+        channels = features.shape[-3] // 2
+        usual = (
+            self.standardize.mean[channels:] if isinstance(self.standardize, Standardize) else features.new_zeros(())
+        )
+        without = features.clone()
+        without[..., channels:, :, :] = usual[:, None, None] if usual.ndim else usual
+        return self.pool(features).logits - self.pool(without).logits
+
     def pool_instances(self, features: Tensor, boxes: Boxes) -> Instances:
         """The score of the best instance for every class, and which it is; see `instance_pooling.pool_instances`."""
         return pool_instances(
@@ -179,6 +202,7 @@ class Recognizer(nn.Module):
             "preprocessing": self.preprocessing,
             "pixels": {"mean": list(self.backbone.mean), "std": list(self.backbone.std)},
             **({} if self.backbone.in_channels == 3 else {"in_channels": self.backbone.in_channels}),
+            **({"tokens": self.backbone.tokens} if self.backbone.has_token else {}),
             **({} if self.instances == "none" else {"instances": self.instances, "context": self.context}),
         }
 
@@ -196,6 +220,7 @@ class Recognizer(nn.Module):
                 "random",
                 frozen=about["freeze_backbone"],
                 in_channels=about.get("in_channels", 3),
+                tokens=about.get("tokens", "patches"),
             )
             recognizer = cls(
                 backbone,

@@ -135,7 +135,7 @@ class OptimizerOptions:
 
 
 AUTO = "auto"  # as the pooling: the pooling, its options and how it is trained are chosen on train
-MODEL = ("backbone", "weights", "pooling", "instances", "context", "standardize", "freeze_backbone")
+MODEL = ("backbone", "weights", "pooling", "instances", "context", "standardize", "freeze_backbone", "tokens")
 """The arguments of `Recognizer` that are options. The others follow from the data and from other options."""
 
 

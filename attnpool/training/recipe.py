@@ -218,11 +218,12 @@ def fit(
     """
     train_part, val = data
     name, frozen = options.model["backbone"], options.model["freeze_backbone"]
-    assert backbone is None or (backbone.name, backbone.frozen) == (name, frozen)
+    own = (name, frozen, options.model["tokens"])
+    assert backbone is None or (backbone.name, backbone.frozen, backbone.tokens) == own
     if backbone is None and (auto.is_asked(options) or options.preprocessing.modality == "flow"):
         channels = 2 * FLOW_LENGTH if options.preprocessing.modality == "flow" else 3
-        weights, seed = options.model["weights"], options.train.seed
-        backbone = Backbone(name, weights, frozen=frozen, seed=seed, in_channels=channels)
+        weights, seed, tokens = options.model["weights"], options.train.seed, options.model["tokens"]
+        backbone = Backbone(name, weights, frozen=frozen, seed=seed, in_channels=channels, tokens=tokens)
 
     def make(options: Options) -> Recognizer:
         return Recognizer(

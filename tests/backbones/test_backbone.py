@@ -119,6 +119,29 @@ def test_tokens_of_vits_lie_on_their_grid(name: str, prefix: int, patch: int, gr
     assert out.flatten(2).stride(1) == 1  # a view of the tokens: heads read it without a copy
 
 
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "eva02_tiny_patch14_224"])
+def test_the_class_token_stands_behind_every_patch(name: str) -> None:
+    plain = Backbone(name, "random").eval()
+    both = Backbone(name, "random", tokens="cls+patches").eval()
+    side = 3 * plain.net.patch_embed.patch_size[0]
+    x = noise(2, 3, side, side)
+    with torch.no_grad():
+        out, patches, tokens = both(x), plain(x), plain.net.forward_features(x)
+    assert both.out_channels == 2 * plain.out_channels == out.shape[1]
+    assert out[:, : plain.out_channels].equal(patches)
+    assert out[:, plain.out_channels :].equal(tokens[:, 0, :, None, None].expand_as(patches))
+    assert out.flatten(2).stride(1) == 1  # heads read it without a copy
+    assert plain.digest() != both.digest()  # features of one are not those of the other
+
+
+def test_networks_without_a_class_token() -> None:
+    for name in ("resnet10t", "vit_little_patch16_reg1_gap_256"):
+        with pytest.raises(ValueError, match=f"{name}: has no class token; use tokens patches"):
+            Backbone(name, "random", tokens="cls+patches")
+    with pytest.raises(ValueError, match="unknown tokens 'all': use patches or cls"):
+        Backbone("test_vit", "random", tokens="all")  # type: ignore[arg-type]
+
+
 def test_a_patch_moves_its_own_position() -> None:
     """With the blocks taken out, a ViT sees each patch alone; its change must show where the patch lies."""
     backbone = Backbone("vit_tiny_patch16_224", "random").eval()
