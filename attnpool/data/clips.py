@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from attnpool.data.crops import input_size
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH, flow_stacks, flow_views
 from attnpool.data.decoding.video import VIDEO_SUFFIXES, read_clip
 from attnpool.data.preprocessing import Preprocessing
@@ -55,7 +56,7 @@ def read_views(
         UnreadableVideo: (a ValueError) the clip cannot be read.
         ValueError: optical flow is needed and OpenCV is not installed.
     """
-    flow = options.modality == "flow"
+    flow, whole = options.modality == "flow", options.view == "whole"
     length = FLOW_LENGTH + 1 if flow else 1
     segments = options.frames if places is None else options.segments
     # `read_clip` may call `choose` twice and must get the same answer
@@ -66,13 +67,15 @@ def read_views(
             places.bit_generator.state = state
         return segment_frames(count, segments, rng=places, length=length)
 
-    count, frames = read_clip(path, choose)
+    # All frames of a whole view have the shape of the clip's first, which is known before the others are read.
+    count, frames = read_clip(path, lambda count: [0, *choose(count)] if whole else choose(count))
+    size = input_size(frames.pop(0).size, options) if whole else None
     if flow:
         views = flow_views(flow_stacks(frames), options, rng, crops, flip)
     elif rng is not None:
-        views = train_views(frames, options, rng)
+        views = train_views(frames, options, rng, size)
     else:
-        views = eval_views(frames, options, crops, flip)
+        views = eval_views(frames, options, crops, flip, size)
     return Clip(count, choose(count)[::length], frames[::length], views)
 
 

@@ -144,8 +144,6 @@ def load(
         raise ValueError(f"{dataset.name}: holds images, which have no optical flow; use modality rgb")
     if crops not in (1, 10):
         raise ValueError(f"crops is {crops}; use 1 (the middle) or 10 (corners and middle, and their mirror images)")
-    if options.view == "whole" and dataset.media == "clips":
-        raise ValueError(f"{dataset.name}: holds clips, and view whole is for images; use crop or squash")
     return _load(_Views(dataset, options, seed, epoch, train, crops, flip), batches, workers)
 
 

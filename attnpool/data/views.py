@@ -85,7 +85,13 @@ def eval_view(image: Image.Image, options: Preprocessing) -> View:
     return eval_views([image], options)[0]
 
 
-def eval_views(frames: Sequence[Image.Image], options: Preprocessing, crops: int = 1, flip: bool = False) -> list[View]:
+def eval_views(
+    frames: Sequence[Image.Image],
+    options: Preprocessing,
+    crops: int = 1,
+    flip: bool = False,
+    size: tuple[int, int] | None = None,
+) -> list[View]:
     """The test-time views of an image, or of each frame of a clip.
 
     Args:
@@ -94,6 +100,7 @@ def eval_views(frames: Sequence[Image.Image], options: Preprocessing, crops: int
             short side only if `short_side` is larger than `image_size`.
         crops: 1, the centre, or 10: the centre, the four corners, and the mirror images of these five.
         flip: whether to add the mirror image, with one crop.
+        size: width and height of whole views, which all frames of a clip share (default: those of the frame's own).
 
     Returns:
         All views of the first frame, the centre first, then those of the next: 1, 2 or 10 views per frame.
@@ -101,7 +108,8 @@ def eval_views(frames: Sequence[Image.Image], options: Preprocessing, crops: int
     Raises:
         ValueError: `crops` is neither 1 nor 10.
     """
-    return [cut([frame], options, crop) for frame in frames for crop in eval_crops(frame.size, options, crops, flip)]
+    crops_of = [(frame, crop) for frame in frames for crop in eval_crops(frame.size, options, crops, flip)]
+    return [cut([frame], options, crop, size) for frame, crop in crops_of]
 
 
 def train_view(image: Image.Image, options: Preprocessing, rng: np.random.Generator) -> View:
@@ -119,25 +127,33 @@ def train_view(image: Image.Image, options: Preprocessing, rng: np.random.Genera
     return train_views([image], options, rng)[0]
 
 
-def train_views(frames: Sequence[Image.Image], options: Preprocessing, rng: np.random.Generator) -> list[View]:
-    """`train_view` for a clip: all of its frames share one crop, one flip and one colour jitter."""
+def train_views(
+    frames: Sequence[Image.Image],
+    options: Preprocessing,
+    rng: np.random.Generator,
+    size: tuple[int, int] | None = None,
+) -> list[View]:
+    """`train_view` for a clip: all of its frames share one crop, one flip, one colour jitter and one `size`."""
     crops, jitter = train_crops([frame.size for frame in frames], options, rng)
-    views = [cut([frame], options, crop) for frame, crop in zip(frames, crops, strict=True)]
+    views = [cut([frame], options, crop, size) for frame, crop in zip(frames, crops, strict=True)]
     if options.color_jitter > 0:
         views = [replace(view, pixels=_jitter(view.pixels, options.color_jitter, jitter)) for view in views]
     return views
 
 
-def cut(planes: Sequence[Image.Image], options: Preprocessing, crop: Crop) -> View:
+def cut(
+    planes: Sequence[Image.Image], options: Preprocessing, crop: Crop, size_of_whole: tuple[int, int] | None = None
+) -> View:
     """Resamples a rectangle of an image to the network's input, in one step, with antialiased bicubic interpolation.
 
     Args:
         planes: the image, or several images of one size, such as optical flow, whose channels are concatenated.
         options: the preprocessing, of which image_size, max_width and squash are used.
         crop: the rectangle, in pixels of the image.
+        size_of_whole: width and height of a whole view (default: those of the image's own shape).
     """
     if options.view == "whole":
-        return cut_whole(planes, options, crop.flipped)
+        return cut_whole(planes, options, crop.flipped, size_of_whole or input_size(planes[0].size, options))
     size, (width, height) = options.image_size, planes[0].size
     # Rounding errors must not move the rectangle over the border.
     left = min(max(crop.left, 0.0), width - crop.width)
@@ -157,12 +173,12 @@ def cut(planes: Sequence[Image.Image], options: Preprocessing, crop: Crop) -> Vi
     return View(pixels.permute(2, 0, 1).contiguous(), matrix, crop.flipped)
 
 
-def cut_whole(planes: Sequence[Image.Image], options: Preprocessing, flipped: bool) -> View:
+def cut_whole(planes: Sequence[Image.Image], options: Preprocessing, flipped: bool, size: tuple[int, int]) -> View:
     """All of an image in the middle of the network's input, with its aspect kept to a pixel.
 
     What is left at two sides has the mean colour of ImageNet, which to the network is as its own padding with zeros.
     """
-    (width, height), (across, down) = planes[0].size, input_size(planes[0].size, options)
+    (width, height), (across, down) = planes[0].size, size
     scale = min(across / width, down / height)
     w, h = (min(max(1, round(scale * side)), most) for side, most in ((width, across), (height, down)))
     left, top = (across - w) // 2, (down - h) // 2

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from clips import write_clip
 from command_line import attnpool, refused
 from PIL import ExifTags, Image
 
@@ -160,3 +161,24 @@ def test_clips_have_no_further_views(tmp_path: Path) -> None:
     source = f"hmdb51:{tmp_path / 'clips'}"
     more = ["--image-size", 64, "--epochs", 1, "--cached-views", 2]
     refused(attnpool("train", source, "--out", tmp_path / "run", *more), "holds clips", "leave cached_views out")
+
+
+def test_whole_clips_of_several_shapes(tmp_path: Path) -> None:
+    """With and without the cache the scores are those of single clips."""
+    root = tmp_path / "clips"
+    attnpool("playground", root, "--style", "hmdb51", "--images", 28, "--frames", 4).text()
+    for path in sorted(root.rglob("*.avi"))[::3]:
+        noise = np.random.default_rng(0).integers(0, 256, (4, 320, 120, 3), dtype=np.uint8)
+        write_clip(path, [Image.fromarray(frame) for frame in noise], "mjpeg")
+    source, out = f"hmdb51:{root}", tmp_path / "run"
+    words = ["--image-size", 96, "--epochs", 2, "--view", "whole", "--frames", 2, "--segments", 2]
+    attnpool("train", source, "--out", out, *words, "--pooling", "average").text()
+    run, (_, val) = ap.Run.load(out), ap.read(source)
+    options = Preprocessing(**run.model.preprocessing)
+    sources: list[BatchSource] = [CachedFeatures(extract(run.model, val, progress=False)), Images(val, options)]
+    single = [dict(p.scores) for p in ap.predict(run.model, [val.file(sample) for sample in val], top=14)]
+    expected = np.array([[scores[name] for name in val.classes] for scores in single])
+    for given in sources:
+        assert len(set(given.shapes or [])) == 2
+        found = torch.from_numpy(score_source(run.model, given).logits).softmax(1).numpy()
+        assert np.abs(found - expected).max() < 2e-3
