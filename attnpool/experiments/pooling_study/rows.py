@@ -32,7 +32,7 @@ ROWS: dict[str, Row] = {
     "per-class": Row("Attention per class", {"per_class": True}),
     "hidden": Row("Attention, hidden 64, softmax", {"hidden": 64, "activation": "softmax"}),
     "covariance": Row("Covariance, 64 channels", {"pooling": "covariance", "channels": 64}),
-    "covariance-256": Row("Covariance, 256 channels", {"pooling": "covariance"}),
+    "covariance-256": Row("Covariance, 256 channels", {"pooling": "covariance"}, usual=False),
     "multi_query": Row("Multi-query, 32 queries", {"pooling": "multi_query"}),
     "netvlad": Row("VLAD, 64 centres", {"pooling": "netvlad"}),
     AUTO: Row("auto", {"pooling": AUTO}),
