@@ -91,8 +91,9 @@ class MaxPooling(LinearHead):
             return Pooled(self.classify(x.amax(2)))
         pooled, where = x.max(2)
         logits = self.classify(pooled)
-        parts = torch.zeros_like(x).scatter(2, where.unsqueeze(2), pooled.unsqueeze(2))
-        top_down = project(parts, self.a) * x.shape[2]
+        parts = pooled.unsqueeze(1) * self.a  # (B, K, C): what every channel adds to every class, at its maximum
+        empty = parts.new_zeros(*parts.shape[:2], x.shape[2])
+        top_down = empty.scatter_add(2, where.unsqueeze(1).expand_as(parts), parts) * x.shape[2]
         if self.alpha is not None:
             top_down = top_down + self.alpha[:, None]
         return first_order_maps(logits, top_down, grid)
