@@ -154,15 +154,16 @@ class Features:
 
 
 def statistics(features: Features) -> tuple[Tensor, Tensor]:
-    """The mean and standard deviation of every channel over all images and positions, `(C,)` each."""
+    """The mean and standard deviation of every channel over all images, views and positions, `(C,)` each."""
     count = 0
     total = torch.zeros(features.stores[0].shape[-1], dtype=torch.float64)
     squares = torch.zeros_like(total)
-    for chunk in features.chunks():
-        x = features.batch(chunk).movedim(-3, -1).flatten(0, -2)
-        total += x.sum(0, dtype=torch.float64)
-        squares += x.square().sum(0, dtype=torch.float64)
-        count += x.shape[0]
+    for view in features.views:
+        for chunk in view.chunks():
+            x = view.batch(chunk).movedim(-3, -1).flatten(0, -2)
+            total += x.sum(0, dtype=torch.float64)
+            squares += x.square().sum(0, dtype=torch.float64)
+            count += x.shape[0]
     mean = total / count
     return mean.float(), (squares / count - mean**2).clamp_min(0).sqrt().float()
 

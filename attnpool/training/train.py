@@ -242,11 +242,13 @@ def prepare(
             features = extract(model, fitted, cache=cache, workers=options.workers, device=device, progress=progress)
             standardize(model, features, pooled=pooled)
         return Images(fitted, preprocessing, options.workers), Images(monitored, preprocessing, options.workers)
+    if preprocessing.cached_views > 1 and train.media == "clips":
+        raise ValueError(f"{train.name}: holds clips, whose frames are drawn in training; leave cached_views out")
     for name in ("flip", "color_jitter", "random_resized_crop"):
         if getattr(preprocessing, name) != getattr(Preprocessing(), name):
             raise ValueError(
                 f"{name} would change nothing: the features of a frozen backbone are computed once; leave it out, or "
-                "use cached_views, or no use_cache"
+                "decode the images in every epoch with no use_cache"
             )
     both = replace(train, samples=train.samples + val.samples, split="all")
     features = extract(model, both, cache=cache, workers=options.workers, device=device, progress=progress)

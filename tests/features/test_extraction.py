@@ -117,6 +117,15 @@ def test_further_views_are_those_of_mirrored_and_enlarged_images(
     assert torch.allclose(averaged.others[1].batch([0])[0, :, 0, 0], found.others[1].batch([0]).mean((-2, -1))[0])
 
 
+def test_statistics_are_of_all_views(backbone: Backbone, images: Dataset, tmp_path: Path) -> None:
+    """A channel that is dead in the first view may be alive in another, which its scale must know of."""
+    found = extract(model(backbone), images, views=4, cache=tmp_path / "cache", progress=False)
+    each = torch.cat([view.batch(range(7)) for view in found.views]).double().movedim(1, -1).flatten(0, -2)
+    mean, std = statistics(found)
+    torch.testing.assert_close(mean.double(), each.mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(std.double(), each.std(0, unbiased=False), atol=1e-4, rtol=1e-3)
+
+
 def test_a_file_that_is_lost_between_two_views_is_lost_for_all(
     backbone: Backbone, images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,9 @@ def poolings(
     folder = Path("runs", NAME) if out is None else Path(out)
     source = weights_of(backbone, weights)
     settings: dict[str, Any] = {"data": data or "playground", "backbone": backbone, "weights": source}
-    settings |= {"epochs": epochs, "image_size": image_size} | ({} if data else {"images": images or IMAGES})
+    settings |= {"epochs": epochs, "image_size": image_size} | (
+        {} if data else {"images": IMAGES if images is None else images}
+    )
     common = {"backbone": backbone, "weights": source, "epochs": epochs, "image_size": image_size}
     for seed in seeds:  # refused before the long work
         Options.of(common | {"seed": seed, "workers": workers})
@@ -143,9 +145,12 @@ def begin(folder: Path, settings: Mapping[str, Any], seeds: Sequence[int]) -> di
     """What an earlier call left in the folder, or the beginning of it.
 
     Raises:
-        ValueError: the folder holds a study with other settings.
+        ValueError: the folder holds a study with other settings, or files of these names that are of none.
     """
     results: dict[str, Any] = {"rows": {}, "costs": {}}
+    for suffix in ("json", "md", "png"):
+        if (file := folder / f"{NAME}.{suffix}").exists() and not (folder / "runs").is_dir():
+            raise ValueError(f"{file}: is not of a study, which has its runs beside it; give another folder as out")
     try:
         found = json.loads((folder / f"{NAME}.json").read_text(encoding="utf-8"))
         before, results["rows"], results["costs"] = found["settings"], found["rows"], found["costs"]

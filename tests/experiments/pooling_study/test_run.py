@@ -191,6 +191,14 @@ def test_a_damaged_file_is_made_again_from_the_runs(study: dict[str, Any], comma
     assert files(out / "runs") == before
 
 
+@pytest.mark.parametrize("name", ["poolings.md", "poolings.json", "poolings.png"])
+def test_files_of_the_user_are_left_alone(world: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"a": 1}')
+    refused(attnpool(*words(f"folder:{world}", tmp_path, ("average",), (0,))), tmp_path / name, "is not of a study")
+    assert files(tmp_path).keys() == {str(tmp_path / name)}
+    assert (tmp_path / name).read_text() == '{"a": 1}'
+
+
 # other data
 
 
@@ -238,6 +246,7 @@ def test_the_plot_has_a_row_for_each_pooling() -> None:
         (["--seeds", -1], ["seed is -1; give 0 or more"]),
         (["--epochs", 0], ["epochs is 0; give at least 1"]),
         (["--images", 3], ["3"]),
+        (["--images", 0], ["0"]),
         (["--images", 60, "--data", "folder:x"], ["images is the size of the playground", "leave one of them out"]),
         (["--data", "folder:nowhere"], ["nowhere"]),
         (["--scale", "small"], ["poolings has no --scale: leave it out"]),
