@@ -94,6 +94,10 @@ class Dataset:
         """The path of a sample's file on disk."""
         return self.root / sample.path
 
+    def joined(self, other: Dataset, split: str) -> Dataset:
+        """The samples of both parts of a dataset."""
+        return replace(self, samples=self.samples + other.samples, split=split)
+
     def select(self, paths: Iterable[str], split: str | None = None) -> Dataset:
         """The samples with these paths as a new dataset, in the order of this dataset.
 

@@ -108,8 +108,9 @@ def eval_views(
     Raises:
         ValueError: `crops` is neither 1 nor 10.
     """
-    crops_of = [(frame, crop) for frame in frames for crop in eval_crops(frame.size, options, crops, flip)]
-    return [cut([frame], options, crop, size) for frame, crop in crops_of]
+    return [
+        cut([frame], options, crop, size) for frame in frames for crop in eval_crops(frame.size, options, crops, flip)
+    ]
 
 
 def train_view(image: Image.Image, options: Preprocessing, rng: np.random.Generator) -> View:
@@ -168,7 +169,7 @@ def cut(
     squares = [plane.resize((size, size), Image.Resampling.BICUBIC, box=(x1, y1, x2, y2)) for plane in reduced]
     if crop.flipped:
         squares = [square.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for square in squares]
-        matrix[0] = [-matrix[0, 0], 0, size - matrix[0, 2]]
+        matrix = mirror(matrix, size)
     pixels = torch.from_numpy(np.concatenate([np.array(square).reshape(size, size, -1) for square in squares], axis=2))
     return View(pixels.permute(2, 0, 1).contiguous(), matrix, crop.flipped)
 
@@ -189,8 +190,16 @@ def cut_whole(planes: Sequence[Image.Image], options: Preprocessing, flipped: bo
     matrix = np.array([[w / width, 0, left], [0, h / height, top]])
     if flipped:
         pixels = pixels[:, ::-1]
-        matrix[0] = [-matrix[0, 0], 0, across - matrix[0, 2]]
+        matrix = mirror(matrix, across)
     return View(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), matrix, flipped)
+
+
+def mirror(matrices: np.ndarray, width: int) -> np.ndarray:
+    """The matrices `(..., 2, 3)` of views of a width after left and right were exchanged."""
+    mirrored = matrices.copy()
+    mirrored[..., 0, :] *= -1
+    mirrored[..., 0, 2] += width
+    return mirrored
 
 
 def _reduce(image: Image.Image, options: Preprocessing) -> Image.Image:

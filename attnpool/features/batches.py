@@ -172,33 +172,32 @@ class CachedFeatures:
         features = self.features
         for positions in order:
             good: list[int] = []
-            drawn: list[int] = []
+            drawn: list[tuple[int, list[int] | None]] = []  # the view, and the frames of a clip
             people: list[list[Joints]] = []
             boxes: list[list[Box]] = []
             evidence: list[list[Box]] = []
             failed: list[tuple[str, str]] = []
             for i in positions:
                 try:  # keypoint files are read now, not when the features were computed
-                    view = self.view(seed, epoch, i) if train else 0
-                    shown = self.seen(i, view, self.draw(seed, epoch, i) if train else None)
+                    view, kept = (self.view(seed, epoch, i), self.draw(seed, epoch, i)) if train else (0, None)
+                    shown = self.seen(i, view, kept)
                 except Unreadable as error:
                     failed.append((self.dataset.samples[i].path, error.reason))
                     continue
                 good.append(i)
-                drawn.append(view)
+                drawn.append((view, kept))
                 people += shown.people
                 boxes.append(shown.boxes)
                 evidence.append(shown.evidence)
             samples = [self.dataset.samples[i] for i in good]
             targets, label_mask = label_tensors(samples, len(self.dataset.classes))
-            frames = [self.draw(seed, epoch, i) if train else None for i in good]
-            if self.views > 1 and not train:
-                inputs = torch.stack([view.batch(good) for view in features.views], 1)
-            elif features.others and good:
-                each = zip(good, drawn, frames, strict=True)
-                inputs = torch.cat([features.views[view].batch([i], [kept]) for i, view, kept in each])
+            if train and features.others and good:
+                each = zip(good, drawn, strict=True)
+                inputs = torch.cat([features.views[view].batch([i], [kept]) for i, (view, kept) in each])
+            elif self.views > 1 and not train:
+                inputs = torch.stack([each.batch(good) for each in features.views], 1)
             else:
-                inputs = features.batch(good, frames)
+                inputs = features.batch(good, [kept for _, kept in drawn])
             yield Batch(
                 inputs,
                 targets,

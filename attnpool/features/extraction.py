@@ -21,6 +21,7 @@ import torch
 from attnpool.backbones.batchnorm_folding import folded
 from attnpool.data import Dataset, Preprocessing, load, shapes
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
+from attnpool.data.views import mirror
 from attnpool.features.features import Features
 from attnpool.features.store import FeatureStore, Row
 from attnpool.files import cache_folder
@@ -230,11 +231,3 @@ def compute(
                 rows.write(features.numpy(), [digests[i] for i in batch.indices.tolist()], matrices, batch.frames)
             shown.update(len(batch.indices) + len(batch.failed))
     return failed
-
-
-def mirror(matrices: np.ndarray, width: int) -> np.ndarray:
-    """The matrices `(n, 2, 3)` of views after left and right were exchanged."""
-    mirrored = matrices.copy()
-    mirrored[:, 0] = -mirrored[:, 0]
-    mirrored[:, 0, 2] += width
-    return mirrored

@@ -175,11 +175,10 @@ class Recognizer(nn.Module):
         if not self.backbone.has_token:
             raise ValueError(f"{self.backbone.name}: its features have no class token; use tokens cls+patches")
         channels = features.shape[-3] // 2
-        usual = (
-            self.standardize.mean[channels:] if isinstance(self.standardize, Standardize) else features.new_zeros(())
-        )
+        norm = self.standardize
+        usual = norm.mean[channels:] if isinstance(norm, Standardize) else features.new_zeros(channels)
         without = features.clone()
-        without[..., channels:, :, :] = usual[:, None, None] if usual.ndim else usual
+        without[..., channels:, :, :] = usual[:, None, None]
         return self.pool(features).logits - self.pool(without).logits
 
     def pool_instances(self, features: Tensor, boxes: Boxes) -> Instances:

@@ -10,7 +10,7 @@ rank: 2
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +237,7 @@ def fit(
         )
 
     if options.train.trainval:
-        train_part = replace(train_part, samples=train_part.samples + val.samples, split="trainval")
+        train_part = train_part.joined(val, "trainval")
     results = {}
     if auto.is_asked(options):
         asked = {**options.flat(), "data": train_part.name, "images": [sample.path for sample in train_part]}

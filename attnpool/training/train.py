@@ -242,15 +242,18 @@ def prepare(
             features = extract(model, fitted, cache=cache, workers=options.workers, device=device, progress=progress)
             standardize(model, features, pooled=pooled)
         return Images(fitted, preprocessing, options.workers), Images(monitored, preprocessing, options.workers)
-    if preprocessing.cached_views > 1 and train.media == "clips":
-        raise ValueError(f"{train.name}: holds clips, whose frames are drawn in training; leave cached_views out")
     for name in ("flip", "color_jitter", "random_resized_crop"):
         if getattr(preprocessing, name) != getattr(Preprocessing(), name):
             raise ValueError(
                 f"{name} would change nothing: the features of a frozen backbone are computed once; leave it out, or "
                 "decode the images in every epoch with no use_cache"
             )
-    both = replace(train, samples=train.samples + val.samples, split="all")
+    views = preprocessing.cached_views
+    if views > 1:  # first, because it refuses clips
+        seen = extract(
+            model, fitted, views=views, cache=cache, workers=options.workers, device=device, progress=progress
+        )
+    both = train.joined(val, "all")
     features = extract(model, both, cache=cache, workers=options.workers, device=device, progress=progress)
     chosen = [features.select([sample.path for sample in part], part.split) for part in parts]
     for part, readable in zip(parts, chosen, strict=True):
@@ -259,10 +262,8 @@ def prepare(
                 f"{part.name}: none of the {len(part)} images of {part.split} can be read; "
                 f"see attnpool check {part.name}"
             )
-    if (views := preprocessing.cached_views) > 1:
-        chosen[0] = extract(
-            model, fitted, views=views, cache=cache, workers=options.workers, device=device, progress=progress
-        )
+    if views > 1:
+        chosen[0] = seen
     standardize(model, chosen[0], pooled=pooled)
     if model.pooling == "average" and model.instances == "none":
         # the mean of standardised features is the standardised mean, so this gives the same scores faster

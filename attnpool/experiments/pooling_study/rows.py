@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from attnpool.training.config import AUTO
+
 
 @dataclass(frozen=True)
 class Row:
@@ -22,7 +24,6 @@ class Row:
     usual: bool = True
 
 
-AUTO = "auto"
 BASE = "average"
 
 ROWS: dict[str, Row] = {

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from attnpool.experiments.arguments import require_seeds, weight_files
 from attnpool.experiments.benchmark.measure import interleaved, machine, ratio
 from attnpool.experiments.benchmark.passes import one_pass
 from attnpool.experiments.pages import Results
-from attnpool.experiments.pooling_study.rows import AUTO, BASE, ROWS, Row, choose_rows, in_order
+from attnpool.experiments.pooling_study.rows import BASE, ROWS, Row, choose_rows, in_order
 from attnpool.experiments.pooling_study.table import entries_of, plotted, result_page, summary
 from attnpool.explain.plots import study_plot
 from attnpool.features.batches import CachedFeatures, Images
@@ -36,7 +37,7 @@ from attnpool.playground.write_folder import write_folder
 from attnpool.progress import bar
 from attnpool.training import auto
 from attnpool.training.checkpoint import require_same
-from attnpool.training.config import Options
+from attnpool.training.config import AUTO, Options
 from attnpool.training.cross_validation import Choice
 from attnpool.training.recipe import fit
 
@@ -208,8 +209,7 @@ class Trainings:
     def one(self, name: str, parts: tuple[Dataset, Dataset], seed: int, *, first: bool) -> dict[str, Any]:
         """One training, as `attnpool train` does it, and what it scores."""
         options = Options.of(self.common | ROWS[name].options | {"seed": seed}, name)
-        for part in parts:
-            self.features(self.model(BASE), part)  # so that they are not in the time of the training
+        _ = self.kept  # the features are there, so that they are not in the time of the training
         folder = self.folder / "runs" / f"{name}-{seed}"
         whole, started = not folder.exists(), time.monotonic()
         run = fit(options, parts, folder, backbone=self.backbone, cache=self.cache, progress=self.progress)
@@ -235,10 +235,16 @@ class Trainings:
         if val.media == "clips":
             return None
         paths = [sample.path for sample in val]
-        some = val.select(choose(paths, 0, min(1.0, DELETED / len(paths))), "val") if len(paths) > DELETED else val
+        some = val.select(choose(paths, 0, DELETED / len(paths)), "val") if len(paths) > DELETED else val
         images = Images(some, Preprocessing(**run.model.preprocessing), self.common["workers"])
         found = deletion(run.model, images, covered=(DELETED_PART,), progress=self.progress)
         return {order: value for order, (value,) in found.drops.items()}
+
+    @cached_property
+    def kept(self) -> tuple[Features, Features]:
+        """The features of both parts of the data, which every row and split uses."""
+        train, val = (self.features(self.model(BASE), part) for part in self.data)
+        return train, val
 
     def features(self, model: Recognizer, dataset: Dataset) -> Features:
         return extract(model, dataset, cache=self.cache, workers=self.common["workers"], progress=self.progress)
@@ -251,7 +257,7 @@ class Trainings:
         if name == BASE:
             return 1.0
         average, head = self.model(BASE), self.model(name)
-        features = self.features(average, self.data[1])
+        features = self.kept[1]
         x = features.batch([i % len(features) for i in range(BATCH)])
         x = x.flatten(0, -4).requires_grad_()
         steps = {name: one_pass(made.head, made.head, x, True) for name, made in (("0", average), ("1", head))}
@@ -279,7 +285,7 @@ def split(data: tuple[Dataset, Dataset], seed: int) -> tuple[Dataset, Dataset]:
     train, val = data
     if train.media == "clips":
         return data
-    both = replace(train, samples=train.samples + val.samples)
+    both = train.joined(val, train.split)
     rest, held = hold_out(both, len(val) / len(both), seed)
     return rest, replace(held, split="val")
 

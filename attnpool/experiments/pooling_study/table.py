@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from attnpool.evaluation.deletion import ORDERS
 from attnpool.evaluation.tables import spread
 from attnpool.experiments.benchmark.measure import machine_line
 from attnpool.experiments.pages import ResultPage
-from attnpool.experiments.pooling_study.rows import AUTO, BASE
+from attnpool.experiments.pooling_study.rows import BASE
+from attnpool.training.config import AUTO
 
 # Key of a training -> title, factor, digits.
 SCORES = {
@@ -21,7 +23,6 @@ SCORES = {
     "calibration": ("calibration error", 100, 1),
     "seconds": ("seconds", 1, 0),
 }
-ORDERS = ("maps", "gradient", "random")  # of the deletion test
 
 
 def entries_of(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
