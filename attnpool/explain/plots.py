@@ -253,7 +253,7 @@ def study_plot(scores: Mapping[str, Sequence[float]], costs: Mapping[str, float]
     right.semilogx(list(costs.values()), [rows.index(row) for row in costs], "o", color=BAR, markersize=5)
     right.set_xticks(ticks := [1, 3, 10, 30, 100, 300], [str(tick) for tick in ticks])
     right.minorticks_off()
-    right.set_xlim(0.8, 1.5 * max(3, *costs.values()))
+    right.set_xlim(0.8, 1.5 * max([3, *costs.values()]))
     labels = ("mAP in %: mean (dot) and range (line) over seeds", "forward + backward, average = 1")
     for axes, label in zip((left, right), labels, strict=True):
         axes.set_yticks(y, [_short(row, 40) for row in rows], fontsize=9, parse_math=False)

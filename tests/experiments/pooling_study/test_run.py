@@ -235,6 +235,11 @@ def test_the_plot_has_a_row_for_each_pooling() -> None:
     assert heights[1] - heights[0] == pytest.approx(10 * 0.32 * 160, abs=2)
 
 
+def test_auto_alone_has_no_cost_to_draw() -> None:
+    image = Image.open(io.BytesIO(study_plot({"auto": [60.0]}, {})))
+    assert image.format == "PNG"
+
+
 # mistakes
 
 
