@@ -79,16 +79,16 @@ def score_source(
         if not batch.paths:
             continue
         inputs = batch.inputs.to(device) if device else batch.inputs
-        if source.cached:
-            out = model.pool(inputs, maps=with_evidence, boxes=batch.boxes, views=source.views)
-        else:
-            features = features_of(model, inputs)
-            out = model.pool(features, maps=with_evidence, boxes=batch.boxes, views=source.views)
+        features = inputs if source.cached else features_of(model, inputs)
+        true = batch.targets.argmax(1)
+        wanted, place = true.unique(return_inverse=True)
+        maps_of = wanted.tolist() if with_evidence else False
+        out = model.pool(features, maps=maps_of, boxes=batch.boxes, views=source.views)
         logits.append(out.logits.double().cpu().numpy())
         targets.append(batch.targets.numpy() > 0)
         label_mask.append(batch.label_mask.numpy())
         paths += batch.paths
-        pointed.append(points(out, batch.targets, batch.evidence, batch.size))
+        pointed.append(points(out, place, batch.targets, batch.evidence, batch.size))
     shown.close()
     model.train(was_training)
     width = len(model.classes)
@@ -142,14 +142,16 @@ def as_probabilities(logits: Tensor, scores: str) -> np.ndarray:
     return (exact.softmax(1) if scores == "softmax" else exact.sigmoid()).numpy()
 
 
-def points(out: Pooled, targets: Tensor, evidence: Sequence[Sequence[Any]], size: tuple[int, int]) -> np.ndarray:
+def points(
+    out: Pooled, place: Tensor, targets: Tensor, evidence: Sequence[Sequence[Any]], size: tuple[int, int]
+) -> np.ndarray:
     """`(B,)`: whether the combined map of the (first) true class peaks in the evidence; NaN where none is known.
 
-    Nothing is known of clips and of several crops.
+    Nothing is known of clips and of several crops. `place` says for every image which of the maps is that of its true
+    class.
     """
     if out.combined is None or out.combined.ndim != 4 or not len(targets):
         return np.full(len(targets), np.nan)
-    true = targets.argmax(1)
-    combined = out.combined[torch.arange(len(true)), true.to(out.combined.device)]
+    combined = out.combined[torch.arange(len(place)), place.to(out.combined.device)]
     boxes = [boxes if positive else [] for boxes, positive in zip(evidence, targets.any(1).tolist(), strict=True)]
     return pointing(peak(combined, size), boxes)

@@ -205,8 +205,14 @@ class AttentionalPooling(PoolingHead):
         h = h.unflatten(1, (self.rank, -1))
         if maps == "bottom_up":
             return Pooled(logits, bottom_up=on_grid(h, grid))
-        top_down = project(x, self.a, self.alpha).unflatten(1, (self.rank, self.num_classes))
-        return sum_of_terms(logits, top_down, h, grid)
+        wanted = self.wanted(maps)
+        a, alpha = self.of_classes(self.a, wanted), None if self.alpha is None else self.of_classes(self.alpha, wanted)
+        top_down = project(x, a, alpha).unflatten(1, (self.rank, -1))
+        return sum_of_terms(logits, top_down, h[:, :, wanted] if self.per_class else h, grid)
+
+    def of_classes(self, parameter: Tensor, wanted: slice | list[int]) -> Tensor:
+        """The rows of some classes in a parameter `(P K, ...)`, for every term."""
+        return parameter.unflatten(0, (self.rank, -1))[:, wanted].flatten(0, 1)
 
     def score(self, x: Tensor, salient: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and bottom-up maps `(B, P, N)` of class-agnostic attention: features are pooled first (Eq. 6)."""

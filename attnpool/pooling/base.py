@@ -15,15 +15,18 @@ CLASSIFIER_STD = 0.001
 # A smaller norm counts as this one, as in `torch.nn.functional.normalize`.
 SMALLEST_NORM = 1e-12
 
-# Which maps a forward pass returns: all or none, or from attention the bottom-up maps alone, which cost nothing.
-Maps = bool | Literal["bottom_up"]
+# Which maps a forward pass returns: none, those of all classes or of the classes with these numbers, or from attention
+# the bottom-up maps alone, which cost nothing.
+Maps = bool | Literal["bottom_up"] | Sequence[int]
 
 
 class Pooled(NamedTuple):
     """Scores, and the maps that add up to them.
 
     `combined.sum((-2, -1)) == logits` in eval mode (over the last axis alone for token input). Maps are `None`
-    unless they were asked for with `maps=True`. Maps of clips are `(B, T, ...)`, and `combined` adds up over T, too.
+    unless they were asked for, with `maps=True`, or with `maps=[3, 5]` for those of some classes: then K is their
+    number in the shapes of maps (the logits are those of all classes), and the work is less by as much. Maps of clips
+    are `(B, T, ...)`, and `combined` adds up over T, too.
 
     Attributes:
         logits: `(B, K)` class scores.
@@ -116,6 +119,19 @@ class PoolingHead(nn.Module):
     def learning_rate(self, optimizer: str) -> float:
         """The default peak learning rate on frozen, standardised features, for "adamw" or "sgd"."""
         return self.learning_rates[optimizer]
+
+    def wanted(self, maps: Maps) -> slice | list[int]:
+        """The index of the classes whose maps are asked for.
+
+        Raises:
+            ValueError: there is no class of that number.
+        """
+        if isinstance(maps, bool | str):
+            return slice(None)
+        numbers = [int(number) for number in maps]
+        if not all(0 <= number < self.num_classes for number in numbers):
+            raise ValueError(f"maps is {numbers}; classes are numbered from 0 to {self.num_classes - 1}")
+        return numbers
 
     def channels_first(self, features: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Views features as `(B, C, N)`, without a copy for NCHW, NHWC (channels_last) and tokens.
@@ -232,6 +248,11 @@ def sum_of_terms(
     """The output with maps `(B, P, K, N)` and `(B, P, 1 or K, N)` of a score that is the mean of `sum_p t_p h_p`."""
     combined = (top_down * bottom_up).sum(1) / top_down.shape[-1]
     return Pooled(logits, on_grid(top_down, grid), on_grid(bottom_up, grid), on_grid(combined, grid), pose)
+
+
+def rows(parameter: Tensor | None, wanted: slice | list[int]) -> Tensor | None:
+    """The entries of the classes in a bias `(K,)`, if there is one."""
+    return None if parameter is None else parameter[wanted]
 
 
 def first_order_maps(logits: Tensor, top_down: Tensor, grid: tuple[int, ...]) -> Pooled:

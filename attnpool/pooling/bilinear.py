@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, first_order_maps, project
+from attnpool.pooling.base import CLASSIFIER_STD, Maps, Pooled, PoolingHead, first_order_maps, project
 
 
 class BilinearPooling(PoolingHead):
@@ -28,7 +28,7 @@ class BilinearPooling(PoolingHead):
         bias: whether the classifier has a bias `alpha`.
 
     Shapes: features `(B, C, H, W)` or `(B, N, C)`; see `Pooled` for the output, with P = 1. Computing maps takes an
-    intermediate tensor of `B * N * K * C` numbers.
+    intermediate tensor of `B * N * K * C` numbers, and K times as long as the scores.
 
     Raises:
         ValueError: the features have a wrong number of axes or channels.
@@ -56,14 +56,15 @@ class BilinearPooling(PoolingHead):
         if self.alpha is not None:
             nn.init.zeros_(self.alpha)
 
-    def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
+    def forward(self, features: Tensor, *, maps: Maps = False) -> Pooled:
         x, grid = self.channels_first(features)
         second = torch.bmm(x, x.transpose(1, 2)) / x.shape[2]
         logits = F.linear(F.dropout(second.flatten(1), self.dropout, self.training), self.weight.flatten(1), self.alpha)
         if not maps:
             return Pooled(logits)
-        mapped = project(x, self.weight.flatten(0, 1)).unflatten(1, (self.num_classes, self.in_channels))
+        wanted = self.wanted(maps)
+        mapped = project(x, self.weight[wanted].flatten(0, 1)).unflatten(1, (-1, self.in_channels))
         top_down = (mapped * x.unsqueeze(1)).sum(2)
         if self.alpha is not None:
-            top_down = top_down + self.alpha[:, None]
+            top_down = top_down + self.alpha[wanted][:, None]
         return first_order_maps(logits, top_down, grid)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, first_order_maps, positive_norms, project
+from attnpool.pooling.base import CLASSIFIER_STD, Maps, Pooled, PoolingHead, first_order_maps, positive_norms, project
 
 # The signed square root is z / sqrt(|z| + this): its slope at 0 is finite, and rounding errors in empty bins stay
 # small.
@@ -110,7 +110,7 @@ class CompactBilinearPooling(PoolingHead):
             total = SketchSum.apply(tokens, self.bins, self.signs, self.dim)
         return total / x.shape[2]
 
-    def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
+    def forward(self, features: Tensor, *, maps: Maps = False) -> Pooled:
         x, grid = self.channels_first(features)
         z = self.pooled(x)
         divisor = self.divisor(z)
@@ -119,7 +119,9 @@ class CompactBilinearPooling(PoolingHead):
         if not maps:
             return Pooled(logits)
         sketch = self.sketch(x) if divisor is None else self.sketch(x) / divisor.unsqueeze(1)
-        return first_order_maps(logits, project(sketch.transpose(1, 2), self.weight, self.alpha), grid)
+        wanted = self.wanted(maps)
+        top_down = project(sketch.transpose(1, 2), self.weight[wanted], self.alpha[wanted])
+        return first_order_maps(logits, top_down, grid)
 
     def divisor(self, z: Tensor) -> Tensor | None:
         """What the entries of the pooled sketch `(B, D)` are divided by, `(B, D)` or `(B, 1)`; `None` for nothing."""

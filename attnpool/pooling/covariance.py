@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, first_order_maps, project
+from attnpool.pooling.base import CLASSIFIER_STD, Maps, Pooled, PoolingHead, first_order_maps, project
 
 # This is added to the trace, so that constant features have a finite root and gradient. It is small for standardised
 # features, whose channels have a variance of about 1.
@@ -102,22 +102,24 @@ class CovariancePooling(PoolingHead):
     def upper(self, root: Root) -> Tensor:
         return root.y.flatten(1).index_select(1, self.triangle) * root.scale[:, 0]
 
-    def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
+    def forward(self, features: Tensor, *, maps: Maps = False) -> Pooled:
         x, grid = self.channels_first(features)
         root = self.root(x)
         pooled = self.upper(root).to(self.weight.dtype)
         logits = F.linear(F.dropout(pooled, self.dropout, self.training), self.weight, self.alpha)
         if not maps:
             return Pooled(logits)
+        wanted = self.wanted(maps)
         with torch.autocast(x.device.type, enabled=False):
-            weight = self.symmetric_weight().to(root.v.dtype)
+            weight = self.symmetric_weight(wanted).to(root.v.dtype)
             mapped = project(torch.bmm(root.z(), root.v), weight.flatten(0, 1)).unflatten(1, (-1, self.channels))
             shares = (mapped * root.v.unsqueeze(1)).sum(2) * root.scale
-            return first_order_maps(logits, shares * x.shape[2] + self.alpha[:, None].to(shares.dtype), grid)
+            return first_order_maps(logits, shares * x.shape[2] + self.alpha[wanted][:, None].to(shares.dtype), grid)
 
-    def symmetric_weight(self) -> Tensor:
-        """The classifier's weights as symmetric matrices with the same scores, `(K, d, d)`."""
-        upper = self.weight.new_zeros(self.num_classes, self.channels**2).index_copy(1, self.triangle, self.weight)
+    def symmetric_weight(self, wanted: slice | list[int]) -> Tensor:
+        """The weights of classes as symmetric matrices with the same scores, `(K, d, d)`."""
+        weight = self.weight[wanted]
+        upper = weight.new_zeros(len(weight), self.channels**2).index_copy(1, self.triangle, weight)
         upper = upper.unflatten(1, (self.channels, self.channels))
         return (upper + upper.transpose(1, 2)) / 2
 

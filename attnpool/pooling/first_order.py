@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, first_order_maps, project
+from attnpool.pooling.base import CLASSIFIER_STD, Maps, Pooled, PoolingHead, first_order_maps, project, rows
 
 
 class LinearHead(PoolingHead):
@@ -65,12 +65,13 @@ class AveragePooling(LinearHead):
     learning_rates: ClassVar = {"adamw": 3e-2, "sgd": 1e-2}  # docs/study.md
     linear = True
 
-    def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
+    def forward(self, features: Tensor, *, maps: Maps = False) -> Pooled:
         x, grid = self.channels_first(features)
         logits = self.classify(x.mean(2))
         if not maps:
             return Pooled(logits)
-        return first_order_maps(logits, project(x, self.a, self.alpha), grid)
+        wanted = self.wanted(maps)
+        return first_order_maps(logits, project(x, self.a[wanted], rows(self.alpha, wanted)), grid)
 
 
 class MaxPooling(LinearHead):
@@ -85,15 +86,15 @@ class MaxPooling(LinearHead):
 
     learning_rates: ClassVar = {"adamw": 1e-2, "sgd": 1e-2}  # docs/study.md
 
-    def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
+    def forward(self, features: Tensor, *, maps: Maps = False) -> Pooled:
         x, grid = self.channels_first(features)
         if not maps:
             return Pooled(self.classify(x.amax(2)))
         pooled, where = x.max(2)
-        logits = self.classify(pooled)
-        parts = pooled.unsqueeze(1) * self.a  # (B, K, C): what every channel adds to every class, at its maximum
+        logits, wanted = self.classify(pooled), self.wanted(maps)
+        parts = pooled.unsqueeze(1) * self.a[wanted]  # (B, K, C): what channels add to classes, at their maximum
         empty = parts.new_zeros(*parts.shape[:2], x.shape[2])
         top_down = empty.scatter_add(2, where.unsqueeze(1).expand_as(parts), parts) * x.shape[2]
         if self.alpha is not None:
-            top_down = top_down + self.alpha[:, None]
+            top_down = top_down + self.alpha[wanted][:, None]
         return first_order_maps(logits, top_down, grid)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnpool.pooling.base import CLASSIFIER_STD, Pooled, PoolingHead, project, sum_of_terms
+from attnpool.pooling.base import CLASSIFIER_STD, Maps, Pooled, PoolingHead, project, sum_of_terms
 from attnpool.pooling.fused_attention import attend
 
 # Queries start small, so that maps are nearly uniform, and different, because equal queries would stay equal.
@@ -100,7 +100,7 @@ class MultiQueryPooling(PoolingHead):
         if self.positions:
             nn.init.zeros_(self.place)
 
-    def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
+    def forward(self, features: Tensor, *, maps: Maps = False) -> Pooled:
         x, grid = self.channels_first(features)
         places = self.place @ waves(grid, x).to(self.place.dtype) if self.positions else None
         h, z = attend(x, self.query / math.sqrt(self.in_channels), places, "softmax")
@@ -108,9 +108,10 @@ class MultiQueryPooling(PoolingHead):
         logits = F.linear(F.dropout(u, self.dropout, self.training), self.a, self.alpha)
         if not maps:
             return Pooled(logits)
-        a = self.a.unflatten(1, (self.queries, -1)).transpose(0, 1)
-        terms = project(x, torch.bmm(a, self.value).flatten(0, 1)).unflatten(1, (self.queries, self.num_classes))
-        return sum_of_terms(logits, terms + self.alpha[:, None] / self.queries, h.unsqueeze(2), grid)
+        wanted = self.wanted(maps)
+        a = self.a[wanted].unflatten(1, (self.queries, -1)).transpose(0, 1)
+        terms = project(x, torch.bmm(a, self.value).flatten(0, 1)).unflatten(1, (self.queries, -1))
+        return sum_of_terms(logits, terms + self.alpha[wanted][:, None] / self.queries, h.unsqueeze(2), grid)
 
 
 def waves(grid: tuple[int, ...], x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attnpool.pooling.base import (
     CLASSIFIER_STD,
+    Maps,
     Pooled,
     PoolingHead,
     positive_norms,
@@ -42,7 +43,7 @@ class NetVLADPooling(PoolingHead):
         norms: whether the sum of each centre, and then all of them together, are divided by their Euclidean norm.
 
     Shapes: features `(B, C, H, W)`, `(B, N, C)` or `(B, T, C, H, W)`; see `Pooled` for the output, with P = M.
-    Computing maps takes K times as many products as the assignment to centres does.
+    Computing the maps of a class takes as many products as the assignment to centres does.
 
     Raises:
         ValueError: the features have a wrong number of axes or channels, or `clusters` is less than 1.
@@ -84,7 +85,7 @@ class NetVLADPooling(PoolingHead):
         nn.init.normal_(self.a, std=CLASSIFIER_STD, generator=generator)
         nn.init.zeros_(self.alpha)
 
-    def forward(self, features: Tensor, *, maps: bool = False) -> Pooled:
+    def forward(self, features: Tensor, *, maps: Maps = False) -> Pooled:
         x, grid = self.channels_first(features)
         s = project(x, self.assign, self.assign_bias).softmax(1)
         v = weighted_mean(x, s) - s.mean(2).unsqueeze(2) * self.centres
@@ -93,11 +94,12 @@ class NetVLADPooling(PoolingHead):
         logits = F.linear(F.dropout(v.flatten(1), self.dropout, self.training), self.a, self.alpha)
         if not maps:
             return Pooled(logits)
-        a = self.a.unflatten(1, (self.clusters, -1)).transpose(0, 1)
+        wanted = self.wanted(maps)
+        a = self.a[wanted].unflatten(1, (self.clusters, -1)).transpose(0, 1)
         shift = -(a * self.centres[:, None]).sum(2)
-        top_down = project(x, a.flatten(0, 1), shift.flatten()).unflatten(1, (self.clusters, self.num_classes))
+        top_down = project(x, a.flatten(0, 1), shift.flatten()).unflatten(1, (self.clusters, -1))
         top_down = top_down if scale is None else top_down * scale.unsqueeze(2)
-        return sum_of_terms(logits, top_down + self.alpha[:, None], s.unsqueeze(2), grid)
+        return sum_of_terms(logits, top_down + self.alpha[wanted][:, None], s.unsqueeze(2), grid)
 
 
 def inverse_norms(v: Tensor) -> Tensor:

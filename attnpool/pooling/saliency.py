@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attnpool.pooling.base import Pooled, project, sum_of_terms, weighted_mean
+from attnpool.pooling.base import Maps, Pooled, project, rows, sum_of_terms, weighted_mean
 from attnpool.pooling.first_order import LinearHead
 
 SALIENCIES = ("norm", "centre")
@@ -74,7 +74,7 @@ class SaliencyPooling(LinearHead):
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, saliency={self.saliency}"
 
-    def forward(self, features: Tensor, *, maps: bool = False, saliency: Tensor | None = None) -> Pooled:
+    def forward(self, features: Tensor, *, maps: Maps = False, saliency: Tensor | None = None) -> Pooled:
         """Scores features.
 
         Args:
@@ -95,7 +95,9 @@ class SaliencyPooling(LinearHead):
         logits = self.classify(weighted_mean(x, h)[:, 0])
         if not maps:
             return Pooled(logits)
-        return sum_of_terms(logits, project(x, self.a, self.alpha).unsqueeze(1), h.unsqueeze(1), grid)
+        wanted = self.wanted(maps)
+        top_down = project(x, self.a[wanted], rows(self.alpha, wanted))
+        return sum_of_terms(logits, top_down.unsqueeze(1), h.unsqueeze(1), grid)
 
 
 def mean_one(h: Tensor) -> Tensor:

@@ -288,6 +288,20 @@ def total(out: Pooled) -> Tensor:
     return out.logits.square().sum() + (0 if out.pose is None else out.pose.square().sum())
 
 
+@every_variant
+def test_maps_of_some_classes_are_those_among_the_maps_of_all(key: str, options: dict[str, Any]) -> None:
+    head, x = make(key, options), features(2, 6, 3, 4)
+    every, some = head(x, maps=True), head(x, maps=[3, 0, 3])
+    torch.testing.assert_close(some.logits, every.logits)
+    torch.testing.assert_close(some.combined, every.combined[:, [3, 0, 3]])
+    torch.testing.assert_close(some.top_down, every.top_down[:, :, [3, 0, 3]])
+    of_class = every.bottom_up[:, :, [3, 0, 3]] if every.bottom_up.shape[2] == 4 else every.bottom_up
+    torch.testing.assert_close(some.bottom_up, of_class)
+    for wrong in ([4], [0, -1]):
+        with pytest.raises(ValueError, match="numbered from 0 to 3"):
+            head(x, maps=wrong)
+
+
 @few_variants
 def test_compile(key: str, options: dict[str, Any]) -> None:
     torch._dynamo.reset()

@@ -210,12 +210,14 @@ def test_pointing_by_hand() -> None:
     combined[2, 0, 1, 0] = 1
     targets = torch.tensor([[0.0, 1], [1, 0], [1, 0]])
     boxes = [[(60.0, 0.0, 100.0, 40.0)], [(0.0, 0.0, 20.0, 20.0), (60.0, 0.0, 100.0, 40.0)], []]
-    found = points(Pooled(targets, combined=combined), targets, boxes, (100, 100))
+    found = points(Pooled(targets, combined=combined), targets.argmax(1), targets, boxes, (100, 100))
     assert found[:2].tolist() == [1, 0]
     assert math.isnan(found[2])
-    assert np.isnan(points(Pooled(targets), targets, boxes, (100, 100))).all()  # a head without a combined map
+    without = Pooled(targets)  # of a head without a combined map
+    assert np.isnan(points(without, targets.argmax(1), targets, boxes, (100, 100))).all()
     unlabelled = torch.tensor([[0.0, 0], [1, 0], [1, 0]])
-    assert math.isnan(points(Pooled(targets, combined=combined), unlabelled, boxes, (100, 100))[0])
+    pooled = Pooled(targets, combined=combined)
+    assert math.isnan(points(pooled, unlabelled.argmax(1), unlabelled, boxes, (100, 100))[0])
 
 
 def test_pointing_leaves_out_what_has_no_evidence(done: Run, world: Path) -> None:
