@@ -1,25 +1,28 @@
-"""Atomic writes, files of tensors, the user's cache folder, and child processes that answer through pipes."""
+"""Files written whole or not at all and never over those of the user, files of tensors, and the user's cache folder.
+
+An output is a new file, or replaces one that carries our mark, a few words near its beginning. A folder of outputs is
+new, empty, or has the mark in a file of its own.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import errno
+import hashlib
 import json
 import os
-import queue
-import signal
-import subprocess
-import tempfile
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# How long a child process that has closed its pipe may take to end by itself, so that its exit code can be reported.
-END_SECONDS = 5.0
+MARK = "written by attnpool"
+MARKED_BYTES = 4096  # the mark is within so many bytes from the beginning
+MARK_FILE = ".attnpool.json"  # in a folder of outputs
+# What file managers put into folders, which are empty all the same.
+NOTHING = (".DS_Store", "Thumbs.db", "desktop.ini", MARK_FILE)
 
 
 def cache_folder() -> Path:
@@ -35,16 +38,137 @@ def cache_folder() -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to; what is written there replaces `path` atomically at the end.
 
-    After an error the temporary file is removed and `path` is unchanged. Missing folders are made.
+    After an error the temporary file is removed and `path` is unchanged. Missing folders are made. When this returns,
+    the file is on the disk: after a power cut it has its old content or its new one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
+        sync(partial)
         os.replace(partial, path)
+        sync(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def mark(*identity: Any) -> str:
+    """The words that mark a file as ours; of an output that only the same command may replace, with what it is of."""
+    return f"{MARK} [{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}]" if identity else MARK
+
+
+def is_ours(file: Path, words: str = MARK) -> bool:
+    """Whether a file carries our mark, or these words of it."""
+    try:
+        with file.open("rb") as content:
+            return words.encode() in content.read(MARKED_BYTES)
+    except OSError:
+        return False
+
+
+def require_ours(file: Path, option: str) -> None:
+    """Raises ValueError if there is a file that is not ours where an option names an output."""
+    if file.is_dir() or (os.path.lexists(file) and not is_ours(file)):
+        raise ValueError(f"{option} {file}: is there already and not by attnpool; give the name of a new file")
+
+
+def unused(folder: Path, name: str, words: str) -> Path:
+    """A file of a name in a folder, with a number before its suffix if the name is taken.
+
+    A file that carries these words, see `mark`, is an earlier output of the same command and is taken again.
+    """
+    path, count = folder / name, 1
+    while os.path.lexists(path) and not is_ours(path, words):
+        count += 1
+        path = (folder / name).with_name(f"{Path(name).stem}-{count}{Path(name).suffix}")
+    return path
+
+
+def require_free(folder: Path, holds: str, option: str = "out", *, known: bool = False) -> bool:
+    """Whether a folder has our mark already, as what it `holds`; otherwise it can be made, or is empty.
+
+    Raises:
+        ValueError: it is a file, or holds something else.
+    """
+    words = f"{option} {folder}"
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ValueError(f"{words}: is a file; give a new folder")
+    try:
+        before = json.loads((folder / MARK_FILE).read_text(encoding="utf-8"))[MARK]
+    except (OSError, ValueError, KeyError, TypeError):
+        before = None
+    if before == holds or (known and before is None):
+        return True
+    if before is not None:
+        raise ValueError(f"{words}: holds {before}, and this would be {holds}; give a new folder")
+    if folder.is_dir():
+        others = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(NOTHING))
+        if others:
+            raise ValueError(f"{words}: holds files that are not by attnpool ({others[0]}); give a new folder")
+    return False
+
+
+def claim(folder: Path, holds: str, option: str = "out", *, known: bool = False) -> None:
+    """Makes a folder of outputs, or opens an earlier one, and marks it.
+
+    Args:
+        folder: the folder.
+        holds: what it is for, such as "a run"; it stays so.
+        option: name of the option that gives the folder.
+        known: whether what is in it shows that it is ours, should it have no mark.
+
+    Raises:
+        ValueError: it is a file, holds something else, or cannot be written to.
+    """
+    if require_free(folder, holds, option, known=known):
+        return
+    try:
+        write_json(folder / MARK_FILE, {MARK: holds})
+    except OSError as error:
+        if not is_ours(folder / MARK_FILE):  # another process of the same training may have been faster
+            reason = error.strerror or error
+            raise ValueError(f"{option} {folder}: cannot be written to ({reason}); give another folder") from error
+
+
+@contextmanager
+def claimed(folder: Path, holds: str, option: str = "out", *, known: bool = False) -> Iterator[None]:
+    """Claims a folder for a block; after an error in which nothing was written to it, no mark is left."""
+    made = not folder.exists()
+    claim(folder, holds, option, known=known)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if [entry.name for entry in folder.iterdir()] == [MARK_FILE]:
+                (folder / MARK_FILE).unlink()
+                if made:
+                    folder.rmdir()
+        raise
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, so that they are there after a power cut, too."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync(folder.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the list of names in a folder, is on the disk."""
+    folder = path.is_dir()
+    if folder and os.name == "nt":  # Windows opens no folders
+        return
+    handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if not folder or error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync no folders
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -69,10 +193,13 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     with replacing(path) as partial:
+        partial.touch()
+        mode = partial.stat().st_mode  # safetensors would let nobody else read the file
         try:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
         except SafetensorError as error:  # safetensors reports a full disk so
             raise OSError(f"{path}: cannot be written ({error})") from error
+        partial.chmod(mode)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -101,114 +228,3 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{path}: holds no state dict of tensors; give a .safetensors or .pth file of one")
     return {str(key).removeprefix("module."): value for key, value in state.items()}
-
-
-class Child:
-    """A child process, possibly of another Python environment, that answers each request by a line of JSON.
-
-    What it prints on standard error is kept for the message that says why it ended.
-
-    Args:
-        command: the program and its arguments.
-        environment: its environment variables; by default those of this process.
-
-    Raises:
-        OSError: the program cannot be run.
-    """
-
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `stop`)
-        try:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, env=environment
-            )
-        except BaseException:
-            self.log.close()
-            raise
-
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    @property
-    def running(self) -> bool:
-        """Whether the process has not ended."""
-        return self.process.poll() is None
-
-    def ask(self, request: Any = None, data: bytes = b"", *, seconds: float | None = None) -> dict[str, Any]:
-        """Sends a request, which is a line of JSON followed by `data`, and waits for the answer, an object in one line.
-
-        Args:
-            request: a JSON value; None sends nothing and waits for a line that the process writes by itself.
-            data: bytes that follow the line.
-            seconds: time limit for the answer; None for no limit.
-
-        Raises:
-            EOFError: the process ended, or its answer is not a JSON object; the message is its last line on standard
-                error, or how it ended.
-            TimeoutError: there was no answer in time. The process must then be stopped, as the answer may come later.
-        """
-        sent = b"" if request is None else json.dumps(request).encode() + b"\n" + data
-        # Not all systems can wait for a pipe with a time limit; a queue can be waited for everywhere.
-        lines: queue.Queue[bytes] = queue.Queue()
-        threading.Thread(target=lambda: lines.put(self._exchange(sent)), daemon=True).start()
-        try:
-            line = lines.get(timeout=seconds)
-        except queue.Empty:
-            raise TimeoutError from None
-        try:
-            answer = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise EOFError(self._last_words())
-        return answer
-
-    def _exchange(self, sent: bytes) -> bytes:
-        """Sends bytes and reads a line, which is incomplete if the process has ended."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        try:
-            self.process.stdin.write(sent)
-            self.process.stdin.flush()
-        except (OSError, ValueError):  # the process ended or closed its pipe; the line may say why
-            pass
-        try:
-            return self.process.stdout.readline()
-        except (OSError, ValueError):
-            return b""
-
-    def _last_words(self) -> str:
-        """The reason why the process ended, from its standard error or its exit code."""
-        try:
-            self.process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            return "it said something unexpected"
-        self.log.seek(0)
-        lines = self.log.read().decode(errors="replace").split("\n")
-        return next((line.strip()[:300] for line in reversed(lines) if line.strip()), self.status)
-
-    @property
-    def status(self) -> str:
-        """How the process ended: "exit code 1" or "SIGKILL"; "running" if it has not ended."""
-        code = self.process.poll()
-        if code is None:
-            return "running"
-        if code >= 0:
-            return f"exit code {code}"
-        try:
-            return signal.Signals(-code).name
-        except ValueError:
-            return f"signal {-code}"
-
-    def stop(self) -> None:
-        """Ends the process at once; calling it again does nothing."""
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            assert stream is not None
-            with contextlib.suppress(OSError):  # bytes that are still to be sent have no reader any more
-                stream.close()
-        self.log.close()

@@ -1,10 +1,8 @@
-"""Files appear whole or not at all, and children answer, end or are stopped."""
+"""Files appear whole or not at all, and never over those of the user."""
 
 from __future__ import annotations
 
 import os
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,17 @@ import torch
 from safetensors.torch import load_file
 
 from attnpool.files import (
-    Child,
+    MARK_FILE,
     cache_folder,
+    claim,
+    claimed,
+    is_ours,
+    mark,
     read_tensors,
     replacing,
+    require_ours,
     save_tensors,
+    unused,
     write_bytes,
     write_json,
     write_text,
@@ -73,68 +77,6 @@ def test_tensors_that_are_not_there(name: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def child(code: str) -> Child:
-    return Child([sys.executable, "-c", f"import json, os, sys, time\n{code}"])
-
-
-ECHO = """
-for line in sys.stdin.buffer:
-    count = json.loads(line)["count"]
-    print(json.dumps({"bytes": len(sys.stdin.buffer.read(count))}), flush=True)
-"""
-
-
-def test_a_child_answers_one_request_after_the_other() -> None:
-    with child('print("{\\"ready\\": true}", flush=True)' + ECHO) as process:
-        assert process.ask(seconds=60) == {"ready": True}
-        for count in (0, 1, 3_000_000):  # more than a pipe holds
-            assert process.ask({"count": count}, bytes(count), seconds=60) == {"bytes": count}
-        assert process.running
-        assert process.status == "running"
-    assert not process.running
-    process.stop()
-
-
-@pytest.mark.parametrize(
-    ("code", "words", "status"),
-    [
-        ("sys.exit(3)", "exit code 3", "exit code 3"),
-        ("print('why', file=sys.stderr); print(file=sys.stderr); sys.exit(1)", "why", "exit code 1"),
-        ("os.kill(os.getpid(), 11)", "SIGSEGV", "SIGSEGV"),
-        ("print('{\"half\":', end='')", "exit code 0", "exit code 0"),
-        ("print('[1]')", "exit code 0", "exit code 0"),
-        ("print('hello')", "exit code 0", "exit code 0"),
-    ],
-)
-def test_how_a_child_ended(code: str, words: str, status: str) -> None:
-    with child(code) as process:
-        with pytest.raises(EOFError) as caught:
-            process.ask(["a request that it does not read"], seconds=60)
-        assert (str(caught.value), process.status) == (words, status)
-        with pytest.raises(EOFError):
-            process.ask([], seconds=60)
-
-
-@pytest.mark.parametrize("data", [b"", bytes(3_000_000)], ids=["waiting", "sending"])
-def test_a_child_that_hangs(data: bytes) -> None:
-    began = time.monotonic()
-    with child("time.sleep(600)") as process, pytest.raises(TimeoutError):
-        process.ask({}, data, seconds=0.5)
-    assert time.monotonic() - began < 60
-    assert process.status == "SIGKILL"
-
-
-def test_a_program_that_is_not_there() -> None:
-    with pytest.raises(FileNotFoundError):
-        Child(["no/such/program"])
-
-
-def test_a_childs_environment() -> None:
-    code = "import json, os; print(json.dumps({'names': [os.environ.get('A'), os.environ.get('HOME')]}))"
-    with Child([sys.executable, "-c", code], {"A": "1"}) as process:
-        assert process.ask(seconds=60) == {"names": ["1", None]}
-
-
 def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTNPOOL_CACHE", str(tmp_path / "here"))
     assert cache_folder() == tmp_path / "here"
@@ -150,3 +92,86 @@ def test_tensors_come_back(tmp_path: Path) -> None:
         assert all(torch.equal(found[name], tensors[name]) for name in tensors)
     torch.save({"state_dict": {f"module.{name}": value for name, value in tensors.items()}}, tmp_path / "x.pth")
     assert read_tensors(tmp_path / "x.pth").keys() == tensors.keys()
+
+
+def test_tensors_can_be_read_by_whom_other_files_can(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "a.safetensors", {"a": torch.ones(1)})
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_a_name_is_used_again_only_for_the_same_output(tmp_path: Path) -> None:
+    this, other = mark("explain", "a.jpg"), mark("explain", "b.jpg")
+    assert this != other
+    first = unused(tmp_path, "a.png", this)
+    assert first == tmp_path / "a.png"
+    first.write_text(f"{this} ...")
+    assert unused(tmp_path, "a.png", this) == first
+    assert unused(tmp_path, "a.png", other) == tmp_path / "a-2.png"
+    first.write_bytes(b"a photo")
+    assert unused(tmp_path, "a.png", this) == tmp_path / "a-2.png"
+    (tmp_path / "a-2.png").symlink_to("nowhere")
+    (tmp_path / "a-3.png").mkdir()
+    assert unused(tmp_path, "a.png", this) == tmp_path / "a-4.png"
+    assert unused(tmp_path, "a.b.jpg", this) == tmp_path / "a.b.jpg"
+
+
+def test_only_our_files_are_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "plot.png"
+    require_ours(file, "plot")
+    file.write_bytes(b"\x89PNG" + mark().encode())
+    assert is_ours(file)
+    require_ours(file, "plot")
+    for content in (b"", b"a picture", bytes(5000) + mark().encode()):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"^plot .*plot\.png: is there already and not by attnpool; give the name"):
+            require_ours(file, "plot")
+    with pytest.raises(ValueError, match="is there already"):
+        require_ours(tmp_path, "plot")
+
+
+def test_folders_are_claimed(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "runs"
+    claim(folder, "a run")
+    claim(folder, "a run")
+    (folder / "file").touch()
+    claim(folder, "a run")
+    with pytest.raises(ValueError, match=r"^out .*runs: holds a run, and this would be a study; give a new folder$"):
+        claim(folder, "a study")
+    (folder / MARK_FILE).unlink()
+    with pytest.raises(ValueError, match=r"holds files that are not by attnpool \(file\); give a new folder$"):
+        claim(folder, "a run")
+    claim(folder, "a run", known=True)
+    assert [entry.name for entry in folder.iterdir()] == ["file"]
+    (folder / "file").rename(folder / ".DS_Store")
+    claim(folder, "a run")
+    with pytest.raises(ValueError, match="is a file"):
+        claim(folder / MARK_FILE, "a run")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(ValueError, match="is a file"):
+        claim(tmp_path / "link", "a run")
+
+
+def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"^out .*cannot be written to \(File exists\); give another folder$"):
+        claim(tmp_path / "file" / "run", "a run")
+
+
+def test_a_mark_goes_with_what_failed(tmp_path: Path) -> None:
+    def broken(folder: Path, write: bool) -> None:
+        with claimed(folder, "a run"):
+            if write:
+                (folder / "state").touch()
+            raise KeyboardInterrupt
+
+    (tmp_path / "empty").mkdir()
+    for name, write in (("new", False), ("empty", False), ("begun", True)):
+        with pytest.raises(KeyboardInterrupt):
+            broken(tmp_path / name, write)
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
+        "begun",
+        "begun/.attnpool.json",
+        "begun/state",
+        "empty",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import json
 import os
 import signal
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     previous = signal.signal(signal.SIGTERM, stop)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to lose a result
+            stream.reconfigure(errors="backslashreplace")
     try:
         if not words or words[0] not in VERBS:
             root_parser().parse_args(words[:1])
@@ -52,8 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if "progress" in signature(called).parameters:
                 given["progress"] = True
             result = called(**given) if result is None else called(result, **given)
-        said = json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False) if as_json else str(result)
-        print(said, flush=True)
+        if as_json:
+            # An encoding other than UTF-8 may lack characters, and JSON can do without.
+            escaped = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+            print(json.dumps(result.to_json(), ensure_ascii=escaped, allow_nan=False), flush=True)
+        else:
+            print(str(result), flush=True)
+        for problem in (problems := getattr(result, "problems", [])):
+            fail(problem, result.exit_code)
+        if problems:
+            return int(result.exit_code)
     except Stopped:
         return fail("stopped", 143)
     except KeyboardInterrupt:
@@ -144,6 +156,10 @@ def parse(name: str, verb: Verb, words: Sequence[str]) -> tuple[dict[str, dict[s
     function = verb.function if isinstance(verb.function, str) else verb.function[given[verb.word]]
     grouped = {option.name for found in verb.groups().values() for option in found}
     calls = {}
+    if verb.before:
+        calls[verb.before] = {
+            key: given[key] for key in {option.name for option in options(verb.before)} & given.keys()
+        }
     for path in filter(None, (function, verb.then)):
         own = {option.name for option in options(path)}
         calls[path] = {key: given.pop(key) for key in own & given.keys()}

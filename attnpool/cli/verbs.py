@@ -58,6 +58,7 @@ class Verb:
         word: name of that word in the usage; a function with a parameter of this name gets the word.
         groups: further options, by the title of their group, which the function takes as one mapping.
         into: the function's parameter for that mapping.
+        before: `module:name` of a function that is called first and refuses what it can, with options of the others.
         then: `module:name` of a function that is called with the result, and whose own result is printed.
     """
 
@@ -67,6 +68,7 @@ class Verb:
     word: str = ""
     groups: Callable[[], Groups] = dict
     into: str = ""
+    before: str = ""
     then: str = ""
 
 
@@ -97,7 +99,8 @@ VERBS = {
         "evaluate a run on a dataset",
         "attnpool evaluate runs/a folder:data/play",
         "attnpool.evaluation.evaluate:evaluate",
-        then="attnpool.explain.report:draw_evaluation",
+        before="attnpool.explain.drawn_evaluation:check_plot",
+        then="attnpool.explain.drawn_evaluation:draw_evaluation",
     ),
     "predict": Verb(
         "name the actions in images and clips",

@@ -15,7 +15,7 @@ from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.image import IMAGE_SUFFIXES, Unreadable, decode, quiet
 from attnpool.data.decoding.video import VIDEO_SUFFIXES, frame_files, probe
 from attnpool.data.formats import READERS
-from attnpool.data.formats.coco import FILE_NAME
+from attnpool.data.formats.coco import FILE_NAME, POSES_NAME
 from attnpool.data.formats.openpose import read_openpose
 from attnpool.data.reading import read_splits
 from attnpool.keypoints.joints import Joints
@@ -207,7 +207,7 @@ def _ignored(root: Path, used: set[str], *, only_media: bool) -> dict[str, int]:
         for name in names:
             path = Path(folder, name)
             suffix = path.suffix.lower() if path.suffix.isascii() else "other"
-            known = path.relative_to(root).as_posix() in used or path == root / FILE_NAME
+            known = path.relative_to(root).as_posix() in used or path in (root / FILE_NAME, root / POSES_NAME)
             if not known and not (only_media and suffix not in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)):
                 counts[suffix] += 1
     return {suffix or "no suffix": count for suffix, count in sorted(counts.items())}

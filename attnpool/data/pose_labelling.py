@@ -82,8 +82,9 @@ def label_pose(
 ) -> PoseLabels:
     """Finds people and their joints in every image or clip of a dataset, and stores them where its reader finds them.
 
-    For a folder of images that is `annotations.json` in the folder, for published datasets OpenPose JSON in
-    `keypoints/`. Images that have labels are left unchanged, so the same call continues where it was interrupted.
+    For a folder of images that is `poses.json` in the folder, for published datasets OpenPose JSON in `keypoints/`.
+    Labels made by hand are never changed. Images that have labels are left out, so the same call continues where it
+    was interrupted.
 
     Args:
         source: dataset to label, as FORMAT:PATH, such as folder:photos.
@@ -96,7 +97,7 @@ def label_pose(
         out: folder to write to, in the layout of the dataset (default: the dataset's own folder).
         split: split of the dataset to label.
         every: distance between labelled frames of a clip; 1 labels every frame.
-        overwrite: label images again that have labels; joints in the annotations of published datasets are always kept.
+        overwrite: label images again that an earlier call labelled; labels from elsewhere are always kept.
         progress: show a progress bar with the time left.
 
     Raises:

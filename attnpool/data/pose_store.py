@@ -1,22 +1,23 @@
 """Stores the joints that a pose estimator found where the readers of datasets find them.
 
-The format's entry in `READERS` determines where: in `annotations.json`, together with manual labels, or as OpenPose
-JSON, with a file per image or frame.
+The format's entry in `READERS` determines where: in `poses.json`, or as OpenPose JSON, with a file per image or frame.
+Labels made by hand, and other files of the user, are left as they are.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.formats import READERS
-from attnpool.data.formats.coco import FILE_NAME, read_annotations
+from attnpool.data.formats.coco import FILE_NAME, POSES_NAME, read_annotations
 from attnpool.data.formats.coco_merging import Labelled, known_names, merge
 from attnpool.data.formats.openpose import frame_file, write_openpose
-from attnpool.files import write_text
+from attnpool.files import MARK, is_ours, mark, require_ours, write_text
 from attnpool.keypoints.detections import Estimate
 
 Place = Callable[[Dataset, Sample], str]
@@ -45,7 +46,8 @@ class OpenPoseFiles:
         dataset: the dataset.
         base: the folder that paths are relative to, the dataset's root or another.
         place: where the reader finds the files, see `Format.keypoint_place`.
-        overwrite: whether to replace existing files. Images with joints in the dataset's own annotations never get one.
+        overwrite: whether to replace files that an earlier call wrote. Other files stay, and images with joints in the
+            dataset's own annotations never get one.
     """
 
     def __init__(self, dataset: Dataset, base: Path, place: Place, *, overwrite: bool = False) -> None:
@@ -64,7 +66,7 @@ class OpenPoseFiles:
         return [
             frame
             for frame, file in zip(frames, files, strict=True)
-            if file not in self.begun and (self.overwrite or not file.exists())
+            if file not in self.begun and (not file.exists() or (self.overwrite and is_ours(file)))
         ]
 
     def add(self, sample: Sample, frame: int | None, size: tuple[int, int], people: list[Estimate]) -> None:
@@ -81,41 +83,45 @@ class OpenPoseFiles:
         return self.base / (place if frame is None else frame_file(place, frame))
 
 
-class AnnotationFile:
-    """Stores labels in `annotations.json` of a folder of images, which is written at the end; until then in a journal.
+class PosesFile:
+    """Stores labels in `poses.json` of a folder of images, which is written at the end; until then in a journal.
 
-    The journal beside the file has a line per image, so that an interrupted labelling continues where it stopped. The
-    earlier content of the file stays: other images, boxes, `actor` and `in_use`, and the joints of images that have
-    some.
+    The journal beside the file has a line per image, so that an interrupted labelling continues where it stopped.
+    Images with joints in the folder's `annotations.json` are not labelled; that file is never written.
 
     Args:
         dataset: the dataset.
         base: the folder to write to, the dataset's root or another.
         by: the estimator and its settings; a journal of another estimator is dropped.
-        overwrite: whether to label images again that have joints, and replace those joints.
+        overwrite: whether to label images again that an earlier call labelled, and replace what it found.
 
     Raises:
-        ValueError: the dataset's annotation file is malformed.
+        ValueError: the dataset's annotation file is malformed, or a file is in the way that is not ours.
     """
 
     def __init__(self, dataset: Dataset, base: Path, *, by: str, overwrite: bool = False) -> None:
-        self.source, self.target = dataset.root / FILE_NAME, base / FILE_NAME
-        self.journal = base / f".{FILE_NAME}.partial.jsonl"
+        self.target = base / POSES_NAME
+        self.journal = base / f".{POSES_NAME}.partial.jsonl"
+        for file in (self.target, self.journal):
+            require_ours(file, "pose")
         self.by, self.overwrite = by, overwrite
-        # A folder other than the dataset may hold the labels of an earlier call.
-        self.before = next((path for path in (self.target, self.source) if path.exists()), None)
-        marks = read_annotations(self.before) if self.before else {}
+        by_hand = dataset.root / FILE_NAME
+        marks = read_annotations(by_hand) if by_hand.exists() else {}
         self.labelled = {name for name, known in marks.items() if any(person.joints for person in known.people)}
-        if self.before:
-            self.labelled |= known_names(json.loads(self.before.read_bytes()))
-        self.header = json.dumps({"by": by, "overwrite": overwrite}) + "\n"
+        self.before = None
+        if self.target.exists():
+            read_annotations(self.target)  # so that a damaged file is named before the long work
+            self.before = json.loads(self.target.read_bytes())
+        self.known = known_names(self.before) if self.before else set()
+        self.header = json.dumps({MARK: mark(), "by": by, "overwrite": overwrite}) + "\n"
         self.lines = self._read_journal()
 
     def begin(self, samples: Sequence[Sample]) -> None:
         self.journal.parent.mkdir(parents=True, exist_ok=True)
 
     def missing(self, sample: Sample, frames: Sequence[int | None]) -> list[int | None]:
-        done = sample.path in self.lines or (sample.path in self.labelled and not self.overwrite)
+        done = sample.path in self.lines or sample.path in self.labelled
+        done |= sample.path in self.known and not self.overwrite
         return [] if done else list(frames)
 
     def add(self, sample: Sample, frame: int | None, size: tuple[int, int], people: list[Estimate]) -> None:
@@ -124,12 +130,14 @@ class AnnotationFile:
             if file.tell() == 0:
                 file.write(self.header)
             file.write(json.dumps(entry.to_json()) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         self.lines[sample.path] = entry
 
     def finish(self) -> None:
         if not self.lines:
             return
-        content = json.loads(self.before.read_bytes()) if self.before else None
+        content = self.before or {"info": {"description": mark()}, "images": [], "annotations": [], "categories": []}
         merged = merge(content, self.lines.values(), self.by)
         write_text(self.target, json.dumps(merged, ensure_ascii=False) + "\n")
         self.journal.unlink(missing_ok=True)
@@ -156,5 +164,5 @@ def open_store(dataset: Dataset, base: Path, *, by: str, overwrite: bool) -> Sto
     """Makes the store for the format of a dataset."""
     place = READERS[dataset.format].keypoint_place
     if place is None:
-        return AnnotationFile(dataset, base, by=by, overwrite=overwrite)
+        return PosesFile(dataset, base, by=by, overwrite=overwrite)
     return OpenPoseFiles(dataset, base, place, overwrite=overwrite)

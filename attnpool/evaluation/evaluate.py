@@ -22,6 +22,7 @@ from attnpool.evaluation.splits import choose_split, require_classes, require_un
 from attnpool.evaluation.tables import text_table
 from attnpool.features.batches import BatchSource, CachedFeatures, Images
 from attnpool.features.extraction import extract
+from attnpool.files import require_ours
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run
 
@@ -43,6 +44,7 @@ class Evaluation:
         unit: what was scored, "images" or "clips".
         run: folder of the run that was scored.
         deletion: the deletion test, if it was asked for.
+        asked: the dataset and the options of `evaluate`, which tell evaluations of one run apart.
     """
 
     scores: Scores
@@ -57,6 +59,7 @@ class Evaluation:
     unit: str = "images"
     run: Path | None = None
     deletion: Deletion | None = None
+    asked: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         skipped = [{"file": path, "reason": reason} for path, reason in self.skipped]
@@ -220,6 +223,8 @@ def evaluate(
         raise ValueError(f"frames is {frames}, but {dataset.name} holds images; leave frames out")
     if deletion:
         check_deletion(loaded, dataset, crops=crops, flip=flip, fuse=fuse)
+    if submission is not None:
+        require_ours(submission, "submission")
     numbers = {} if submission is None else image_numbers(submission, dataset)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     others = [weighted_run(item) if isinstance(item, str) else item for item in fuse]
@@ -256,7 +261,9 @@ def evaluate(
     if deletion:
         images = Images(dataset, Preprocessing(**loaded.model.preprocessing), workers)
         result = replace(result, deletion=delete(loaded.model, images, device=device, progress=progress))
-    return replace(result, unit="clips" if dataset.media == "clips" else "images", run=loaded.folder)
+    asked = {"data": f"{dataset.format}:{dataset.root.resolve()}", "split": split_name, "best": best, "crops": crops}
+    asked |= {"flip": flip, "frames": frames, "fuse": [str(item) for item in fuse]}
+    return replace(result, unit=f"{dataset.media}", run=loaded.folder, asked=asked)
 
 
 def check_deletion(run: Run, dataset: Dataset, *, crops: int, flip: bool, fuse: Sequence[Any]) -> None:

@@ -49,18 +49,28 @@ def expand(files: Iterable[str | Path], media: Literal["images", "clips"] = "ima
             frames of a clip, and one that holds others the clips in it.
 
     Raises:
-        ValueError: a file does not exist, or a folder holds nothing that can be scored.
+        ValueError: files do not exist, or folders hold nothing that can be scored; all of them are named.
     """
     found: list[Path] = []
+    problems: list[str] = []
     for name in files:
         path = Path(name)
-        if path.is_dir():
-            found += clips_in(path) if media == "clips" else images_in(path)
-        elif path.exists():
-            found.append(path)
-        else:
-            raise ValueError(f"{path}: no such file; name an image or a clip, or a folder of them")
+        try:
+            if path.is_dir():
+                found += clips_in(path) if media == "clips" else images_in(path)
+            else:
+                found.append(existing(path))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("; ".join(problems))
     return found
+
+
+def existing(path: Path) -> Path:
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; name an image or a clip, or a folder of them")
+    return path
 
 
 def images_in(folder: Path) -> list[Path]:

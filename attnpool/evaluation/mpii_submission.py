@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from attnpool.data import READERS, Dataset
-from attnpool.files import write_bytes
+from attnpool.files import mark, write_bytes
 
 
 def image_numbers(path: Path, dataset: Dataset) -> dict[str, int]:
@@ -58,4 +58,7 @@ def write_submission(path: Path, sample_ids: Sequence[int], classes: Sequence[st
     names[0, :] = list(classes)
     file = io.BytesIO()
     savemat(file, {"sample_ids": ids[:, None].astype(np.float64), "class_ids": names, "scores": table})
-    write_bytes(path, file.getvalue())
+    data = bytearray(file.getvalue())
+    about = f"MATLAB 5.0 MAT-file, {mark()}".encode()  # a text of 116 bytes, at the beginning
+    data[:116] = about.ljust(116)
+    write_bytes(path, bytes(data))

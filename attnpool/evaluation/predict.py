@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class Prediction:
     Attributes:
         file: its name.
         scores: `(label, probability)`, the best first.
-        view: the test-time view of the image, or of the clip's first frame.
+        view: the test-time view of the image, or of the clip's first frame, if the maps are kept.
         pooled: the recognizer's output for it, a batch of one.
         note: what the reader must know of the scores, "" for nothing.
         token_share: `(K,)`, what a class token gives to the logits, if the recognizer looks at one.
@@ -35,7 +35,7 @@ class Prediction:
 
     file: str
     scores: list[tuple[str, float]]
-    view: View
+    view: View | None
     pooled: Pooled
     note: str = ""
     token_share: torch.Tensor | None = None
@@ -50,10 +50,25 @@ class Prediction:
 
 
 class Predictions(list[Prediction]):
-    """What `predict` found, in the order of the files."""
+    """What `predict` found, in the order of the files.
+
+    Attributes:
+        failed: `(file, reason)` of the files that cannot be read.
+    """
+
+    exit_code = 2
+
+    def __init__(self, found: Iterable[Prediction] = (), failed: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(found)
+        self.failed = list(failed)
+
+    @property
+    def problems(self) -> list[str]:
+        return [reason for _, reason in self.failed]
 
     def to_json(self) -> list[dict[str, Any]]:
-        return [prediction.to_json() for prediction in self]
+        failed = [{"file": file, "error": reason} for file, reason in self.failed]
+        return [*(prediction.to_json() for prediction in self), *failed]
 
     def __str__(self) -> str:
         return "\n".join(str(prediction) for prediction in self)
@@ -87,7 +102,8 @@ def score(model: Recognizer, file: str | Path, seen: Clip, *, top: int = 5, maps
     values = as_probabilities(out.logits, model.scores)[0]
     order = np.argsort(-values, kind="stable")[:top]
     note = WHOLE if model.instances == "boxes" else ""
-    return Prediction(str(file), [(model.classes[k], float(values[k])) for k in order], seen.views[0], out, note, share)
+    best = [(model.classes[k], float(values[k])) for k in order]
+    return Prediction(str(file), best, seen.views[0] if maps else None, out, note, share)
 
 
 def predict(
@@ -113,12 +129,35 @@ def predict(
         weights: weights of a classifier, a local file (default: the published ones).
         classes: class names of a classifier, a file with one a line (default: ImageNet's).
         image_size: side of the images in pixels, of a classifier (default: its own).
-        maps: keep the maps in `Prediction.pooled`.
+        maps: keep the maps in `Prediction.pooled`, and the view in `Prediction.view`.
+
+    Returns:
+        The predictions for the files that can be read; the others are in its `failed`.
 
     Raises:
-        ValueError: the model cannot be opened, or a file is missing or cannot be read.
+        ValueError: the model cannot be opened, files are missing, or none of them can be read.
     """
     if top < 1:
         raise ValueError(f"top is {top}; give at least 1")
     opened, paths = open_with_files(model, files, weights=weights, classes=classes, image_size=image_size)
-    return Predictions(score(opened, path, look(opened, path), top=top, maps=maps) for path in paths)
+    found = Predictions()
+    for path, seen in looked_at(opened, paths, found.failed):
+        found.append(score(opened, path, seen, top=top, maps=maps))
+    return found
+
+
+def looked_at(model: Recognizer, paths: Sequence[Path], failed: list[tuple[str, str]]) -> Iterator[tuple[Path, Clip]]:
+    """What a recognizer sees of each file that can be read; the others are added to `failed`, with the reason.
+
+    Raises:
+        ValueError: after all, if none can be read.
+    """
+    for path in paths:
+        try:
+            seen = look(model, path)
+        except ValueError as error:
+            failed.append((str(path), str(error)))
+        else:
+            yield path, seen
+    if len(failed) == len(paths):
+        raise ValueError("; ".join(reason for _, reason in failed))

@@ -19,8 +19,9 @@ from attnpool.experiments.pages import Results
 from attnpool.explain.explain import explain
 from attnpool.explain.overlay import grid
 from attnpool.explain.plots import comparison_plot
-from attnpool.explain.report import png, write_report
-from attnpool.files import write_bytes, write_json
+from attnpool.explain.png import png
+from attnpool.explain.report import write_report
+from attnpool.files import claim, write_bytes, write_json
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run
 from attnpool.playground import write_playground
@@ -87,6 +88,7 @@ def quickstart(
     out, cache = Path(out), None if cache is None else Path(cache)
     require_seeds(seeds)
     trainings = {seed: TrainOptions(epochs=epochs, seed=seed) for seed in seeds}  # refused before the long work
+    claim(out, "a quickstart", known=(out / "world").is_dir() and (out / "runs").is_dir())
     world = out / "world"
     if not world.exists():
         write_playground(world, images=images, seed=WORLD_SEED, size=image_size, progress=progress)

@@ -13,10 +13,12 @@ from attnpool.data import segment_positions
 from attnpool.data.clips import Clip
 from attnpool.evaluation.inputs import open_with_files
 from attnpool.evaluation.pointing import peak
-from attnpool.evaluation.predict import Prediction, look, score
+from attnpool.evaluation.predict import Prediction, looked_at, score
 from attnpool.explain.clip_figure import figure_rows, storyboard
 from attnpool.explain.image_figure import figure_columns
 from attnpool.explain.overlay import panel
+from attnpool.explain.png import png
+from attnpool.files import mark, unused, write_bytes
 from attnpool.models.recognizer import Recognizer
 
 SHOWN = 5  # frames of a clip
@@ -42,6 +44,7 @@ def explain(
         plain: also show the top-down and combined maps, not only the difference.
     """
     out = prediction.pooled
+    assert prediction.view is not None
     probabilities = dict(prediction.scores)
     best = model.classes.index(prediction.scores[0][0])
     columns = figure_columns(
@@ -78,6 +81,7 @@ def explain_clip(
         plain: also show the combined maps, not only the difference.
     """
     out, probabilities = prediction.pooled, dict(prediction.scores)
+    assert prediction.view is not None
     assert out.top_down is not None
     assert out.bottom_up is not None
     assert out.combined is not None
@@ -101,10 +105,24 @@ def explain_clip(
 
 
 class Explanations(list[dict[str, Any]]):
-    """What `explain_files` drew, an entry for each file in their order; its entries are described there."""
+    """What `explain_files` drew, an entry for each file in their order; its entries are described there.
+
+    Attributes:
+        failed: `(file, reason)` of the files that cannot be read.
+    """
+
+    exit_code = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed: list[tuple[str, str]] = []
+
+    @property
+    def problems(self) -> list[str]:
+        return [reason for _, reason in self.failed]
 
     def to_json(self) -> list[dict[str, Any]]:
-        return list(self)
+        return [*self, *({"file": file, "error": reason} for file, reason in self.failed)]
 
     def __str__(self) -> str:
         lines = []
@@ -130,7 +148,8 @@ def explain_files(
     Args:
         model: run folder, or a classifier: timm:NAME, torchvision:NAME or lite0.
         files: images or clips, or folders of them.
-        out: folder for the panels.
+        out: folder for the panels, NAME.png for every file. A panel takes a name with a number where there is a file of
+            that name, unless that is an earlier panel of the same.
         class_: class to show beside the best one (default: the second best).
         plain: also show the top-down and combined maps of both classes, not only the difference of the combined ones.
             Without it, maps show why the best class and not the other: a softmax decides by differences alone.
@@ -149,8 +168,8 @@ def explain_files(
         said in `predict`.
 
     Raises:
-        ValueError: the model cannot be opened, a file cannot be read, the class is unknown, or `plain` would change
-            nothing. Nothing is written before all files could be read.
+        ValueError: the model cannot be opened, no file can be read, the class is unknown, or `plain` would change
+            nothing. Files that cannot be read are in `failed` if there are others.
     """
     opened, paths = open_with_files(model, files, weights=weights, classes=classes, image_size=image_size)
     if class_ is not None and class_ not in opened.classes:
@@ -160,13 +179,10 @@ def explain_files(
         raise ValueError(
             "plain would change nothing: scores of a sigmoid are explained by the plain maps; leave it out"
         )
-    for path in paths:
-        look(opened, path)
     folder = Path(out)
-    taken: set[str] = set()
+    require_apart(folder, files)
     explained = Explanations()
-    for path in paths:
-        seen = look(opened, path)
+    for path, seen in looked_at(opened, paths, explained.failed):
         prediction = score(opened, path, seen, top=len(opened.classes), maps=True)
         ranked = [label for label, _ in prediction.scores]
         other = class_ or ranked[1]
@@ -177,9 +193,9 @@ def explain_files(
             panel_of = explain_clip(prediction, opened, seen, chosen=chosen, plain=shown)
         else:
             panel_of = explain(prediction, opened, seen.frames[0], chosen=chosen, plain=shown)
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / f"{unused(path.name if path.is_dir() else path.stem, taken)}.png"
-        panel_of.save(target)
+        words = mark("explain", of_model(model), str(path.resolve()), other, plain)
+        target = unused(folder, f"{path.name if path.is_dir() else path.stem}.png", words)
+        write_bytes(target, png(panel_of, words))
         entry |= {"panel": str(target), **highest(prediction, seen, best)}
         entry["maps"] = numbers(prediction, best, chosen)
         if prediction.token_share is not None:
@@ -207,6 +223,7 @@ def highest(prediction: Prediction, seen: Clip, label: int) -> dict[str, Any]:
         best = int(maps.amax((-2, -1)).argmax())
         where["frame"] = seen.numbers[best] + 1
         maps = maps[best]
+    assert prediction.view is not None
     height, width = prediction.view.pixels.shape[-2:]
     x, y = peak(maps, (height, width))
     found = prediction.view.inverse @ (x, y, 1.0)
@@ -221,11 +238,19 @@ def numbers(prediction: Prediction, best: int, chosen: int) -> dict[str, list[An
     return {"best": one.tolist(), "chosen": other.tolist(), "difference": (one - other).tolist()}
 
 
-def unused(stem: str, taken: set[str]) -> str:
-    """A file name that no earlier image has: a.jpg and b/a.png must not overwrite each other's panel."""
-    name, count = stem, 1
-    while name in taken:
-        count += 1
-        name = f"{stem}-{count}"
-    taken.add(name)
-    return name
+def require_apart(out: Path, files: Sequence[str | Path]) -> None:
+    """Raises ValueError if panels would be written to a file, or into a folder that is looked through for images."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out {out}: is a file; give a folder")
+    for file in map(Path, files):
+        if file.is_dir() and out.resolve() == file.resolve():
+            raise ValueError(
+                f"out {out}: is the folder of the images, where panels would be taken for images; give another folder"
+            )
+
+
+def of_model(model: Recognizer | str | Path) -> Any:
+    """What tells one model from another, for the mark of a panel."""
+    if isinstance(model, Recognizer):
+        return model.describe()
+    return str(Path(model).resolve()) if Path(model).is_dir() else str(model)

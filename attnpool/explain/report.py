@@ -6,7 +6,6 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from attnpool.evaluation.evaluate import Evaluation
-from attnpool.explain.plots import evaluation_plot
 from attnpool.files import write_bytes
-from attnpool.models.run import evaluation_file
 
 COLUMNS = {"mAP": "mAP", "accuracy": "Accuracy", "pointing": "Pointing"}
 
@@ -78,55 +74,6 @@ def write_report(
         made=_made(results),
     )
     write_bytes(Path(path), page.encode())
-
-
-def evaluation_figure(path: str | Path, scores: Any, confusion: np.ndarray | None, classes: Sequence[str]) -> None:
-    """Write the per-class AP and the confusion matrix as a PNG, readable with 14 classes and with 600.
-
-    Args:
-        path: the file; missing directories are made, and it appears complete or not at all.
-        scores: from `metrics.score`.
-        confusion: `(K, K)` counts from `metrics.confusion`, `None` if an image may have several classes.
-        classes: K names.
-    """
-    write_bytes(Path(path), evaluation_plot(scores, confusion, classes))
-
-
-@dataclass(frozen=True)
-class DrawnEvaluation:
-    """An evaluation and the file of its figure; `None` if nothing had a label, so that there is nothing to draw."""
-
-    evaluation: Evaluation
-    plot: Path | None
-
-    def to_json(self) -> dict[str, Any]:
-        return self.evaluation.to_json() | {"plot": None if self.plot is None else str(self.plot)}
-
-    def __str__(self) -> str:
-        return str(self.evaluation) if self.plot is None else f"{self.evaluation}\n\nplot: {self.plot}"
-
-
-def draw_evaluation(found: Evaluation, *, plot: str | Path | None = None) -> DrawnEvaluation:
-    """Draws what `evaluate` found, see `evaluation_figure`.
-
-    Args:
-        found: the evaluation.
-        plot: PNG file to draw the per-class AP and the confusion matrix to (default: evaluation-SPLIT.png in the run).
-    """
-    if not found.scores.images:
-        return DrawnEvaluation(found, None)
-    if plot is None:
-        assert found.run is not None, "an evaluation by `evaluate` knows its run"
-        plot = evaluation_file(found.run, found.split)
-    evaluation_figure(plot, found.scores, found.confusion, found.classes)
-    return DrawnEvaluation(found, Path(plot))
-
-
-def png(image: Image.Image) -> bytes:
-    """An image as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")  # optimize=True takes four times as long and saves 3 %
-    return buffer.getvalue()
 
 
 def _values(values: Sequence[float | None] | None) -> np.ndarray:

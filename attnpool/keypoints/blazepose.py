@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from attnpool.files import Child
+from attnpool.child import Child
 from attnpool.keypoints.detections import Estimate, check_score, estimate
 
 _WORKER = Path(__file__).with_name("mediapipe_worker.py")

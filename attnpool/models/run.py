@@ -1,5 +1,6 @@
 """The run folder: every file in it is named, written and read here.
 
+- `.attnpool.json`: the mark of a folder that is ours to write to; it is written first.
 - `run.json`: the model, the options, the split and the results. It is written last: a folder that has it is a finished
   run.
 - `model.safetensors`: the model's weights.
@@ -7,7 +8,8 @@
 - `log.jsonl` and `tensorboard/`: the measurements after every epoch.
 - `choice.json` and the `choice-STEP.safetensors` that it may name: what a training that is not finished has chosen by
   cross-validation on its images, or how far the choosing has come. It is replaced as `state.json` is.
-- `evaluation-SPLIT.png`: the plot of an evaluation.
+- `evaluation-SPLIT.json` and `evaluation-SPLIT.png`: the numbers of an evaluation and their plot, with a number behind
+  SPLIT if they are of another dataset or with other options.
 - `state.json` and the `state-EPOCH-STEP.safetensors` that it names: the checkpoint of a training that is not finished.
   It is replaced atomically: new tensors are written beside the old ones and are valid once `state.json` names them.
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +28,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from attnpool.files import read_tensors, save_tensors, write_json, write_text
+from attnpool.files import claimed, read_tensors, require_free, save_tensors, write_json, write_text
 from attnpool.models.recognizer import Recognizer
 
 FORMAT = 2  # version of the run folder's format; increased when older code cannot read new folders
@@ -33,8 +36,9 @@ RUN_FILE = "run.json"
 WEIGHTS_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
 LOG_FILE = "log.jsonl"
+HOLDS = "a run"
 BOARD_FOLDER = "tensorboard"
-EVALUATION_FILE = "evaluation-{}.png"  # by split
+EVALUATION_FILE = "evaluation-{}.{}"  # by split and suffix
 STATE_FILE = "state.json"
 CHOICE_FILE = "choice.json"
 STATE_TENSORS = "state-{}-{}.safetensors"  # by epoch and step
@@ -87,9 +91,24 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def require_new(folder: Path) -> None:
-    """Raises ValueError unless a new run can be written to a folder: it is not a file, and holds no run or training."""
-    if is_finished(folder) or is_unfinished(folder) or (folder.exists() and not folder.is_dir()):
-        raise ValueError(f"{folder}: exists already; give a new folder as out")
+    """Raises ValueError unless a new run can be written to a folder: it is empty, or is made."""
+    if is_finished(folder) or is_unfinished(folder):
+        raise ValueError(f"out {folder}: holds a run already; give a new folder")
+    require_free(folder, HOLDS)
+
+
+def require_usable(folder: Path) -> None:
+    """Raises ValueError unless a folder is empty, can be made, or holds a run or training of ours."""
+    require_free(folder, HOLDS, known=is_finished(folder) or is_unfinished(folder))
+
+
+def open_folder(folder: Path) -> AbstractContextManager[None]:
+    """Makes the folder of a run, or opens that of an earlier call, for a block; see `files.claimed`.
+
+    Raises:
+        ValueError: it holds something else, or cannot be written to.
+    """
+    return claimed(folder, HOLDS, known=is_finished(folder) or is_unfinished(folder))
 
 
 def read_run(run: str | Path) -> dict[str, Any]:
@@ -130,7 +149,7 @@ def save_run(
 
     Args:
         model: the recognizer.
-        run: the folder, which is made if it does not exist.
+        run: the folder, which must be new, empty or a run's.
         recipe: the resolved options of the training.
         split: the files that were trained on and held out: the paths of "train" and "val", "split_seed", and "media".
         results: the results of the training.
@@ -139,24 +158,23 @@ def save_run(
         The folder.
     """
     folder = Path(run)
-    made, new = not folder.exists(), not (folder / WEIGHTS_FILE).exists()
-    try:
-        save_tensors(folder / WEIGHTS_FILE, model.state_dict())
-        about = {
-            "format": FORMAT,
-            "versions": versions(),
-            "model": model.describe(),
-            "recipe": dict(recipe or {}),
-            "split": dict(split or {}),
-            "results": dict(results or {}),
-        }
-        write_json(folder / RUN_FILE, about)
-    except BaseException:
-        if new:
-            (folder / WEIGHTS_FILE).unlink(missing_ok=True)
-        if made and folder.exists():
-            folder.rmdir()
-        raise
+    new = not (folder / WEIGHTS_FILE).exists()
+    about = {
+        "format": FORMAT,
+        "versions": versions(),
+        "model": model.describe(),
+        "recipe": dict(recipe or {}),
+        "split": dict(split or {}),
+        "results": dict(results or {}),
+    }
+    with open_folder(folder):
+        try:
+            save_tensors(folder / WEIGHTS_FILE, model.state_dict())
+            write_json(folder / RUN_FILE, about)
+        except BaseException:
+            if new:
+                (folder / WEIGHTS_FILE).unlink(missing_ok=True)
+            raise
     return folder
 
 
@@ -217,11 +235,6 @@ def open_board(folder: Path, step: int) -> Any:
     return SummaryWriter(str(folder / BOARD_FOLDER), purge_step=step)
 
 
-def evaluation_file(folder: Path, split: str) -> Path:
-    """The default file for the plot of an evaluation on a split."""
-    return folder / EVALUATION_FILE.format(split)
-
-
 def save_state(folder: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor], at: tuple[int, int]) -> None:
     """Writes the checkpoint of a training atomically.
 
@@ -278,7 +291,6 @@ def save_choice(
     folder: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None, step: int = 0
 ) -> None:
     """Writes what a training has chosen before its first step; while it is choosing, the tensors of a checkpoint."""
-    folder.mkdir(parents=True, exist_ok=True)
     name = None if tensors is None else CHOICE_TENSORS.format(step)
     if tensors is not None:
         save_tensors(folder / CHOICE_TENSORS.format(step), tensors)

@@ -18,7 +18,7 @@ from attnpool.backbones.backbone import Backbone
 from attnpool.data import Dataset, read
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.models.recognizer import Recognizer
-from attnpool.models.run import Run
+from attnpool.models.run import Run, open_folder
 from attnpool.training import auto
 from attnpool.training.config import Options, converted_arguments, typed_options
 from attnpool.training.cross_validation import Choice
@@ -243,7 +243,8 @@ def fit(
         asked = {**options.flat(), "data": train_part.name, "images": [sample.path for sample in train_part]}
         plain = auto.without(options)
         check(make(plain), train_part, val, plain.train, plain.optimizer, Path(out))
-        choice = auto.choose(options, make, train_part, Path(out), asked, cache=cache, progress=progress)
+        with open_folder(Path(out)):
+            choice = auto.choose(options, make, train_part, Path(out), asked, cache=cache, progress=progress)
         results["auto"] = {"asked": asked, **choice.to_json()}
         options = auto.applied(options, choice.chosen)
     return train(

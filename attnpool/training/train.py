@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from attnpool.data import Dataset, Preprocessing, hold_out
+from attnpool.data import READERS, Dataset, Preprocessing, hold_out
 from attnpool.features.batches import BatchSource, CachedFeatures, Images
 from attnpool.features.extraction import extract
 from attnpool.features.features import standardize
 from attnpool.keypoints.joints import MPII_JOINTS
 from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
-from attnpool.models.run import Run, is_finished, remove_state, save_run
+from attnpool.models.run import Run, is_finished, open_folder, remove_state, require_usable, save_run
 from attnpool.training.checkpoint import ChoiceFile, load_state, require_same
 from attnpool.training.class_weights import weights_of
 from attnpool.training.config import OptimizerOptions, TrainOptions
@@ -98,7 +98,10 @@ def train(
     fitted, monitored = hold_out(train, options.tune_fraction) if options.patience else (train, val)
     departing = optimizer.optimizer == "departure"
     pooled = departing or model.pooling == "average"
-    sources = prepare(model, train, val, (fitted, monitored), options, preprocessing, cache, progress, pooled=pooled)
+    with open_folder(folder):
+        sources = prepare(
+            model, train, val, (fitted, monitored), options, preprocessing, cache, progress, pooled=pooled
+        )
     if departing or is_logistic_regression(model):
         start_at_priors(model, sources[0].dataset, options)
     choice = None
@@ -164,6 +167,13 @@ def default_epochs(images: int, options: TrainOptions) -> int:
     return max(30, math.ceil(400 / max(updates, 1)))
 
 
+def require_outside(folder: Path, data: Dataset) -> None:
+    """Raises ValueError if a run would be written among the classes of a folder of images."""
+    whole = data.format in READERS and READERS[data.format].every_file
+    if whole and folder.resolve().is_relative_to(data.root.resolve()):
+        raise ValueError(f"out {folder}: is in the folder of the images, as if it were a class; give one outside of it")
+
+
 def check(
     model: Recognizer,
     train: Dataset,
@@ -173,8 +183,8 @@ def check(
     folder: Path,
 ) -> None:
     """Raises ValueError for mistakes that would otherwise show only after long work."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; give another folder as out")
+    require_usable(folder)
+    require_outside(folder, train)
     if train.classes != model.classes or val.classes != model.classes:
         different = sorted((set(train.classes) ^ set(model.classes)) | (set(val.classes) ^ set(model.classes)))
         raise ValueError(

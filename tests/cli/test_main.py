@@ -253,8 +253,16 @@ def test_images_that_cannot_be_used(run: Path, world: Path, tmp_path: Path) -> N
     (tmp_path / "empty" / "notes.txt").write_text("x")
     (tmp_path / "empty" / ".hidden.jpg").write_text("x")
     out = tmp_path / "e"
+    for verb in (["predict", run], ["explain", run, "--out", tmp_path / "panels"]):
+        outcome = attnpool(*verb, tmp_path / "text.jpg", an_image(world), tmp_path / "text.jpg", "--json")
+        assert outcome.code == 2
+        assert [entry["file"] for entry in json.loads(outcome.out)] == [
+            str(path) for path in (an_image(world), tmp_path / "text.jpg", tmp_path / "text.jpg")
+        ]
+        assert outcome.err.count("text.jpg: cannot be read as an image") == 2
+    refused(attnpool("predict", run, tmp_path / "text.jpg"), tmp_path / "text.jpg", "cannot be read as an image")
+    refused(attnpool("predict", run, tmp_path / "a", tmp_path / "b"), tmp_path / "a", f"; {tmp_path / 'b'}")
     for path, words in (
-        (tmp_path / "text.jpg", "cannot be read as an image"),
         (tmp_path / "gone.jpg", "no such file"),
         (tmp_path / "empty", "no images in this folder"),
     ):

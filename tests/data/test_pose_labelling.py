@@ -13,11 +13,11 @@ from command_line import Process, attnpool, refused
 from estimating import PYTHON, photo, save_checkpoint
 
 from attnpool.data import read_all
-from attnpool.data.formats.coco import read_annotations
+from attnpool.data.formats.coco import read_annotations, read_marks
 from attnpool.keypoints import MPII_FLIP, Joints
 
 MEDIAPIPE = ("--estimator", "mediapipe", "--python", PYTHON)
-JOURNAL = ".annotations.json.partial.jsonl"
+JOURNAL = ".poses.json.partial.jsonl"
 
 
 def few_of(world: Path, folder: Path) -> Path:
@@ -62,7 +62,7 @@ def test_people_are_found_where_they_are(world: Path, copy: Path) -> None:
     """Against the playground's own joints: close to them, and left is left."""
     value = attnpool("pose", f"folder:{copy}", *MEDIAPIPE, "--json").value()
     assert (value["labelled"], value["known"], value["failed"]) == (42, 0, [])
-    truth, found = (read_annotations(folder / "annotations.json") for folder in (world, copy))
+    truth, found = read_annotations(world / "annotations.json"), read_marks(copy)
     right, swapped = [], []
     for name, marks in found.items():
         assert marks.evidence == truth[name].evidence
@@ -80,21 +80,28 @@ def test_people_are_found_where_they_are(world: Path, copy: Path) -> None:
     assert (again["labelled"], again["known"]) == (0, 42)
 
 
-def test_labels_by_hand_are_kept_unless_told(world: Path, tmp_path: Path) -> None:
+def test_labels_by_hand_are_kept(world: Path, tmp_path: Path) -> None:
     few_of(world, tmp_path / "play")
     file = tmp_path / "play" / "annotations.json"
     before = file.read_bytes()
     assert attnpool("pose", f"folder:{tmp_path / 'play'}", *MEDIAPIPE, "--json").value()["known"] == 28
     assert file.read_bytes() == before
-    attnpool("pose", f"folder:{tmp_path / 'play'}", *MEDIAPIPE, "--overwrite", "--out", tmp_path / "out").text()
+    again = attnpool("pose", f"folder:{tmp_path / 'play'}", *MEDIAPIPE, "--overwrite", "--json").value()
+    assert (again["labelled"], again["known"]) == (0, 28)
     assert file.read_bytes() == before
-    assert "mediapipe" in (tmp_path / "out" / "annotations.json").read_text()
+    assert not (tmp_path / "play" / "poses.json").exists()
+
+
+def test_a_file_that_is_not_ours_is_in_the_way(photos: Path) -> None:
+    (photos / "poses.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    refused(attnpool("pose", f"folder:{photos}", *MEDIAPIPE), photos / "poses.json", "not by attnpool")
 
 
 def test_an_interrupted_run_goes_on(copy: Path, tmp_path: Path) -> None:
     whole = shutil.copytree(copy, tmp_path / "whole")
     attnpool("pose", f"folder:{whole}", *MEDIAPIPE).text()
     before = (copy / "annotations.json").read_bytes()
+    assert (whole / "annotations.json").read_bytes() == before
     journal = copy / JOURNAL
     for signum, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
         lines = journal.read_bytes().count(b"\n") if journal.exists() else 0
@@ -109,7 +116,8 @@ def test_an_interrupted_run_goes_on(copy: Path, tmp_path: Path) -> None:
     assert value["known"] >= 6
     assert value["labelled"] == 42 - value["known"]
     assert not journal.exists()
-    assert json.loads((copy / "annotations.json").read_text()) == json.loads((whole / "annotations.json").read_text())
+    assert (copy / "annotations.json").read_bytes() == before
+    assert (copy / "poses.json").read_bytes() == (whole / "poses.json").read_bytes()
 
 
 def test_clips_have_a_file_a_frame(tmp_path: Path) -> None:
@@ -141,7 +149,7 @@ def test_keypoint_rcnn_and_unreadable_images(photos: Path, tmp_path: Path) -> No
     value = attnpool("pose", f"folder:{photos}", *rcnn, "--json").value()
     assert [item["file"] for item in value["failed"]] == ["calling/1.jpg"]
     assert value["labelled"] == 3
-    people = read_annotations(photos / "annotations.json")["calling/0.jpg"].people
+    people = read_annotations(photos / "poses.json")["calling/0.jpg"].people
     assert len(people) > 2
     assert all(person.box and any(person.joints) for person in people)
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from attnpool.data import segment_positions
 from attnpool.evaluation.predict import predict
-from attnpool.explain.explain import explain_files, unused
+from attnpool.explain.explain import explain_files, require_apart
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run, save_run
 
@@ -94,9 +94,32 @@ def test_photos_of_the_same_name(model: Recognizer, photo: Image.Image, tmp_path
     assert sorted(panels) == sorted((tmp_path / "out").iterdir())
 
 
-def test_unused() -> None:
-    taken: set[str] = set()
-    assert [unused(stem, taken) for stem in ("a", "a", "a-2", "a", "b")] == ["a", "a-2", "a-2-2", "a-3", "b"]
+def test_photos_stay_and_a_panel_replaces_only_its_own(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
+    photo.resize((60, 60)).save(tmp_path / "p.png")
+    before = (tmp_path / "p.png").read_bytes()
+
+    def panel(**options: Any) -> str:
+        (found,) = explain_files(model, [tmp_path / "p.png"], out=tmp_path, **options)
+        return Path(found["panel"]).name
+
+    assert [panel(), panel(), panel(plain=True), panel()] == ["p-2.png", "p-2.png", "p-3.png", "p-2.png"]
+    assert (tmp_path / "p.png").read_bytes() == before
+    with pytest.raises(ValueError, match="is the folder of the images"):
+        require_apart(tmp_path, [tmp_path / "p.png", tmp_path])
+    with pytest.raises(ValueError, match="is a file; give a folder"):
+        require_apart(tmp_path / "p.png", [tmp_path / "p.png"])
+
+
+def test_what_cannot_be_read_does_not_stop_the_others(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("no image")
+    photo.resize((60, 60)).save(tmp_path / "b.png")
+    (tmp_path / "c.png").touch()
+    found = explain_files(model, [tmp_path / name for name in ("a.png", "b.png", "c.png")], out=tmp_path / "out")
+    assert [Path(item["file"]).name for item in found] == ["b.png"]
+    assert [Path(file).name for file, _ in found.failed] == ["a.png", "c.png"]
+    assert [item.get("error") for item in found.to_json()] == [None, *found.problems]
+    with pytest.raises(ValueError, match=r"a\.png: .*; .*c\.png: "):
+        explain_files(model, [tmp_path / "a.png", tmp_path / "c.png"], out=tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +170,7 @@ def test_a_clip(run: Path, tmp_path: Path) -> None:
     model.preprocessing |= {"frames": 7}
     found, same = explain_files(model, [tmp_path / "a.b.avi", tmp_path / "a.b.avi"], out=tmp_path / "out")
     assert set(found) == {"file", "panel", "best", "chosen", "peak", "frame", "maps", "predictions"}
-    assert [Path(item["panel"]).name for item in (found, same)] == ["a.b.png", "a.b-2.png"]
+    assert [Path(item["panel"]).name for item in (found, same)] == ["a.b.png", "a.b.png"]
     (prediction,) = predict(model, [tmp_path / "a.b.avi"], top=1, maps=True)
     assert prediction.pooled.combined is not None
     maps = prediction.pooled.combined[0, :, model.classes.index(found["best"])]
@@ -199,9 +222,9 @@ def test_instances_are_named(model: Recognizer, photo: Image.Image, tmp_path: Pa
     assert Path(found["panel"]).exists()
 
 
-def test_nothing_is_written_before_all_can_be_read(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
+def test_nothing_is_written_if_nothing_can_be_read(model: Recognizer, photo: Image.Image, tmp_path: Path) -> None:
     photo.resize((64, 48)).save(tmp_path / "p.png")
     (tmp_path / "q.png").write_bytes((tmp_path / "p.png").read_bytes()[:500])
     with pytest.raises(ValueError, match=r"q\.png: cannot be read as an image"):
-        explain_files(model, [tmp_path / "p.png", tmp_path / "q.png"], out=tmp_path / "out")
+        explain_files(model, [tmp_path / "q.png"], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attnpool.evaluation.evaluate import Evaluation
-from attnpool.evaluation.metrics import confusion, score
 from attnpool.explain.plots import comparison_plot
-from attnpool.explain.report import draw_evaluation, evaluation_figure, png, write_report
+from attnpool.explain.png import png
+from attnpool.explain.report import write_report
 
 NASTY = '<script>alert("1")</script> & $x^2$'
 RESULTS = {
@@ -119,44 +118,6 @@ def test_a_failed_report_leaves_the_old_one(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         write_report(directory, RESULTS, title="t", intro="i", command="c")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "taken"]
-
-
-@pytest.mark.parametrize("k", [1, 2, 14, 60])
-@pytest.mark.parametrize("task", ["single", "multi"])
-def test_evaluation_figure(tmp_path: Path, k: int, task: str) -> None:
-    random = np.random.default_rng(k)
-    labels = random.integers(0, max(1, k - 1), 50)  # the last class has no images
-    scores = random.random((50, k))
-    classes = [NASTY, "拍手 clapping", "word " * 30, *(f"class {i}" for i in range(k))][:k]
-    targets = labels[:, None] == np.arange(k)
-    counts = confusion(scores, labels, k) if task == "single" else None
-    evaluation_figure(tmp_path / "scores.png", score(scores, targets, classes, task), counts, classes)
-    with Image.open(tmp_path / "scores.png") as drawn:
-        pixels = np.asarray(drawn.convert("L"))
-    assert pixels.shape[1] > 900
-    for edge in (pixels[:4], pixels[-4:], pixels[:, :4], pixels[:, -4:]):
-        assert edge.min() == 255, "nothing is cut off at the edge"
-
-
-def test_an_evaluation_is_drawn_into_its_run(tmp_path: Path) -> None:
-    scores = score(np.eye(2), np.eye(2, dtype=bool), ["a", "b"])
-    found = Evaluation(scores, np.eye(2, dtype=int), ("a", "b"), "val", None, run=tmp_path)
-    drawn = draw_evaluation(found)
-    assert drawn.plot == tmp_path / "evaluation-val.png"
-    assert drawn.plot.read_bytes().startswith(b"\x89PNG")
-    assert drawn.to_json() == found.to_json() | {"plot": str(drawn.plot)}
-    assert str(drawn) == f"{found}\n\nplot: {drawn.plot}"
-    assert draw_evaluation(found, plot=tmp_path / "made" / "here.png").plot == tmp_path / "made" / "here.png"
-    nothing = score(np.zeros((0, 2)), np.zeros((0, 2), bool), ["a", "b"])
-    drawn = draw_evaluation(Evaluation(nothing, None, ("a", "b"), "test", None, run=tmp_path))
-    assert drawn.plot is None  # nothing has a label
-    assert not (tmp_path / "evaluation-test.png").exists()
-
-
-def test_evaluation_figure_of_an_unscored_set(tmp_path: Path) -> None:
-    nothing = score(np.zeros((0, 2)), np.zeros((0, 2)), ["a", "b"], "single")
-    evaluation_figure(tmp_path / "scores.png", nothing, np.zeros((2, 2), int), ["a", "b"])
-    assert (tmp_path / "scores.png").exists()
 
 
 @pytest.mark.parametrize("k", [1, 14, 90])

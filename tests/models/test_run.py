@@ -24,7 +24,7 @@ def test_a_training_is_unfinished_until_its_run_is_written(model: Recognizer, tm
     assert run.read_state(folder) is None
     run.save_state(folder, {"lr": 0.1}, {"w": torch.ones(2)}, at=(0, 3))
     assert run.is_unfinished(folder)
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(ValueError, match="holds a run already"):
         run.require_new(folder)
     with pytest.raises(ValueError, match="not finished"):
         run.Run.load(folder)
@@ -33,9 +33,9 @@ def test_a_training_is_unfinished_until_its_run_is_written(model: Recognizer, tm
     assert not run.is_unfinished(folder)
     run.remove_state(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "run.json"]
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(ValueError, match="holds a run already"):
         run.require_new(folder)
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(ValueError, match="is a file"):
         run.require_new(folder / "run.json")
 
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from attnpool.files import Child, cache_folder
+from attnpool.child import Child
+from attnpool.files import cache_folder
 
 FORMAT = 1  # version of the cached results; increased when their content changes
 SECONDS = 300.0  # time limit for one file; MPII's takes 20 on a slow machine

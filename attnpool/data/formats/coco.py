@@ -18,6 +18,7 @@ from attnpool.data.dataset import Dataset, Person
 from attnpool.keypoints.joints import Box, Joints, joint_mapping
 
 FILE_NAME = "annotations.json"
+POSES_NAME = "poses.json"  # what a pose estimator found; the other file is the user's and is never written
 
 
 @dataclass
@@ -51,6 +52,25 @@ def read_annotations(file: Path) -> dict[str, Marks]:
     except _Malformed as error:
         problem = str(error)
     raise ValueError(f"{file}: {problem}; correct the file or remove it")
+
+
+def read_marks(root: Path) -> dict[str, Marks]:
+    """What `annotations.json` and `poses.json` in a folder say about its images, where there are these files.
+
+    The people that an estimator found count where the annotations have no joints. If they have boxes of persons, the
+    people found get none, as they would be the same persons twice.
+
+    Raises:
+        ValueError: a file cannot be read or is malformed.
+    """
+    marks, found = (read_annotations(root / name) if (root / name).exists() else {} for name in (FILE_NAME, POSES_NAME))
+    for name, estimated in found.items():
+        own = marks.setdefault(name, Marks())
+        if any(person.joints for person in own.people):
+            continue
+        boxed = any(person.box for person in own.people)
+        own.people += [replace(person, box=None) if boxed else person for person in estimated.people]
+    return marks
 
 
 def with_evidence(dataset: Dataset) -> Dataset:

@@ -1,4 +1,4 @@
-"""Adds people that a pose estimator found to a COCO-style annotation file, and keeps what it already contains."""
+"""Adds people that a pose estimator found to those that it found before, in a COCO-style file."""
 
 from __future__ import annotations
 
@@ -50,24 +50,21 @@ def known_names(content: Any) -> set[str]:
     return {_name(image) for image in content["images"] if image.get(MARK)}
 
 
-def merge(content: Any, found: Iterable[Labelled], by: str) -> dict[str, Any]:
+def merge(content: dict[str, Any], found: Iterable[Labelled], by: str) -> dict[str, Any]:
     """Adds the people found in images, which may be new, to the content of a COCO-style file.
 
-    Earlier joints of these images are removed, but nothing else: a person's box and `actor` stay. Where an image
-    already has boxes of persons, the people found get none, as they would be the same persons twice.
+    What an earlier call found in these images is removed.
 
     Args:
-        content: content of a file that `read_annotations` accepts, which is changed; `None` for a new file.
+        content: content of a file that this wrote, which is changed.
         found: the people found, at most one entry per image.
         by: value of the fields `estimated` and `estimator`, which distinguish found people from labelled ones.
     """
-    content = content or {"images": [], "annotations": [], "categories": []}
     images = {_name(image): image for image in content["images"]}
     entries: dict[Any, list[dict[str, Any]]] = {}
     for annotation in content["annotations"]:
         entries.setdefault(annotation["image_id"], []).append(annotation)
     category = _category(content["categories"])
-    persons = {entry["id"] for entry in content["categories"] if entry.get("name") == "person"}
     next_image, next_annotation = _free(content["images"]), _free(content["annotations"])
     dropped: set[Any] = set()
     for labelled in found:
@@ -78,16 +75,9 @@ def merge(content: Any, found: Iterable[Labelled], by: str) -> dict[str, Any]:
             content["images"].append(image)
         width, height = labelled.size
         image |= {"width": width, "height": height, MARK: by}
-        boxed = False
-        for old in entries.get(image["id"], ()):
-            if _AUTHOR in old:
-                dropped.add(old["id"])
-            elif "keypoints" in old or old["category_id"] in persons:
-                for key in ("keypoints", "num_keypoints"):
-                    old.pop(key, None)
-                boxed |= any(old.get("bbox") or ())
+        dropped |= {old["id"] for old in entries.get(image["id"], ())}
         for person in labelled.people:
-            entry = _annotation(person, None if boxed else person.box)
+            entry = _annotation(person, person.box)
             content["annotations"].append(
                 {"id": next_annotation, "image_id": image["id"], "category_id": category, _AUTHOR: by} | entry
             )

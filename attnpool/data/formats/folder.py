@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.image import IMAGE_SUFFIXES
-from attnpool.data.formats.coco import FILE_NAME, Marks, read_annotations
+from attnpool.data.formats.coco import Marks, read_marks
 from attnpool.data.formats.entry import Format, ReadOptions
 from attnpool.data.splits import choose
 
@@ -23,7 +23,8 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
     The images are either in `DIR/train/CLASS/...` and `DIR/val/CLASS/...` (and optionally `DIR/test/CLASS/...`), or in
     `DIR/CLASS/...`, where a stratified part becomes val; `train/` without `val/` is divided in the same way. Class
     folders are searched to any depth; hidden files and folders, and files without the suffix of an image, are left out.
-    The classes are those of train, sorted by name. Keypoints and boxes come from `DIR/annotations.json` if it exists.
+    The classes are those of train, sorted by name. Keypoints and boxes come from `DIR/annotations.json` and
+    `DIR/poses.json`, if they exist.
 
     Whether an image is in train or val depends only on `split_seed`, its path in DIR and the paths of its class: in
     every class the `round(val_fraction * n)` images (at least 1, at most n - 1) with the smallest hashes go to val.
@@ -67,7 +68,7 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
     if not any(parts["val"].values()):
         raise ValueError(f"{root / 'val'}: there are no images; {LAYOUT.format('val')}, or remove the folder")
 
-    marks = read_annotations(root / FILE_NAME) if (root / FILE_NAME).exists() else {}
+    marks = read_marks(root)
     classes = tuple(whole)
     return {
         split: Dataset(

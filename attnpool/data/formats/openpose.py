@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attnpool.files import write_text
+from attnpool.files import MARK, mark, write_text
 from attnpool.keypoints.joints import COCO_JOINTS, MPII_JOINTS, OPENPOSE_JOINTS, Joint, Joints, joint_mapping
 
 _MAPPINGS = {len(names): joint_mapping(names) for names in (OPENPOSE_JOINTS, COCO_JOINTS)}
@@ -90,7 +90,7 @@ def write_openpose(path: Path, people: Sequence[Sequence[Joint]], scores: Sequen
             if x > 0 and y > 0 and score > 0:
                 joints[3 * position : 3 * position + 3] = [x, y, max(round(score, 4), 1e-4)]
         bodies.append({"joints": joints})
-    write_text(Path(path), json.dumps({"bodies": bodies}))
+    write_text(Path(path), json.dumps({MARK: mark(), "bodies": bodies}))
 
 
 def _bodies(content: Any) -> list[Joints]:

@@ -23,7 +23,7 @@ from attnpool.experiments.benchmark.measure import (
     torch_threads,
 )
 from attnpool.experiments.benchmark.passes import COMPILED, make_features, passes
-from attnpool.experiments.benchmark.report import Benchmark
+from attnpool.experiments.benchmark.report import Benchmark, require_free_names
 from attnpool.progress import bar
 
 QUICK = Sizes(2, 32, 4, 5)
@@ -158,6 +158,7 @@ def benchmark_pooling(
     for layout in layouts:
         if layout not in LAYOUTS:
             raise ValueError(f"layouts {layout}: there is no such layout; use some of {', '.join(LAYOUTS)}")
+    require_free_names(out, PoolingBenchmark.name)
     entries, left_out = catalogue(sizes, tuple(heads))
     compiled = () if compile is None else tuple(compile or heads or families())
     faster = {entry.name for entry in catalogue(sizes, compiled)[0] if compiled}

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 from attnpool.evaluation.tables import markdown_table
 from attnpool.experiments.benchmark.measure import machine_line
 from attnpool.explain.plots import ratio_plot
-from attnpool.files import write_bytes, write_json, write_text
+from attnpool.explain.png import marked
+from attnpool.files import MARK, mark, require_ours, write_bytes, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,17 @@ class Benchmark(ABC):
 
     def save(self, out: Path) -> None:
         """Writes NAME.json, NAME.md and NAME.png."""
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / f"{self.name}.json", self.results)
-        write_text(out / f"{self.name}.md", self.page())
-        write_bytes(out / f"{self.name}.png", self.plot())
+        require_free_names(out, self.name)
+        write_json(out / f"{self.name}.json", {MARK: mark()} | self.results)
+        write_text(out / f"{self.name}.md", f"<!-- {mark()} -->\n\n{self.page()}")
+        write_bytes(out / f"{self.name}.png", marked(self.plot()))
+
+
+def require_free_names(out: str | Path | None, name: str) -> None:
+    """Raises ValueError if the figures of a benchmark would replace files that are not ours."""
+    if out is None:
+        return
+    if Path(out).exists() and not Path(out).is_dir():
+        raise ValueError(f"out {out}: is a file; give a folder")
+    for suffix in ("json", "md", "png"):
+        require_ours(Path(out) / f"{name}.{suffix}", "out")

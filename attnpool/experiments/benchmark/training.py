@@ -14,7 +14,7 @@ import torch
 from attnpool.evaluation.tables import markdown_table
 from attnpool.experiments.arguments import command_line, require_positive
 from attnpool.experiments.benchmark.measure import interleaved, machine, ratio, torch_threads
-from attnpool.experiments.benchmark.report import Benchmark
+from attnpool.experiments.benchmark.report import Benchmark, require_free_names
 from attnpool.experiments.benchmark.steps import (
     CACHED_STEPS,
     Repeated,
@@ -137,6 +137,7 @@ def benchmark_training(
         usual.batch if batch_size is None else batch_size,
         usual.classes,
     )
+    require_free_names(out, TrainingBenchmark.name)
     turns = rounds if rounds is not None else QUICK_ROUNDS if quick else ROUNDS
     require_positive({"rounds": turns, "batch_size": sizes.batch, "image_size": sizes.image_size})
     cuda = [torch.device("cuda")] if torch.cuda.is_available() else []

@@ -15,7 +15,7 @@ from attnpool.evaluation.similarity import feature_similarity
 from attnpool.experiments.arguments import require_seeds, weight_files
 from attnpool.experiments.pages import Results
 from attnpool.experiments.paper.tables import TABLES, plan, result_page, root_of
-from attnpool.files import write_json, write_text
+from attnpool.files import claim, write_json, write_text
 from attnpool.models.run import Run, is_finished
 from attnpool.playground import write_playground
 from attnpool.progress import bar
@@ -106,6 +106,9 @@ def reproduce(
     files = weight_files(weights)
     jobs = [job for recipe in chosen for job in jobs_of(recipe, about.data, place, seeds, scale, workers, files)]
     require_wanted(files, jobs)
+    claim(
+        folder, f"a reproduction of {table}", known=(folder / "runs").is_dir() and (folder / f"{table}.json").is_file()
+    )
     if root is None:
         write_playground(place, style=about.data, images=about.samples, seed=1, progress=progress)
     kept = {job.name: kept_scores(job, folder / "runs" / job.name) for job in jobs}

@@ -30,7 +30,7 @@ from attnpool.explain.plots import study_plot
 from attnpool.features.batches import CachedFeatures, Images
 from attnpool.features.extraction import extract
 from attnpool.features.features import Features
-from attnpool.files import write_bytes, write_json, write_text
+from attnpool.files import claim, write_bytes, write_json, write_text
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run
 from attnpool.playground.write_folder import write_folder
@@ -149,9 +149,7 @@ def begin(folder: Path, settings: Mapping[str, Any], seeds: Sequence[int]) -> di
         ValueError: the folder holds a study with other settings, or files of these names that are of none.
     """
     results: dict[str, Any] = {"rows": {}, "costs": {}}
-    for suffix in ("json", "md", "png"):
-        if (file := folder / f"{NAME}.{suffix}").exists() and not (folder / "runs").is_dir():
-            raise ValueError(f"{file}: is not of a study, which has its runs beside it; give another folder as out")
+    claim(folder, "a study of poolings", known=(folder / "runs").is_dir() and (folder / f"{NAME}.json").is_file())
     try:
         found = json.loads((folder / f"{NAME}.json").read_text(encoding="utf-8"))
         before, results["rows"], results["costs"] = found["settings"], found["rows"], found["costs"]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from attnpool.backbones.backbone import Backbone
-from attnpool.files import Child
+from attnpool.child import Child
 from attnpool.models.conversion.tensorflow_names import HEADS, VIEW, kind_of, ours, tf_shape, unused, variables
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run, require_new, save_run

@@ -194,7 +194,11 @@ def test_a_damaged_file_is_made_again_from_the_runs(study: dict[str, Any], comma
 @pytest.mark.parametrize("name", ["poolings.md", "poolings.json", "poolings.png"])
 def test_files_of_the_user_are_left_alone(world: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text('{"a": 1}')
-    refused(attnpool(*words(f"folder:{world}", tmp_path, ("average",), (0,))), tmp_path / name, "is not of a study")
+    refused(
+        attnpool(*words(f"folder:{world}", tmp_path, ("average",), (0,))),
+        tmp_path,
+        f"holds files that are not by attnpool ({name})",
+    )
     assert files(tmp_path).keys() == {str(tmp_path / name)}
     assert (tmp_path / name).read_text() == '{"a": 1}'
 

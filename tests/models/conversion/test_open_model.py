@@ -100,7 +100,9 @@ def test_a_run_of_a_classifier(lite0_run: Path, flower: Path, world: Path, tmp_p
     assert value["best"] == "daisy"
     assert json.loads((lite0_run / "run.json").read_text())["recipe"] == {"converted_from": "lite0"}
     refused(attnpool("evaluate", lite0_run, f"folder:{world}"), "classes")
-    refused(attnpool("convert", "lite0", "--out", lite0_run), lite0_run, "exists already; give a new folder as out")
+    refused(
+        attnpool("convert", "lite0", "--out", lite0_run), f"out {lite0_run}: holds a run already; give a new folder"
+    )
     refused(
         attnpool("convert", lite0_run, "--out", tmp_path / "a"), lite0_run, "its pooling is attentional, not average"
     )

@@ -312,9 +312,9 @@ def test_no_tensorflow(written: Path, tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_a_run_is_left_alone(written: Path, runs: dict[str, Path]) -> None:
     before = (runs["linear"] / "run.json").read_bytes()
-    refused(convert(written, "pose", runs["linear"]), f"{runs['linear']}: exists already")
+    refused(convert(written, "pose", runs["linear"]), f"out {runs['linear']}: holds a run already")
     assert (runs["linear"] / "run.json").read_bytes() == before
-    refused(convert(written, "pose", written / "classes.txt"), "exists already")
+    refused(convert(written, "pose", written / "classes.txt"), "is a file; give a new folder")
 
 
 def test_unknown_variant(tmp_path: Path) -> None:
