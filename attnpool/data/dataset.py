@@ -95,8 +95,10 @@ class Dataset:
         return self.root / sample.path
 
     def joined(self, other: Dataset, split: str) -> Dataset:
-        """The samples of both parts of a dataset."""
-        return replace(self, samples=self.samples + other.samples, split=split)
+        """The samples of both parts of a dataset, each of them once."""
+        known = {sample.path for sample in self.samples}
+        more = tuple(sample for sample in other.samples if sample.path not in known)
+        return replace(self, samples=self.samples + more, split=split)
 
     def select(self, paths: Iterable[str], split: str | None = None) -> Dataset:
         """The samples with these paths as a new dataset, in the order of this dataset.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class DrawnEvaluation:
     record: Path | None = None
     plot: Path | None = None
     problem: str = ""
-    exit_code = 1
+    exit_code: ClassVar[int] = 1
 
     @property
     def problems(self) -> list[str]:
@@ -91,7 +91,7 @@ def draw_evaluation(found: Evaluation, *, plot: str | Path | None = None) -> Dra
     words = mark("evaluate", found.asked)
     record = unused(found.run, EVALUATION_FILE.format(found.split, "json"), words)
     target = unused(found.run, f"{record.stem}.png", words) if plot is None else Path(plot)
-    done: dict[str, Path] = {}
+    done: dict[str, Any] = {}
     try:
         write_json(record, {MARK: words, "asked": found.asked} | found.to_json())
         done["record"] = record

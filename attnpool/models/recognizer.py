@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -79,7 +80,7 @@ class Recognizer(nn.Module):
             raise ValueError(f"a recognizer needs two or more different classes, not {list(self.classes)[:5]}")
         if task not in ("single", "multi"):
             raise ValueError(f"unknown task {task!r}: use single or multi")
-        if instances not in ("none", "boxes") or not context > 0:
+        if instances not in ("none", "boxes") or not 0 < context < math.inf:
             raise ValueError(
                 f"instances is {instances!r} and context {context}: use none or boxes, and a positive number"
             )

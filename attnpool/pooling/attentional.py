@@ -92,8 +92,8 @@ class AttentionalPooling(PoolingHead):
         dropout_on: Literal["pooled", "positions"] = "pooled",
     ) -> None:
         super().__init__(in_channels, num_classes, dropout=dropout)
-        if rank < 1:
-            raise ValueError(f"rank must be at least 1, not {rank}")
+        if not 1 <= rank <= in_channels:
+            raise ValueError(f"rank must be from 1 to the number of channels, which is {in_channels}, not {rank}")
         if hidden < 0:
             raise ValueError(f"hidden must be 0 (no hidden layer) or more, not {hidden}")
         if activation is not None and activation not in ACTIVATIONS:

@@ -68,7 +68,7 @@ class TrainOptions:
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; give at least 1")
         for name in ("seed", "workers", "patience", "pose_weight"):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more")
         if not (math.isfinite(self.positive_weight) and self.positive_weight > 0):
             raise ValueError(f"positive_weight is {self.positive_weight}; give a positive number")
@@ -130,6 +130,8 @@ class OptimizerOptions:
             raise ValueError(f"weight_decay is {self.weight_decay}; give 0 or a positive number")
         if not 0 <= self.ema < 1 or not 0 <= self.warmup < 1:
             raise ValueError(f"ema {self.ema} and warmup {self.warmup} must be in [0, 1)")
+        if not 0 < self.step_factor <= 1:
+            raise ValueError(f"step_factor is {self.step_factor}; give a number above 0, at most 1")
         if self.step_updates < 1:
             raise ValueError(f"step_updates is {self.step_updates}; give at least 1")
 

@@ -22,6 +22,7 @@ from attnpool.models.run import Run, open_folder
 from attnpool.training import auto
 from attnpool.training.config import Options, converted_arguments, typed_options
 from attnpool.training.cross_validation import Choice
+from attnpool.training.relevance import require_relevant
 from attnpool.training.train import check, train
 
 RECIPES = Path(__file__).parents[1] / "experiments" / "paper" / "recipes"
@@ -187,6 +188,7 @@ def train_recipe(
         values = typed_options(values, str(recipe))
     chosen = Options.of(values | dict(options or {}), "" if options or recipe is None else str(recipe))
     parts = read(source, split_seed=split_seed)
+    require_relevant(options or {}, chosen, parts[0].media)
     run = fit(chosen, parts, out, cache=cache, split_seed=split_seed, progress=progress)
     return Trained(run, source, chosen)
 

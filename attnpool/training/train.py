@@ -252,12 +252,6 @@ def prepare(
             features = extract(model, fitted, cache=cache, workers=options.workers, device=device, progress=progress)
             standardize(model, features, pooled=pooled)
         return Images(fitted, preprocessing, options.workers), Images(monitored, preprocessing, options.workers)
-    for name in ("flip", "color_jitter", "random_resized_crop"):
-        if getattr(preprocessing, name) != getattr(Preprocessing(), name):
-            raise ValueError(
-                f"{name} would change nothing: the features of a frozen backbone are computed once; leave it out, or "
-                "decode the images in every epoch with no use_cache"
-            )
     views = preprocessing.cached_views
     if views > 1:  # first, because it refuses clips
         seen = extract(

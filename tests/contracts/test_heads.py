@@ -421,7 +421,7 @@ def test_wrong_features(key: str) -> None:
         ("attentional", {"activation": "tanh"}, "use None, relu, sigmoid, softmax"),
         ("attentional", {"init": "zeros"}, "use one of average, official"),
         ("attentional", {"dropout_on": "maps"}, "use one of pooled, positions"),
-        ("attentional", {"rank": 0}, "rank must be at least 1"),
+        ("attentional", {"rank": 0}, "rank must be from 1 to"),
         ("attentional", {"bias": False}, "use bias=True or init='official'"),
         ("attentional", {"bias": False, "activation": "relu"}, "use bias=True or init='official'"),
         ("pose", {"init": "zeros"}, "use one of average, official"),

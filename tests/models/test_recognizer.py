@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from attnpool.backbones.backbone import Backbone
+from attnpool.files import MARK_FILE, claim
 from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
-from attnpool.models.run import FORMAT, RUN_FILE, WEIGHTS_FILE, load_model, save_run
+from attnpool.models.run import FORMAT, HOLDS, RUN_FILE, WEIGHTS_FILE, load_model, save_run
 from attnpool.pooling import POOLINGS, Pooled
 
 CLASSES = ["drinking", "calling", "riding a bike"]
@@ -235,7 +236,7 @@ def test_save_and_load(options: dict[str, Any], lite0: Backbone, photos: Tensor,
     assert not loaded.training
     assert loaded.backbone.frozen
     assert loaded.task == options.get("task", "single")
-    assert sorted(path.name for path in (tmp_path / "runs" / "a").iterdir()) == [WEIGHTS_FILE, RUN_FILE]
+    assert sorted(path.name for path in (tmp_path / "runs" / "a").iterdir()) == [MARK_FILE, WEIGHTS_FILE, RUN_FILE]
     about = json.loads((tmp_path / "runs" / "a" / RUN_FILE).read_text())
     assert about["recipe"] == {"epochs": 3}
     assert about["split"] == {"val": ["a/1.jpg"]}
@@ -336,10 +337,15 @@ def test_weights_with_a_tensor_too_many(saved: dict[str, bytes], tmp_path: Path)
 
 
 def test_saving_where_nothing_can_be_written_leaves_nothing(lite0: Backbone, tmp_path: Path) -> None:
-    (tmp_path / WEIGHTS_FILE).mkdir()  # the file cannot take a folder's place
-    with pytest.raises(OSError):
+    (tmp_path / WEIGHTS_FILE).mkdir()
+    with pytest.raises(ValueError, match="holds files that are not by attnpool"):
         save_run(make(lite0), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [WEIGHTS_FILE]
+    claim(tmp_path / "run", HOLDS)
+    (tmp_path / "run" / WEIGHTS_FILE).mkdir()  # the file cannot take a folder's place
+    with pytest.raises(OSError):
+        save_run(make(lite0), tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [MARK_FILE, WEIGHTS_FILE]
 
 
 @pytest.mark.parametrize(
@@ -353,7 +359,7 @@ def test_saving_where_nothing_can_be_written_leaves_nothing(lite0: Backbone, tmp
         ({"pooling": "pose", "per_class": True}, "pose pooling has no option per_class"),
         ({"pooling": "max", "init": "official"}, "use pooling attentional or pose"),
         ({"activation": "tanh"}, "use None, relu, sigmoid, softmax"),
-        ({"rank": 0}, "rank must be at least 1"),
+        ({"rank": 0}, "rank must be from 1 to"),
         ({"dropout": 1.5}, "dropout must be in"),
         ({"task": "triple"}, "unknown task 'triple': use single or multi"),
         ({"classes": ["a"]}, "two or more different classes"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from attnpool.data.dataset import Dataset, Sample
@@ -14,14 +16,17 @@ from attnpool.data.splits import choose
 
 LAYOUT = "put the images in one folder per class, such as {}/drinking/photo.jpg"
 NAMED = 5  # number of classes that a message names
-_OTHER_NAMES_OF_VAL = ("dev", "eval", "valid", "validation")
+# What parts of a dataset are called, in any spelling of capitals, with "set" behind or "seg" before.
+PARTS = {"train": "train training", "val": "val valid validation dev eval", "test": "test testing"}
+_PART = re.compile(r"(?:seg[_-])?(\w+?)(?:[_-]?set)?")
 
 
 def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
     """Reads a directory of class folders.
 
     The images are either in `DIR/train/CLASS/...` and `DIR/val/CLASS/...` (and optionally `DIR/test/CLASS/...`), or in
-    `DIR/CLASS/...`, where a stratified part becomes val; `train/` without `val/` is divided in the same way. Class
+    `DIR/CLASS/...`, where a stratified part becomes val; `train/` without `val/` is divided in the same way. Usual
+    other names of these three are known, see `PARTS`. Class
     folders are searched to any depth; hidden files and folders, and files without the suffix of an image, are left out.
     The classes are those of train, sorted by name. Keypoints and boxes come from `DIR/annotations.json` and
     `DIR/poses.json`, if they exist.
@@ -46,27 +51,25 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
     if not root.is_dir():
         what = "is a file, not a directory" if root.exists() else "does not exist"
         raise ValueError(f"{root} {what}; give a directory: {LAYOUT.format('DIR')}")
-    top = _folders(root)
-    parts = {"train": _files_by_class(root, "train")} if _is_split(root, top) else {"all": _files_by_class(root, "")}
-    if "val" in top and "train" in parts:
-        parts["val"] = _files_by_class(root, "val")
-    if "test" in top and "train" in parts and options.test:
-        parts["test"] = _files_by_class(root, "test")
-
+    found = parts_of(root)
+    parts = {part: _files_by_class(root, folder) for part, folder in found.items() if part != "test" or options.test}
+    parts = parts or {"all": _files_by_class(root, "")}
     whole = parts.get("train") or parts.get("all") or {}
     _check_classes(root, whole, at_least=1 if "val" in parts else 2)
     for split in ("val", "test"):
         if strangers := sorted(c for c, files in parts.get(split, {}).items() if files and c not in whole):
             raise ValueError(
-                f"{root / split}: {len(strangers)} of its classes are not in train, the first is {strangers[0]!r}; "
-                "add images of it to train, or remove its folder"
+                f"{root / found[split]}: {len(strangers)} of its classes are not in train, the first is "
+                f"{strangers[0]!r}; add images of it to train, or remove its folder"
             )
     if "val" not in parts:
         chosen = {c: choose(files, options.split_seed, options.val_fraction) for c, files in whole.items()}
         rest = {c: sorted(set(files) - set(chosen[c])) for c, files in whole.items()}
         parts = {"train": rest, "val": chosen} | {split: parts[split] for split in parts if split == "test"}
     if not any(parts["val"].values()):
-        raise ValueError(f"{root / 'val'}: there are no images; {LAYOUT.format('val')}, or remove the folder")
+        raise ValueError(
+            f"{root / found['val']}: there are no images; {LAYOUT.format(found['val'])}, or remove the folder"
+        )
 
     marks = read_marks(root)
     classes = tuple(whole)
@@ -79,27 +82,62 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
 
 
 def own_split(root: Path) -> bool:
-    """Whether a folder has both train/ and val/."""
-    return (root / "train").is_dir() and (root / "val").is_dir()
+    """Whether a folder has a part to train on and one to validate on."""
+    try:
+        return {"train", "val"} <= parts_of(root).keys()
+    except ValueError:
+        return False
 
 
 FORMAT = Format(read_folder, own_split=own_split, every_file=True)
 
 
-def _is_split(root: Path, top: Iterable[str]) -> bool:
-    """Whether the folders are splits, not classes ("train" may also be a class of photos of trains)."""
-    top = set(top)
-    if {"train", "val"} <= top:
-        return True
-    if "train" in top and (other := sorted(top.intersection(_OTHER_NAMES_OF_VAL))):
-        raise ValueError(f"{root}: there is train, but val is called {other[0]}; rename {root / other[0]} to val")
-    if "train" in top and top <= {"train", "test"}:
-        return bool(_folders(root / "train"))
-    if top and top <= {"val", "test"}:
+def parts_of(root: Path) -> dict[str, str]:
+    """The folders of the parts "train", "val" and "test", where there is train; empty if the folders are classes.
+
+    "train" may also be a class of photos of trains: then it holds images and not folders of classes.
+
+    Raises:
+        ValueError: the folders are neither parts nor classes, or there are images beside the parts.
+    """
+    top = _folders(root)
+    inside = {name: set(_folders(root / name)) for name in top}
+    parts: dict[str, str] = {}
+    for name in top:
+        part = part_called(name)
+        if part in parts:
+            raise ValueError(f"{root}: {parts[part]} and {name} are both names of {part}; rename one of them")
+        if part:
+            parts[part] = name
+    if "train" in parts and ("val" in parts or inside[parts["train"]]):
+        for name in sorted(set(top) - set(parts.values())):
+            if extra := sum(_is_image(path) for path in _walk(root, name)):
+                raise ValueError(
+                    f"{root / name}: holds {extra} images beside {parts['train']}; move them into a class of a part, "
+                    "or out of the dataset"
+                )
+        # Some archives hold every part in two folders of its name.
+        return {
+            part: f"{name}/{name}" if inside[name] == {name} else name for part in PARTS if (name := parts.get(part))
+        }
+    if top and set(top) == set(parts.values()) and any(inside.values()):
         raise ValueError(
             f"{root}: there is {' and '.join(sorted(top))}, but no train; add it, or give another directory"
         )
-    return False
+    for first, second in itertools.combinations(top, 2):
+        if same := sorted(inside[first] & inside[second]):
+            raise ValueError(
+                f"{root}: {first} and {second} hold folders of the same names, such as {same[0]}, so they are no "
+                "classes; call the parts of a dataset train, val and test, or put the images of a class into one folder"
+            )
+    return {}
+
+
+def part_called(name: str) -> str:
+    """The part of a dataset that a folder of this name is, "" for none: `Train`, `test_set`, `validation`."""
+    found = _PART.fullmatch(name.lower())
+    word = found[1] if found else ""
+    return next((part for part, names in PARTS.items() if word in names.split()), "")
 
 
 def _files_by_class(root: Path, part: str) -> dict[str, list[str]]:

@@ -101,6 +101,38 @@ def test_train_without_val_is_divided(tmp_path: Path) -> None:
     assert list(read_splits(f"folder:{tmp_path}")) == ["train", "val", "test"]
 
 
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("Train", "", "Test"),
+        ("TRAIN", "VAL", "TEST"),
+        ("training", "validation", ""),
+        ("train_set", "", "test_set"),
+        ("trainset", "valset", "testset"),
+        ("seg_train", "", "seg_test"),
+        ("seg_train/seg_train", "", "seg_test/seg_test"),
+        ("train", "dev", "testing"),
+        ("training-set", "eval", "test-set"),
+    ],
+)
+def test_usual_names_of_the_parts(tmp_path: Path, train: str, val: str, test: str) -> None:
+    """They are parts, never classes: what is to be tested on is not trained on."""
+    named = {part: name for part, name in (("train", train), ("val", val), ("test", test)) if name}
+    for name in named.values():
+        make(tmp_path, classes(4, "a", "b", part=f"{name}/"))
+    make(tmp_path, ["labels/list.txt"])
+    splits = read_splits(f"folder:{tmp_path}")
+    assert splits["train"].classes == ("a", "b")
+    assert {
+        part: {sample.path.rpartition("/")[0].rpartition("/")[0] for sample in splits[part]} for part in splits
+    } == {
+        "train": {train},
+        "val": {val or train},
+        **({"test": {test}} if test else {}),
+    }
+    assert len(splits["train"]) + len(splits["val"]) == (16 if val else 8)
+
+
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     make(tmp_path, classes(4, "train", "bus"))
     assert read(f"folder:{tmp_path}")[0].classes == ("bus", "train")
@@ -132,7 +164,19 @@ def test_a_user_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             [*classes(2, "a", "b", part="train/"), "train/c/x.txt", "val/a/1.jpg"],
             r"an image for train; too few has 'c' \(0\)",
         ),
-        ([*classes(2, "a", "b", part="train/"), "valid/a/1.jpg"], r"val is called valid; rename .*valid to val"),
+        (
+            [*classes(2, "a", "b", part="train/"), "val/a/1.jpg", "Val/a/1.jpg"],
+            r"Val and val are both names of val; rename",
+        ),
+        (
+            [*classes(2, "a", "b", part="train/"), "val/a/1.jpg", "more/a/1.jpg"],
+            r"more: holds 1 images beside train; move",
+        ),
+        (
+            [*classes(2, "a", "b", part="one/"), *classes(2, "a", part="two/")],
+            r"one and two hold .* such as a, so they",
+        ),
+        ([*classes(2, "a", "b", part="Test/"), *classes(2, "a", part="val/")], r"there is Test and val, but no train"),
         ([*classes(2, "a", "b", part="val/")], r"there is val, but no train; add it"),
         ([*classes(2, "a"), "bad\nname/1.jpg"], r"characters that cannot be shown; rename it"),
         ([*classes(2, "a", "b"), "b/bad\udcff.jpg"], r"characters that cannot be shown; rename it"),
