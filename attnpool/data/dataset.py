@@ -100,6 +100,10 @@ class Dataset:
         more = tuple(sample for sample in other.samples if sample.path not in known)
         return replace(self, samples=self.samples + more, split=split)
 
+    def without_people(self) -> Dataset:
+        """The samples without joints and boxes of persons, so that a malformed file of them does no harm."""
+        return replace(self, samples=tuple(replace(sample, people=(), keypoints="") for sample in self.samples))
+
     def select(self, paths: Iterable[str], split: str | None = None) -> Dataset:
         """The samples with these paths as a new dataset, in the order of this dataset.
 

@@ -235,12 +235,13 @@ def evaluate(
 
     def outputs(stream: Run) -> Outputs:
         model = stream.model.to(device)
+        data = dataset if model.sees_people else dataset.without_people()
         options = Preprocessing(**model.preprocessing | ({} if frames is None else {"frames": frames}))
-        inputs: BatchSource = Images(dataset, options, workers, crops=crops, flip=flip)
+        inputs: BatchSource = Images(data, options, workers, crops=crops, flip=flip)
         kept = model.backbone.frozen and use_cache and crops == 1 and frames is None
         if kept and not (flip and dataset.media == "clips"):
             views: Literal[1, 2] = 2 if flip else 1
-            found = extract(model, dataset, views=views, cache=cache, workers=workers, device=device, progress=progress)
+            found = extract(model, data, views=views, cache=cache, workers=workers, device=device, progress=progress)
             inputs = CachedFeatures(found, all_views=flip)
         return score_source(model, inputs, device=device, progress="evaluate" if progress else "")
 

@@ -44,7 +44,7 @@ def weighted_run(word: str) -> tuple[Path, float]:
         ValueError: the weight is no positive number.
     """
     folder, equals, weight = word.rpartition("=")
-    if not equals:
+    if not equals or Path(word).is_dir():  # a folder may be called lr=0.1
         return Path(word), 1.0
     try:
         value = float(weight)

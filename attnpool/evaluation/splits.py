@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from attnpool.data import Dataset, has_own_split, read_splits
@@ -34,7 +35,7 @@ def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "t
         return dataset
     used = [*saved.get("train", ()), *saved.get("val", ())]
     gone = [path for path in used if path not in every]
-    if not used or (2 * len(gone) > len(used) and source != run.about["recipe"].get("data")):
+    if not used or (2 * len(gone) > len(used) and not same_source(source, run.about["recipe"].get("data"))):
         return splits[split]
     if missing := sorted(set(gone).intersection(saved[split])):
         raise ValueError(
@@ -42,6 +43,14 @@ def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "t
             f"the first is {missing[0]}; put them back, or use split all"
         )
     return dataset.select(saved[split], split)
+
+
+def same_source(source: str, other: str | None) -> bool:
+    """Whether two sources such as `folder:ds` and `folder:./ds` are the same data."""
+    if other is None or source == other:
+        return source == other
+    (kind, _, place), (other_kind, _, other_place) = source.partition(":"), other.partition(":")
+    return kind == other_kind and Path(place).expanduser().resolve() == Path(other_place).expanduser().resolve()
 
 
 def require_classes(run: Run, dataset: Dataset) -> None:

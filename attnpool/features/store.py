@@ -57,7 +57,7 @@ class FeatureStore:
 
     def array(self) -> np.ndarray:
         """All rows, `(R, *shape)` float16, memory-mapped."""
-        shape = json.loads(self.about.read_text())["shape"]
+        shape = json.loads(self.about.read_text(encoding="utf-8"))["shape"]
         return np.memmap(self.data, np.float16, "r").reshape(-1, *shape)
 
     @contextmanager
@@ -68,7 +68,7 @@ class FeatureStore:
             OSError: the disk is full, or has no room for the expected rows, which is checked first.
         """
         count = len(self.rows())
-        shape = json.loads(self.about.read_text())["shape"] if count else None
+        shape = json.loads(self.about.read_text(encoding="utf-8"))["shape"] if count else None
         if self.lines.exists():
             text = self.lines.read_bytes()
             os.truncate(self.lines, text.rfind(b"\n") + 1)

@@ -145,6 +145,11 @@ class Recognizer(nn.Module):
             raise ValueError(f"input must be (B, 3, H, W) or (B, T, 3, H, W), not of shape {tuple(x.shape)}")
         return self.backbone(x.flatten(0, -4)).unflatten(0, x.shape[:-3])
 
+    @property
+    def sees_people(self) -> bool:
+        """Whether its scores depend on where persons are."""
+        return self.instances == "boxes"
+
     def pool(self, features: Tensor, *, maps: Maps = False, boxes: Boxes | None = None, views: int = 1) -> Pooled:
         """Scores features of the backbone, `(B, C, h, w)` or, for clips, `(B, T, C, h, w)`.
 

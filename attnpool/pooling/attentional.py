@@ -32,6 +32,10 @@ OFFICIAL_STD = 0.001
 EXTRA_TERM_STD = 0.01
 
 
+# More terms than channels are of use only with an activation, and then in small numbers.
+USEFUL_RANK = 64
+
+
 class AttentionalPooling(PoolingHead):
     """Attentional pooling: a bottom-up saliency map times a top-down class map, summed over positions (Eq. 10, 11).
 
@@ -92,8 +96,9 @@ class AttentionalPooling(PoolingHead):
         dropout_on: Literal["pooled", "positions"] = "pooled",
     ) -> None:
         super().__init__(in_channels, num_classes, dropout=dropout)
-        if not 1 <= rank <= in_channels:
-            raise ValueError(f"rank must be from 1 to the number of channels, which is {in_channels}, not {rank}")
+        if not 1 <= rank <= max(in_channels, USEFUL_RANK):
+            most = max(in_channels, USEFUL_RANK)
+            raise ValueError(f"rank must be from 1 to {most} for {in_channels} channels, not {rank}")
         if hidden < 0:
             raise ValueError(f"hidden must be 0 (no hidden layer) or more, not {hidden}")
         if activation is not None and activation not in ACTIVATIONS:

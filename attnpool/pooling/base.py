@@ -207,11 +207,10 @@ class ProjectEach(torch.autograd.Function):
 
 def weighted_mean(x: Tensor, maps: Tensor) -> Tensor:
     """Features averaged with weights, `(B, C, N)`, `(B, P, N)` -> `(B, P, C)`: `z_p = 1/N * sum_i h_pi x_i`."""
+    maps = maps / x.shape[2]  # first, because sums over positions can exceed half precision
     if channels_contiguous(x):
-        total = torch.bmm(maps, x.transpose(1, 2))
-    else:
-        total = torch.bmm(x, maps.transpose(1, 2)).transpose(1, 2)
-    return total / x.shape[2]
+        return torch.bmm(maps, x.transpose(1, 2))
+    return torch.bmm(x, maps.transpose(1, 2)).transpose(1, 2)
 
 
 def positive_norms(x: Tensor, dim: int) -> Tensor:

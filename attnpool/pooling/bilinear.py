@@ -58,7 +58,7 @@ class BilinearPooling(PoolingHead):
 
     def forward(self, features: Tensor, *, maps: Maps = False) -> Pooled:
         x, grid = self.channels_first(features)
-        second = torch.bmm(x, x.transpose(1, 2)) / x.shape[2]
+        second = torch.bmm(x / x.shape[2], x.transpose(1, 2))  # divided first: sums can exceed half precision
         logits = F.linear(F.dropout(second.flatten(1), self.dropout, self.training), self.weight.flatten(1), self.alpha)
         if not maps:
             return Pooled(logits)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from attnpool.data import READERS, Dataset, Preprocessing, hold_out
+from attnpool.data import READERS, Dataset, Preprocessing, Sample, hold_out
 from attnpool.features.batches import BatchSource, CachedFeatures, Images
 from attnpool.features.extraction import extract
 from attnpool.features.features import standardize
@@ -72,6 +72,8 @@ def train(
     options = replace(options, epochs=options.epochs or default_epochs(len(train), options))
     folder = Path(out)
     check(model, train, val, options, optimizer, folder)
+    if not (model.sees_people or learns_joints(model, options)):
+        train, val = train.without_people(), val.without_people()
     preprocessing = replace(preprocessing or Preprocessing(), **model.preprocessing)
     recipe = {
         "data": train.name,
@@ -161,6 +163,16 @@ def depart(
     return choice
 
 
+def learns_joints(model: Recognizer, options: TrainOptions) -> bool:
+    """Whether a part of the loss is about joints."""
+    return model.pooling == "pose" and options.pose_weight > 0
+
+
+def with_joints(sample: Sample) -> bool:
+    """Whether joints of a person are in the annotations."""
+    return any(person.joints for person in sample.people)
+
+
 def default_epochs(images: int, options: TrainOptions) -> int:
     """The default number of epochs: 30, or as many as give 400 updates, because small datasets have few per epoch."""
     updates = math.ceil(images / (options.batch_size * options.accumulate))
@@ -218,6 +230,11 @@ def check(
             "optimizer departure is for attentional pooling that starts as average pooling (init average), on a frozen "
             "backbone with use_cache and standardize, without instances and with a departure other than 0; leave "
             "optimizer out"
+        )
+    if learns_joints(model, options) and not any(sample.keypoints or with_joints(sample) for sample in train):
+        raise ValueError(
+            f"{train.name}: no image of train has joints, which pooling pose learns from; add them, see attnpool pose, "
+            "or use pose_weight 0"
         )
     if model.instances == "boxes" and not any(sample.people or sample.keypoints for sample in train):
         raise ValueError(f"{train.name}: train has no boxes or keypoints of persons; leave out instances")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.image import IMAGE_SUFFIXES
-from attnpool.data.formats.coco import Marks, read_marks
+from attnpool.data.formats.coco import FILE_NAME, Marks, read_marks
 from attnpool.data.formats.entry import Format, ReadOptions
 from attnpool.data.splits import choose
 
@@ -72,6 +72,11 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
         )
 
     marks = read_marks(root)
+    if marks and not marks.keys() & {path for files in parts.values() for paths in files.values() for path in paths}:
+        raise ValueError(
+            f"{root / FILE_NAME}: none of its {len(marks)} images is in {root}, the first is {next(iter(marks))!r}; "
+            "write file_name as the path in that folder, such as train/drinking/photo.jpg, or remove the file"
+        )
     classes = tuple(whole)
     return {
         split: Dataset(
@@ -117,9 +122,8 @@ def parts_of(root: Path) -> dict[str, str]:
                     "or out of the dataset"
                 )
         # Some archives hold every part in two folders of its name.
-        return {
-            part: f"{name}/{name}" if inside[name] == {name} else name for part in PARTS if (name := parts.get(part))
-        }
+        named = [(part, parts[part]) for part in PARTS if part in parts]
+        return {part: f"{name}/{name}" if inside[name] == {name} else name for part, name in named}
     if top and set(top) == set(parts.values()) and any(inside.values()):
         raise ValueError(
             f"{root}: there is {' and '.join(sorted(top))}, but no train; add it, or give another directory"

@@ -249,7 +249,7 @@ def score_job(
         entry |= scores_of(evaluate(run, splits["val"], cache=cache, workers=workers, progress=progress))
         seen = evaluate(run, splits["train"], cache=cache, workers=workers, progress=progress)
         entry["train"] = scores_of(seen)
-        entry["similarity"] = similarity_of(run, splits["val"], folder.parent, progress)
+        entry["similarity"] = similarity_of(run, splits["val"], folder.parent, job.split, progress)
     write_json(folder / SCORES_FILE, {"of": job.identity, "scores": entry})
     return entry
 
@@ -265,14 +265,13 @@ def scores_of(found: Evaluation) -> dict[str, Any]:
     }
 
 
-def similarity_of(run: Run, dataset: Dataset, folder: Path, progress: bool) -> float:
-    """Similarity between positions of the last features; of a frozen backbone it is measured once for each size."""
-    path = (
-        folder / f"similarity-{run.model.backbone.name.replace('/', '_')}-{run.model.preprocessing['image_size']}.json"
-    )
+def similarity_of(run: Run, dataset: Dataset, folder: Path, split: str, progress: bool) -> float:
+    """Similarity between positions of the last features, measured once for each size and split if they are frozen."""
+    name, size = run.model.backbone.name.replace("/", "_"), run.model.preprocessing["image_size"]
+    path = folder / f"similarity-{name}-{size}{f'-{split}' if split else ''}.json"
     frozen = run.model.backbone.frozen
     if frozen and path.exists():
-        return float(json.loads(path.read_text())["mean"])
+        return float(json.loads(path.read_text(encoding="utf-8"))["mean"])
     found = feature_similarity(run.model, dataset, limit=SIMILAR, progress=progress)
     if frozen:
         write_json(path, {"mean": found.mean, "std": found.std, "images": found.images})

@@ -41,6 +41,6 @@ def main(prefix: str, out: str) -> dict[str, object]:
 if __name__ == "__main__":
     sys.path.pop(0)  # this folder, whose files must not be imported in place of modules of the same name
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not get before the answer
     print(json.dumps(main(*sys.argv[1:])), file=answers, flush=True)
