@@ -159,5 +159,5 @@ def looked_at(model: Recognizer, paths: Sequence[Path], failed: list[tuple[str, 
             failed.append((str(path), str(error)))
         else:
             yield path, seen
-    if len(failed) == len(paths):
+    if failed and len(failed) == len(paths):
         raise ValueError("; ".join(reason for _, reason in failed))

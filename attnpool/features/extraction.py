@@ -7,6 +7,7 @@ nothing, and a changed image is computed again.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -175,6 +176,8 @@ def digest_of(path: Path) -> str:
         for name in sorted(os.listdir(path)):
             whole.update(f"{name}\0{digest_of(path / name)}\0".encode(errors="surrogateescape"))
         return whole.hexdigest()
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a file", str(path))  # reading a pipe would wait
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 

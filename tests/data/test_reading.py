@@ -22,6 +22,13 @@ def test_a_dataset_knows_its_name_and_format(photos: Path) -> None:
         assert (dataset.name, dataset.format, dataset.root) == (source, "folder", photos)
 
 
+def test_parts_that_are_joined_have_every_image_once(photos: Path) -> None:
+    train, val = read(f"folder:{photos}")
+    whole = train.joined(val, "all")
+    assert len(whole) == len(train) + len(val)
+    assert whole.joined(val, "trainval").samples == whole.samples
+
+
 def test_options_of_a_split_are_refused_where_they_would_change_nothing(photos: Path, tmp_path: Path) -> None:
     source = f"folder:{photos}"
     assert not has_own_split(source)

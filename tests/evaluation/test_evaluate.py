@@ -101,8 +101,9 @@ def test_images_that_are_gone(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "moved").rename(photos)
     for path in sorted(photos.rglob("*.jpg")):
         path.rename(path.with_name(f"new-{path.name}"))
-    with pytest.raises(ValueError, match=f"{len(val)} of the {len(val)} val images of some/run are not there"):
-        choose_split(run, f"folder:{photos}")
+    for spelling in (f"folder:{photos}", f"folder:{photos / '..' / photos.name}"):
+        with pytest.raises(ValueError, match=f"{len(val)} of the {len(val)} val images of some/run are not there"):
+            choose_split(run, spelling)
 
 
 def test_another_dataset_is_split_by_itself(photos: Path, tmp_path: Path) -> None:
@@ -326,6 +327,19 @@ def test_both_settings_of_hico(hico: tuple[Path, Path]) -> None:
     text = attnpool("evaluate", folder, source).text()
     assert f"{100 * value['known_object']['mAP_voc07']:.2f} %  VOC2007, Known-Object" in text
     assert "Known-Object  positives" in text
+
+
+def test_joints_that_no_head_looks_at_take_no_image_out(hico: tuple[Path, Path], tmp_path: Path) -> None:
+    root, folder = hico
+    before = attnpool("evaluate", folder, f"hico:{root}", "--json").value()
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    for image in (copy / "images/test2015").iterdir():
+        file = copy / "keypoints/test2015" / f"{image.stem}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{")
+    after = attnpool("evaluate", folder, f"hico:{copy}", "--json").value()
+    assert (after["images"], after["mAP"], after["skipped"]) == (before["images"], before["mAP"], [])
 
 
 def test_only_hico_has_a_known_object_setting(done: Run, world: Path) -> None:

@@ -51,10 +51,13 @@ def test_errors(shapes: list[tuple[int, int]], weights: list[float], message: st
         fuse([np.zeros(shape) for shape in shapes], weights)
 
 
-def test_a_run_and_its_weight() -> None:
+def test_a_run_and_its_weight(tmp_path: Path) -> None:
     assert weighted_run("runs/flow=1.5") == (Path("runs/flow"), 1.5)
     assert weighted_run("runs/flow") == (Path("runs/flow"), 1.0)
     assert weighted_run("runs/a=b=2") == (Path("runs/a=b"), 2.0)
+    (tmp_path / "lr=0.1").mkdir()
+    assert weighted_run(f"{tmp_path}/lr=0.1") == (tmp_path / "lr=0.1", 1.0)
+    assert weighted_run(f"{tmp_path}/lr=0.1=2") == (tmp_path / "lr=0.1", 2.0)
     for weight in ("", "0", "-1", "nan", "inf", "much"):
         with pytest.raises(ValueError, match=r"is no weight; write a positive number, such as runs/flow=1\.5"):
             weighted_run(f"runs/flow={weight}")

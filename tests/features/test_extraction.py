@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +187,14 @@ def test_unreadable_and_copies(backbone: Backbone, images: Dataset, tmp_path: Pa
     assert [path for path, _ in found.select(["0.png", "3.png"], "val").failed] == ["0.png"]
     with pytest.raises(ValueError, match="none of its 1 images can be read"):
         get(backbone, images.select(["0.png"]), tmp_path / "cache")
+
+
+def test_a_pipe_is_not_waited_for(backbone: Backbone, images: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "1.png").unlink()
+    os.mkfifo(tmp_path / "1.png")
+    found = get(backbone, images, tmp_path / "cache")
+    assert len(found) == 6
+    assert found.failed == (("1.png", "not a file"),)
 
 
 def test_statistics_and_averages(backbone: Backbone, images: Dataset, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnpool.pooling import AveragePooling, NetVLADPooling
+from attnpool.pooling import AveragePooling, BilinearPooling, NetVLADPooling
 from attnpool.pooling.base import on_grid, project, weighted_mean
 
 
@@ -42,3 +42,16 @@ def test_linear_maps_and_weighted_means(last: bool) -> None:
     sources = [source.requires_grad_() for source in (x, weight, bias)]
     assert torch.autograd.gradcheck(project, sources)
     assert torch.autograd.gradgradcheck(project, sources)
+
+
+def test_means_of_large_values_in_half_precision() -> None:
+    """A sum over positions would be beyond 65504, the largest number of half precision, and its mean is not."""
+    x = torch.full((1, 4, 400), 300.0, dtype=torch.float16)
+    maps = torch.ones(1, 1, 400, dtype=torch.float16)
+    mean = torch.full((1, 1, 4), 300.0, dtype=torch.float16)
+    torch.testing.assert_close(weighted_mean(x, maps), mean, rtol=0.01, atol=0)
+    head = BilinearPooling(4, 2).half()
+    with torch.no_grad():
+        head.weight.fill_(1e-3)
+    scores = head(x.div(3).unflatten(2, (20, 20))).logits
+    torch.testing.assert_close(scores, torch.full((1, 2), 160.0, dtype=torch.float16), rtol=0.02, atol=0)

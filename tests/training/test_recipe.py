@@ -205,3 +205,17 @@ def test_a_recipe_with_a_mistake_is_refused(tmp_path: Path, text: str) -> None:
     words = text.partition(": ")[2] if text.startswith("base") else text.split(":")[0].replace("-", "_")
     refused(attnpool("train", "folder:x", "--out", tmp_path / "out", "--recipe", path), tmp_path, words)
     assert not (tmp_path / "out").exists()
+
+
+def test_joints_that_are_not_there_are_missed(tmp_path: Path, photos: Path) -> None:
+    command = ["train", f"folder:{photos}", "--out", tmp_path / "run", "--image-size", 64, "--epochs", 1]
+    refused(attnpool(*command, "--pooling", "pose"), "no image of train has joints", "attnpool pose", "pose_weight 0")
+    attnpool(*command, "--pooling", "pose", "--pose-weight", 0).text()
+
+
+def test_a_run_is_not_written_into_its_images(photos: Path) -> None:
+    words = ["train", f"folder:{photos}", "--image-size", 64, "--epochs", 1, "--out"]
+    before = sorted(photos.rglob("*"))
+    refused(attnpool(*words, photos / "run"), photos / "run", "is in the folder of the images")
+    refused(attnpool(*words, photos), photos, "holds files that are not by attnpool")
+    assert sorted(photos.rglob("*")) == before

@@ -62,6 +62,8 @@ def read_image(path: str | Path) -> Image.Image:
 
 def upright_size(path: str | Path) -> tuple[int, int] | None:
     """Width and height of an image as `read_image` returns it, from its header; None if it is not an image."""
+    if not Path(path).is_file():  # reading a pipe would wait
+        return None
     with suppress(Exception), Image.open(path, formats=_FORMATS) as image:
         with suppress(Exception):  # a damaged EXIF block
             # Pillow's size of a TIFF is that of the upright image already.

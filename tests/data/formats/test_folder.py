@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterable
@@ -131,6 +132,17 @@ def test_usual_names_of_the_parts(tmp_path: Path, train: str, val: str, test: st
         **({"test": {test}} if test else {}),
     }
     assert len(splits["train"]) + len(splits["val"]) == (16 if val else 8)
+
+
+def test_annotations_of_other_images_are_refused(tmp_path: Path) -> None:
+    make(tmp_path, classes(4, "a", "b"))
+    entry = {"id": 1, "file_name": "photos/a/0.jpg"}
+    content = {"images": [entry], "annotations": [], "categories": []}
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises(
+        ValueError, match=r"none of its 1 images is in .*'photos/a/0\.jpg'; write file_name as the path"
+    ):
+        read(f"folder:{tmp_path}")
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:

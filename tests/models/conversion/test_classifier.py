@@ -278,6 +278,29 @@ def test_mistakes() -> None:
         ap.convert(net, image_size=64)
 
 
+class Exposed(nn.Module):
+    """Has features of the image, but scores the image at a contrast that random images have already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 2)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(8, CLASSES)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.pool(self.forward_features(x / x.std().round(decimals=1))).flatten(1))
+
+
+def test_a_network_that_scales_its_input_shows_it_on_images() -> None:
+    net, x = as_if_trained(Exposed()), noise(33)
+    assert torch.equal(x / x.std().round(decimals=1), x)
+    with pytest.raises(ValueError, match="Exposed: cannot be converted: the logits of the conversion differ by"):
+        ap.convert(net, image_size=33)
+
+
 def test_an_input_that_is_rescaled() -> None:
     net = network("torchvision:googlenet")
     net.transform_input = True
