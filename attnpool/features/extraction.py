@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +25,14 @@ from attnpool.data import Dataset, Preprocessing, load, shapes
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.data.views import mirror
 from attnpool.features.features import Features
-from attnpool.features.store import FeatureStore, Row
+from attnpool.features.store import FeatureStore, Row, Writer
 from attnpool.files import cache_folder
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import versions
 from attnpool.progress import bar
 
-FORMAT = 2
+FORMAT = 3
+POLL_SECONDS = 0.5  # between two looks at what another process has computed
 ZOOM = 1.25  # of the views that show the middle of an image
 BATCH = 8  # larger ones leave the processor's caches and are slower on a CPU
 # Libraries whose versions can change the last digits of a pixel or a feature.
@@ -107,20 +109,28 @@ def extract_view(
         title = "features" + (f" {kind[1]}x{kind[0]}" if len(kinds) > 1 else "") + (", mirrored" if mirrored else "")
         key = store_key(model, dataset.media, options, kind, mirrored)
         store = FeatureStore((cache or cache_folder()) / "features" / key)
-        with store.lock():
-            known = store.rows()
-            # An image that the dataset holds twice is computed once.
-            todo = {digests[i]: i for i in reversed(here) if digests[i] and digests[i] not in known}
-            if todo:
-                with bar(len(todo), title, dataset.media, hidden=not progress) as shown:
-                    batches_of = (dataset, options, sorted(todo.values()), workers)
-                    failed += compute(model, batches_of, store, digests, device, shown, mirrored=mirrored)
-                known = store.rows()
-        good = {i: (len(arrays), known[digests[i]]) for i in here if digests[i] in known}
-        if good:
-            found |= good
-            arrays.append(store.array())
-            sizes.append(kind)
+        # An image that the dataset holds twice is computed once.
+        wanted = {digests[i]: i for i in reversed(here) if digests[i]}
+        stored, known = store.read(wanted)
+        todo = {digest: i for digest, i in wanted.items() if digest not in known}
+        if todo:
+            with bar(len(todo), title, dataset.media, hidden=not progress) as shown:
+                while todo:
+                    with store.claim(todo) as writer:
+                        if writer:
+                            mine = (dataset, options, sorted(todo[digest] for digest in writer.digests), workers)
+                            failed += compute(model, mine, writer, digests, device, shown, mirrored=mirrored)
+                            todo = {digest: i for digest, i in todo.items() if digest not in set(writer.digests)}
+                        else:
+                            shown.set_description(f"{title} ({len(todo)} are computed by another process)")
+                            time.sleep(POLL_SECONDS)
+                    others = store.read(todo)[1] if todo else {}
+                    todo = {digest: i for digest, i in todo.items() if digest not in others}
+                    shown.update(len(others))
+            stored, known = store.read(wanted)
+        found |= {i: (len(arrays) + known[digests[i]][0], known[digests[i]][1]) for i in here if digests[i] in known}
+        arrays += stored
+        sizes += [kind] * len(stored)
     if not found:
         raise ValueError(
             f"{dataset.name}: none of its {len(dataset)} images can be read; see attnpool check {dataset.name}"
@@ -199,14 +209,14 @@ def with_copies(
 def compute(
     model: Recognizer,
     images: tuple[Dataset, Preprocessing, Sequence[int], int],
-    store: FeatureStore,
+    rows: Writer,
     digests: Sequence[str],
     device: torch.device | None,
     shown: Any,
     *,
     mirrored: bool,
 ) -> list[tuple[str, str]]:
-    """Adds the features of images to a store; returns `(path, reason)` of those that cannot be decoded.
+    """Writes the features of images to a store; returns `(path, reason)` of those that cannot be decoded.
 
     `images` are their dataset, the preprocessing, their positions, and the number of processes that decode them.
     """
@@ -217,20 +227,19 @@ def compute(
     parts = [list(todo[start : start + size]) for start in range(0, len(todo), size)]
     loaded = load(dataset, options, parts, seed=0, epoch=0, train=False, workers=workers)
     failed = []
-    with store.appending(len(todo)) as rows:
-        for batch in loaded:
-            failed += batch.failed
-            if len(batch.indices):
-                matrices = batch.matrices
-                with torch.inference_mode():
-                    pixels = batch.pixels.to(device)
-                    if mirrored:
-                        pixels, matrices = pixels.flip(-1), mirror(matrices, pixels.shape[-1])
-                    x = model.normalize(pixels.flatten(0, -4)).contiguous(memory_format=torch.channels_last)
-                    features = backbone(x).permute(0, 2, 3, 1).to("cpu", torch.float16)
-                    features = features.unflatten(0, pixels.shape[:-3])
-                if not bool(torch.isfinite(features).all()):
-                    raise ValueError(f"{model.backbone.name}: its features exceed half precision; turn use_cache off")
-                rows.write(features.numpy(), [digests[i] for i in batch.indices.tolist()], matrices, batch.frames)
-            shown.update(len(batch.indices) + len(batch.failed))
+    for batch in loaded:
+        failed += batch.failed
+        if len(batch.indices):
+            matrices = batch.matrices
+            with torch.inference_mode():
+                pixels = batch.pixels.to(device)
+                if mirrored:
+                    pixels, matrices = pixels.flip(-1), mirror(matrices, pixels.shape[-1])
+                x = model.normalize(pixels.flatten(0, -4)).contiguous(memory_format=torch.channels_last)
+                features = backbone(x).permute(0, 2, 3, 1).to("cpu", torch.float16)
+                features = features.unflatten(0, pixels.shape[:-3])
+            if not bool(torch.isfinite(features).all()):
+                raise ValueError(f"{model.backbone.name}: its features exceed half precision; turn use_cache off")
+            rows.write(features.numpy(), [digests[i] for i in batch.indices.tolist()], matrices, batch.frames)
+        shown.update(len(batch.indices) + len(batch.failed))
     return failed

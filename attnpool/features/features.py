@@ -24,7 +24,7 @@ class Features:
     Attributes:
         dataset: the readable samples.
         stores: `(R, h, w, C)` float16, memory-mapped, with rows of other datasets too (float32 after `averaged`). For
-            clips they are `(R, T, h, w, C)`. There is one for each shape of the network's input.
+            clips they are `(R, T, h, w, C)`. There are one or more for each shape of the network's input.
         rows: `(n, 2)`, the store and the row in it of every sample.
         matrices: `(n, 2, 3)` from `(x, y, 1)` in an image to `(x, y)` in the network's input.
         counts: `(n,)`, the number of frames of each clip, 0 for images.
@@ -65,7 +65,7 @@ class Features:
 
         Averaged features have no shape.
         """
-        return None if len(self.stores) == 1 else [self.sizes[store] for store in self.rows[:, 0].tolist()]
+        return None if len(set(self.sizes)) == 1 else [self.sizes[store] for store in self.rows[:, 0].tolist()]
 
     def size(self, position: int) -> tuple[int, int]:
         """Height and width of the network's input for a sample."""
@@ -82,12 +82,17 @@ class Features:
             `(B, C, h, w)`, or `(B, T, C, h, w)` for clips.
         """
         which, rows = self.rows[list(positions)].T
-        (number,) = set(which.tolist()) or {0}
-        store = self.stores[number]
         if frames is None or all(chosen is None for chosen in frames):
-            taken = store[rows]
+            numbers = sorted(set(which.tolist())) or [0]
+            if len(numbers) == 1:
+                taken = self.stores[numbers[0]][rows]
+            else:
+                taken = np.empty((len(rows), *self.stores[numbers[0]].shape[1:]), self.stores[numbers[0]].dtype)
+                for number in numbers:
+                    taken[which == number] = self.stores[number][rows[which == number]]
         else:  # frame by frame, because reading whole clips would read many times as much
-            taken = np.stack([store[row][list(chosen or ())] for row, chosen in zip(rows, frames, strict=True)])
+            each = zip(which, rows, frames, strict=True)
+            taken = np.stack([self.stores[number][row][list(chosen or ())] for number, row, chosen in each])
         return torch.from_numpy(taken).float().movedim(-1, -3)
 
     def view(self, position: int) -> View:

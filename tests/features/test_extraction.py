@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +20,6 @@ from attnpool.data import Dataset, Person, Preprocessing, Sample, load
 from attnpool.features import extraction as module
 from attnpool.features.extraction import extract
 from attnpool.features.features import Features, statistics
-from attnpool.features.store import FeatureStore
 from attnpool.keypoints.joints import MPII_FLIP
 
 VIEW = {"image_size": 64, "short_side": None, "max_width": None}
@@ -153,24 +154,49 @@ def test_another_backbone_has_another_store(backbone: Backbone, images: Dataset,
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 2
 
 
-@pytest.mark.parametrize("damage", ["half a row", "a row without its line", "half a line"])
+@pytest.mark.parametrize("damage", ["half a row", "another byte", "half a line"])
 def test_interruption(backbone: Backbone, images: Dataset, tmp_path: Path, damage: str) -> None:
     cache = tmp_path / "cache"
     first = images.select([f"{i}.png" for i in range(4)])
     get(backbone, first, cache)
-    (folder,) = (cache / "features").iterdir()
-    row = FeatureStore(folder).array()[0].nbytes
+    (lines,), (rows,) = cache.rglob("*.jsonl"), cache.rglob("*.f16")
     if damage == "half a line":
-        text = (folder / "rows.jsonl").read_bytes()
-        (folder / "rows.jsonl").write_bytes(text[:-10])
+        lines.write_bytes(lines.read_bytes()[:-10])
+    elif damage == "half a row":
+        rows.write_bytes(rows.read_bytes()[:-100])
     else:
-        with (folder / "features.f16").open("ab") as file:
-            file.write(b"\1" * (row // 2 if damage == "half a row" else row))
+        rows.write_bytes(rows.read_bytes()[:100] + b"\1" + rows.read_bytes()[101:])
     found = get(backbone, images, cache)
     clean = get(backbone, images, tmp_path / "clean")
     # Batches of other sizes may round the last half-precision digit differently.
     assert torch.allclose(found.batch(range(7)), clean.batch(range(7)), atol=0.01)
-    assert FeatureStore(folder).array().shape[0] == 7
+    assert found.shapes is None
+    assert len(found.stores) == 2
+
+
+def test_two_work_side_by_side(
+    backbone: Backbone, images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each computes what the other does not, and both have all of it in the end."""
+    both = threading.Barrier(2, timeout=60)
+    computed: list[int] = []
+    original = module.compute
+
+    def together(model, images, *rest, **more):  # type: ignore[no-untyped-def]
+        both.wait()  # neither waits before it has claimed its images
+        computed.append(len(images[2]))
+        return original(model, images, *rest, **more)
+
+    monkeypatch.setattr(module, "compute", together)
+    parts = [images.select([f"{i}.png" for i in numbers]) for numbers in (range(5), range(2, 7))]
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda part: get(backbone, part, tmp_path / "cache"), parts)
+    assert sorted(computed) == [2, 5]
+    monkeypatch.undo()
+    clean = get(backbone, images, tmp_path / "clean").batch(range(7))
+    # Batches of other sizes may round the last half-precision digit differently.
+    assert torch.allclose(first.batch(range(5)), clean[:5], atol=0.01)
+    assert torch.allclose(second.batch(range(5)), clean[2:], atol=0.01)
 
 
 def test_unreadable_and_copies(backbone: Backbone, images: Dataset, tmp_path: Path) -> None:

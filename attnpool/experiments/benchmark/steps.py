@@ -95,13 +95,16 @@ def stored(dataset: Dataset, shape: Sequence[int], folder: Path) -> CachedFeatur
     rng = np.random.default_rng(0)
     values = rng.random((STORED, height, width, channels), dtype=np.float32).astype(np.float16)
     matrix = np.array([[1.0, 0, 0], [0, 1, 0]])
-    with store.appending(STORED) as rows:
-        rows.write(values, [str(n) for n in range(STORED)], np.stack([matrix] * STORED), [0] * STORED)
+    names = [str(n) for n in range(STORED)]
+    with store.claim(names) as rows:
+        assert rows is not None
+        rows.write(values, names, np.stack([matrix] * STORED), [0] * STORED)
+    arrays, _ = store.read(names)
     count = len(dataset)
     matrices = np.broadcast_to(matrix, (count, 2, 3))
     rows_of = np.stack([np.zeros(count, dtype=int), np.arange(count) % STORED], 1)
     frames = np.zeros(count, dtype=int)
-    return CachedFeatures(Features(dataset, (store.array(),), rows_of, matrices, frames, ((height, width),)))
+    return CachedFeatures(Features(dataset, tuple(arrays), rows_of, matrices, frames, ((height, width),)))
 
 
 def trainer(model: Recognizer, source: BatchSource, folder: Path, sizes: TrainingSizes) -> Trainer:
