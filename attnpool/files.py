@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+# No space left: on the disk, in the quota, or in a file of limited size.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 MARK = "written by attnpool"
 MARKED_BYTES = 4096  # the mark is within so many bytes from the beginning
 MARK_FILE = ".attnpool.json"  # in a folder of outputs
@@ -32,6 +35,12 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("attnpool", appauthor=False)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a write failed because there is no space left."""
+    # libraries in other languages that write files, such as safetensors, do not pass on the error number
+    return error.errno in FULL or any(os.strerror(number) in str(error) for number in FULL)
 
 
 @contextmanager

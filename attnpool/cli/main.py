@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import io
 import json
 import os
@@ -18,13 +17,9 @@ from typing import Any
 from attnpool.cli.flags import Parser, add_flag, is_positional, merged
 from attnpool.cli.signatures import REQUIRED, Option
 from attnpool.cli.verbs import VERBS, Verb, options
+from attnpool.files import is_full
 from attnpool.training.interruption import Interrupted, TrainingFailed
 
-FULL = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-)  # no space left: on the disk, in the quota, or in a file of limited size
 EXIT_CODES = """\
 exit codes: 0 done, 1 the run failed, 2 wrong input, 130 or 143 stopped by Ctrl-C or SIGTERM with the state saved"""
 
@@ -85,8 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("ATTNPOOL_DEBUG"):
             raise
         where = f"{error.filename}: {error.strerror or error}" if error.filename else str(error)
-        # libraries in other languages that write files, such as safetensors, do not pass on the error number
-        if error.errno in FULL or any(os.strerror(number) in str(error) for number in FULL):
+        if is_full(error):
             return fail(f"no space left: {where}; free some or use another disk, then run the same command again", 1)
         return fail(where, 2)
     finally:

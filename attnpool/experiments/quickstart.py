@@ -88,7 +88,7 @@ def quickstart(
     out, cache = Path(out), None if cache is None else Path(cache)
     require_seeds(seeds)
     trainings = {seed: TrainOptions(epochs=epochs, seed=seed) for seed in seeds}  # refused before the long work
-    claim(out, "a quickstart", known=(out / "world").is_dir() and (out / "runs").is_dir())
+    claim(out, "a quickstart")
     world = out / "world"
     if not world.exists():
         write_playground(world, images=images, seed=WORLD_SEED, size=image_size, progress=progress)

@@ -12,7 +12,7 @@ import numpy as np
 from attnpool.evaluation.evaluate import Evaluation
 from attnpool.explain.plots import evaluation_plot
 from attnpool.explain.png import marked
-from attnpool.files import MARK, mark, require_ours, unused, write_bytes, write_json
+from attnpool.files import MARK, is_full, mark, require_ours, unused, write_bytes, write_json
 from attnpool.models.run import EVALUATION_FILE
 
 
@@ -99,5 +99,7 @@ def draw_evaluation(found: Evaluation, *, plot: str | Path | None = None) -> Dra
         done["plot"] = target
     except OSError as error:
         missing = target if done else record
-        return DrawnEvaluation(found, **done, problem=f"{missing}: cannot be written ({error.strerror or error})")
+        reason = "no space left" if is_full(error) else (error.strerror or str(error)).lower()
+        problem = f"{missing}: cannot be written ({reason}); free some space, or give another file as plot"
+        return DrawnEvaluation(found, **done, problem=problem)
     return DrawnEvaluation(found, **done)

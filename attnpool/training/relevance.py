@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from attnpool.training.config import AUTO, Options
+from attnpool.training.config import Options
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ RULES: tuple[Rule, ...] = (
     (("segments", "frames"), lambda s: s.media == "clips", "the dataset holds images"),
     (
         ("weight_decay",),
-        lambda s: not s.departs and s.options.optimizer.lr != AUTO and s.pooling != AUTO,
+        lambda s: not s.departs,
         "it is chosen on train (with lr or another optimizer it is not)",
     ),
 )

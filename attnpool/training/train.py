@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -266,8 +267,13 @@ def prepare(
                 "it out, or use freeze_backbone and use_cache"
             )
         if isinstance(model.standardize, Standardize):
-            features = extract(model, fitted, cache=cache, workers=options.workers, device=device, progress=progress)
-            standardize(model, features, pooled=pooled)
+            with tempfile.TemporaryDirectory() as place:  # use_cache off keeps nothing
+                folder = cache if options.use_cache else Path(place)
+                features = extract(
+                    model, fitted, cache=folder, workers=options.workers, device=device, progress=progress
+                )
+                standardize(model, features, pooled=pooled)
+                del features
         return Images(fitted, preprocessing, options.workers), Images(monitored, preprocessing, options.workers)
     views = preprocessing.cached_views
     if views > 1:  # first, because it refuses clips

@@ -64,7 +64,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
         ("--pooling saliency --saliency centre --no-bias", {"saliency": "centre", "bias": False}),
         ("--pooling multi_query --queries 4 --dim 8 --positions", {"queries": 4, "dim": 8, "positions": True}),
         ("--pooling netvlad --clusters 3 --no-norms", {"clusters": 3, "norms": False}),
-        ("--pooling pose --hidden 8 --dropout 0.5", {"hidden": 8, "dropout": 0.5, "joints": 16}),
+        ("--pooling pose --hidden 8 --dropout 0.5 --pose-weight 0", {"hidden": 8, "dropout": 0.5, "joints": 16}),
     ],
 )
 def test_options_of_poolings(words: str, expected: dict[str, Any], tmp_path: Path, photos: Path) -> None:

@@ -86,7 +86,7 @@ def test_the_command(run: Path, files: Path, tmp_path: Path) -> None:
     assert "%" in attnpool("predict", run, clip, "--top", 1).text()
     (tmp_path / "broken.avi").write_bytes(clip.read_bytes()[:100])
     refused(attnpool("predict", run, tmp_path / "broken.avi"), "broken.avi: cannot be read as a clip")
-    refused(attnpool("explain", run, clip, tmp_path / "broken.avi", "--out", tmp_path / "o"), "broken.avi")
+    refused(attnpool("explain", run, tmp_path / "broken.avi", "--out", tmp_path / "o"), "broken.avi")
     assert not (tmp_path / "o").exists()
 
 

@@ -13,6 +13,7 @@ from command_line import Outcome, attnpool, refused
 from PIL import Image
 
 from attnpool.experiments.quickstart import Quickstart, quickstart
+from attnpool.files import MARK_FILE, claim
 from attnpool.models.run import Run
 
 HEADS = ["average", "attentional", "pose"]
@@ -48,7 +49,14 @@ def test_results(first: tuple[Path, Outcome]) -> None:
 def test_what_is_written(first: tuple[Path, Outcome]) -> None:
     out, _ = first
     images = ["maps-attentional.png", "maps-pose.png"]
-    assert sorted(path.name for path in out.iterdir()) == [*images, "report.html", "results.json", "runs", "world"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        MARK_FILE,
+        *images,
+        "report.html",
+        "results.json",
+        "runs",
+        "world",
+    ]
     for name in images:
         with Image.open(out / name) as image:
             image.load()
@@ -104,7 +112,10 @@ def test_options_that_cannot_be_used(tmp_path: Path, more: list[Any], words: str
 def test_a_folder_that_holds_something_else(tmp_path: Path, photos: Path) -> None:
     (tmp_path / "q").mkdir()
     photos.rename(tmp_path / "q" / "world")
-    refused(start(tmp_path / "q"), tmp_path / "q" / "world", "12 images, not 42", "another folder as out")
+    refused(start(tmp_path / "q"), tmp_path / "q", "holds files that are not by attnpool (world)")
+    claim(tmp_path / "r", "a quickstart")
+    (tmp_path / "q" / "world").rename(tmp_path / "r" / "world")
+    refused(start(tmp_path / "r"), tmp_path / "r" / "world", "12 images, not 42", "another folder as out")
     (tmp_path / "file").write_text("x")
     refused(start(tmp_path / "file"), tmp_path / "file")
 

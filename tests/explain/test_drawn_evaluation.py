@@ -78,6 +78,6 @@ def test_numbers_outlive_what_cannot_be_drawn(tmp_path: Path) -> None:
         Evaluation(scores, None, ("a", "b"), "val", None, run=tmp_path), plot=tmp_path / "file" / "x.png"
     )
     assert drawn.plot is None
-    assert drawn.problem == f"{tmp_path / 'file' / 'x.png'}: cannot be written (File exists)"
+    assert drawn.problem.startswith(f"{tmp_path / 'file' / 'x.png'}: cannot be written (file exists); free some space")
     assert json.loads((tmp_path / "evaluation-val.json").read_text("utf-8"))["mAP"] == 1
     assert "mAP       100.00 %" in str(drawn)

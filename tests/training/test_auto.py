@@ -116,7 +116,7 @@ def test_the_command_prints_the_table(world: Path, tmp_path: Path) -> None:
     [
         (["--pooling", "auto", "--rank", "2"], "leave rank out"),
         (["--pooling", "auto", "--lr", "auto"], "pooling auto chooses lr"),
-        (["--pooling", "auto", "--backbone-lr", "0.1"], "leave backbone_lr out"),
+        (["--pooling", "auto", "--backbone-lr", "0.1"], "backbone_lr would change nothing"),
         (["--pooling", "auto", "--lr", "0.1"], "pooling auto chooses lr"),
         (["--pooling", "auto", "--departure", "0.1"], "pooling auto chooses departure"),
         (["--lr", "auto", "--weight-decay", "0.1"], "lr auto chooses weight_decay"),

@@ -20,6 +20,7 @@ import attnpool as ap
 from attnpool.backbones.backbone import Backbone
 from attnpool.data import Dataset, hold_out
 from attnpool.features.batches import Batch, CachedFeatures
+from attnpool.files import MARK_FILE
 from attnpool.models.run import Run
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.interruption import Interrupted, TrainingFailed
@@ -117,7 +118,7 @@ def test_resumed_is_the_same(
     assert history(resumed) == history(whole)
     assert same(weights(Run.load(resumed.folder, best=True)), weights(Run.load(whole.folder, best=True)))
     assert sorted(path.name for path in resumed.folder.iterdir()) == [
-        "best.safetensors", "log.jsonl", "model.safetensors", "run.json", "tensorboard",
+        MARK_FILE, "best.safetensors", "log.jsonl", "model.safetensors", "run.json", "tensorboard",
     ]  # fmt: skip
 
 

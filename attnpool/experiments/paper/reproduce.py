@@ -15,7 +15,7 @@ from attnpool.evaluation.similarity import feature_similarity
 from attnpool.experiments.arguments import require_seeds, weight_files
 from attnpool.experiments.pages import Results
 from attnpool.experiments.paper.tables import TABLES, plan, result_page, root_of
-from attnpool.files import claim, write_json, write_text
+from attnpool.files import claimed, write_json, write_text
 from attnpool.models.run import Run, is_finished
 from attnpool.playground import write_playground
 from attnpool.progress import bar
@@ -106,13 +106,11 @@ def reproduce(
     files = weight_files(weights)
     jobs = [job for recipe in chosen for job in jobs_of(recipe, about.data, place, seeds, scale, workers, files)]
     require_wanted(files, jobs)
-    claim(
-        folder, f"a reproduction of {table}", known=(folder / "runs").is_dir() and (folder / f"{table}.json").is_file()
-    )
-    if root is None:
-        write_playground(place, style=about.data, images=about.samples, seed=1, progress=progress)
-    kept = {job.name: kept_scores(job, folder / "runs" / job.name) for job in jobs}
-    splits = read_all_of([job for job in jobs if kept[job.name] is None])  # faults show before days of training
+    with claimed(folder, "trainings of a table"):
+        if root is None:
+            write_playground(place, style=about.data, images=about.samples, seed=1, progress=progress)
+        kept = {job.name: kept_scores(job, folder / "runs" / job.name) for job in jobs}
+        splits = read_all_of([job for job in jobs if kept[job.name] is None])  # faults show before days of training
     backbones: dict[str, Backbone] = {}
     recipes = [read_recipe(RECIPES / table / f"{row}.yaml") for row in about.rows]
     entries: dict[str, list[dict[str, Any]]] = {recipe.name: [] for recipe in chosen}

@@ -149,7 +149,7 @@ def begin(folder: Path, settings: Mapping[str, Any], seeds: Sequence[int]) -> di
         ValueError: the folder holds a study with other settings, or files of these names that are of none.
     """
     results: dict[str, Any] = {"rows": {}, "costs": {}}
-    claim(folder, "a study of poolings", known=(folder / "runs").is_dir() and (folder / f"{NAME}.json").is_file())
+    claim(folder, "a study of poolings")
     try:
         found = json.loads((folder / f"{NAME}.json").read_text(encoding="utf-8"))
         before, results["rows"], results["costs"] = found["settings"], found["rows"], found["costs"]
@@ -207,6 +207,8 @@ class Trainings:
     def one(self, name: str, parts: tuple[Dataset, Dataset], seed: int, *, first: bool) -> dict[str, Any]:
         """One training, as `attnpool train` does it, and what it scores."""
         options = Options.of(self.common | ROWS[name].options | {"seed": seed}, name)
+        if options.model["pooling"] == "pose" and not self.results["keypoints"]:
+            options = options.change({"pose_weight": 0.0})  # which the page says
         _ = self.kept  # the features are there, so that they are not in the time of the training
         folder = self.folder / "runs" / f"{name}-{seed}"
         whole, started = not folder.exists(), time.monotonic()

@@ -22,6 +22,7 @@ from attnpool.data.formats.mpii import annolist_ids
 from attnpool.evaluation.evaluate import evaluate
 from attnpool.experiments.paper.reproduce import jobs_of, reproduce
 from attnpool.experiments.paper.tables import TABLES, plan
+from attnpool.files import MARK_FILE
 from attnpool.models.run import Run
 from attnpool.training.config import Options
 from attnpool.training.recipe import RECIPES, fit, read_recipe
@@ -141,6 +142,7 @@ def test_numbers_of_other_data_or_options_are_never_mixed_in(
     )
     assert files(out) == before
     shutil.copytree(out / "runs" / "resnet101-0", tmp_path / "out" / "runs" / "resnet101-0")
+    shutil.copy(out / MARK_FILE, tmp_path / "out")
     more = words("table1", tmp_path / "mpii", tmp_path / "out", ("rank2",), (0,))
     assert [row["row"] for row in attnpool(*more, "--json").value()["rows"]] == ["rank2"]
 
@@ -280,6 +282,7 @@ def test_scores_that_are_damaged_are_made_again(
     command: list[Any], table1: dict[str, Any], tmp_path: Path, roots: dict[str, Path]
 ) -> None:
     shutil.copytree(command[-1] / "runs" / "resnet101-0", tmp_path / "runs" / "resnet101-0")
+    shutil.copy(command[-1] / MARK_FILE, tmp_path)
     for text in ("{", "[]", "{}", None):
         file = tmp_path / "runs" / "resnet101-0" / "scores.json"
         file.unlink() if text is None else file.write_text(text)
