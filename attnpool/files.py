@@ -90,19 +90,23 @@ def unused(folder: Path, name: str, words: str) -> Path:
     path, count = folder / name, 1
     while os.path.lexists(path) and not is_ours(path, words):
         count += 1
-        path = (folder / name).with_name(f"{Path(name).stem}-{count}{Path(name).suffix}")
+        path = folder / f"{Path(name).stem}-{count}{Path(name).suffix}"
     return path
 
 
-def require_free(folder: Path, holds: str, option: str = "out", *, known: bool = False) -> bool:
+def require_folder(folder: Path) -> None:
+    """Raises ValueError if there is something else than a folder where the option out names one."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ValueError(f"out {folder}: is a file; give a new folder")
+
+
+def require_free(folder: Path, holds: str, *, known: bool = False) -> bool:
     """Whether a folder has our mark already, as what it `holds`; otherwise it can be made, or is empty.
 
     Raises:
         ValueError: it is a file, or holds something else.
     """
-    words = f"{option} {folder}"
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise ValueError(f"{words}: is a file; give a new folder")
+    require_folder(folder)
     try:
         before = json.loads((folder / MARK_FILE).read_text(encoding="utf-8"))[MARK]
     except (OSError, ValueError, KeyError, TypeError):
@@ -110,41 +114,40 @@ def require_free(folder: Path, holds: str, option: str = "out", *, known: bool =
     if before == holds or (known and before is None):
         return True
     if before is not None:
-        raise ValueError(f"{words}: holds {before}, and this would be {holds}; give a new folder")
+        raise ValueError(f"out {folder}: holds {before}, and this would be {holds}; give a new folder")
     if folder.is_dir():
         others = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(NOTHING))
         if others:
-            raise ValueError(f"{words}: holds files that are not by attnpool ({others[0]}); give a new folder")
+            raise ValueError(f"out {folder}: holds files that are not by attnpool ({others[0]}); give a new folder")
     return False
 
 
-def claim(folder: Path, holds: str, option: str = "out", *, known: bool = False) -> None:
+def claim(folder: Path, holds: str, *, known: bool = False) -> None:
     """Makes a folder of outputs, or opens an earlier one, and marks it.
 
     Args:
         folder: the folder.
         holds: what it is for, such as "a run"; it stays so.
-        option: name of the option that gives the folder.
         known: whether what is in it shows that it is ours, should it have no mark.
 
     Raises:
         ValueError: it is a file, holds something else, or cannot be written to.
     """
-    if require_free(folder, holds, option, known=known):
+    if require_free(folder, holds, known=known):
         return
     try:
         write_json(folder / MARK_FILE, {MARK: holds})
     except OSError as error:
         if not is_ours(folder / MARK_FILE):  # another process of the same training may have been faster
             reason = error.strerror or error
-            raise ValueError(f"{option} {folder}: cannot be written to ({reason}); give another folder") from error
+            raise ValueError(f"out {folder}: cannot be written to ({reason}); give another folder") from error
 
 
 @contextmanager
-def claimed(folder: Path, holds: str, option: str = "out", *, known: bool = False) -> Iterator[None]:
+def claimed(folder: Path, holds: str, *, known: bool = False) -> Iterator[None]:
     """Claims a folder for a block; after an error in which nothing was written to it, no mark is left."""
     made = not folder.exists()
-    claim(folder, holds, option, known=known)
+    claim(folder, holds, known=known)
     try:
         yield
     except BaseException:

@@ -150,13 +150,11 @@ def parse(name: str, verb: Verb, words: Sequence[str]) -> tuple[dict[str, dict[s
     function = verb.function if isinstance(verb.function, str) else verb.function[given[verb.word]]
     grouped = {option.name for found in verb.groups().values() for option in found}
     calls = {}
-    if verb.before:
-        calls[verb.before] = {
-            key: given[key] for key in {option.name for option in options(verb.before)} & given.keys()
-        }
-    for path in filter(None, (function, verb.then)):
+    for path in filter(None, (verb.before, function, verb.then)):
         own = {option.name for option in options(path)}
-        calls[path] = {key: given.pop(key) for key in own & given.keys()}
+        calls[path] = {key: given[key] for key in own & given.keys()}
+    for key in {key for call in calls.values() for key in call}:
+        del given[key]
     if verb.into:
         calls[function][verb.into] = {key: given.pop(key) for key in grouped & given.keys()}
     word = given.pop(verb.word, "")

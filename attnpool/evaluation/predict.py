@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -49,26 +49,36 @@ class Prediction:
         return "\n".join([*lines, *([f"  note: {self.note}"] if self.note else [])])
 
 
-class Predictions(list[Prediction]):
-    """What `predict` found, in the order of the files.
+Answer = TypeVar("Answer")
+
+
+class Answers(list[Answer]):
+    """What was found of each file that can be read, in their order.
 
     Attributes:
         failed: `(file, reason)` of the files that cannot be read.
     """
 
-    exit_code = 2
+    exit_code = 2  # of a command in which files failed
 
-    def __init__(self, found: Iterable[Prediction] = (), failed: Sequence[tuple[str, str]] = ()) -> None:
-        super().__init__(found)
-        self.failed = list(failed)
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed: list[tuple[str, str]] = []
 
     @property
     def problems(self) -> list[str]:
         return [reason for _, reason in self.failed]
 
+    def errors(self) -> list[dict[str, Any]]:
+        """The files that cannot be read, as entries of JSON."""
+        return [{"file": file, "error": reason} for file, reason in self.failed]
+
+
+class Predictions(Answers[Prediction]):
+    """What `predict` found, in the order of the files."""
+
     def to_json(self) -> list[dict[str, Any]]:
-        failed = [{"file": file, "error": reason} for file, reason in self.failed]
-        return [*(prediction.to_json() for prediction in self), *failed]
+        return [*(prediction.to_json() for prediction in self), *self.errors()]
 
     def __str__(self) -> str:
         return "\n".join(str(prediction) for prediction in self)

@@ -13,12 +13,12 @@ from attnpool.data import segment_positions
 from attnpool.data.clips import Clip
 from attnpool.evaluation.inputs import open_with_files
 from attnpool.evaluation.pointing import peak
-from attnpool.evaluation.predict import Prediction, looked_at, score
+from attnpool.evaluation.predict import Answers, Prediction, looked_at, score
 from attnpool.explain.clip_figure import figure_rows, storyboard
 from attnpool.explain.image_figure import figure_columns
 from attnpool.explain.overlay import panel
 from attnpool.explain.png import png
-from attnpool.files import mark, unused, write_bytes
+from attnpool.files import mark, require_folder, unused, write_bytes
 from attnpool.models.recognizer import Recognizer
 
 SHOWN = 5  # frames of a clip
@@ -104,25 +104,11 @@ def explain_clip(
     return storyboard(frames, rows, title or Path(prediction.file).name, box=prediction.view.area)
 
 
-class Explanations(list[dict[str, Any]]):
-    """What `explain_files` drew, an entry for each file in their order; its entries are described there.
-
-    Attributes:
-        failed: `(file, reason)` of the files that cannot be read.
-    """
-
-    exit_code = 2
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.failed: list[tuple[str, str]] = []
-
-    @property
-    def problems(self) -> list[str]:
-        return [reason for _, reason in self.failed]
+class Explanations(Answers[dict[str, Any]]):
+    """What `explain_files` drew, an entry for each file in their order; its entries are described there."""
 
     def to_json(self) -> list[dict[str, Any]]:
-        return [*self, *({"file": file, "error": reason} for file, reason in self.failed)]
+        return [*self, *self.errors()]
 
     def __str__(self) -> str:
         lines = []
@@ -240,8 +226,7 @@ def numbers(prediction: Prediction, best: int, chosen: int) -> dict[str, list[An
 
 def require_apart(out: Path, files: Sequence[str | Path]) -> None:
     """Raises ValueError if panels would be written to a file, or into a folder that is looked through for images."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out {out}: is a file; give a folder")
+    require_folder(out)
     for file in map(Path, files):
         if file.is_dir() and out.resolve() == file.resolve():
             raise ValueError(

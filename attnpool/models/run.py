@@ -90,16 +90,21 @@ def is_unfinished(folder: Path) -> bool:
     return any((folder / name).exists() for name in (STATE_FILE, CHOICE_FILE)) and not is_finished(folder)
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run or a training that can continue."""
+    return is_finished(folder) or is_unfinished(folder)
+
+
 def require_new(folder: Path) -> None:
     """Raises ValueError unless a new run can be written to a folder: it is empty, or is made."""
-    if is_finished(folder) or is_unfinished(folder):
+    if is_run(folder):
         raise ValueError(f"out {folder}: holds a run already; give a new folder")
     require_free(folder, HOLDS)
 
 
 def require_usable(folder: Path) -> None:
     """Raises ValueError unless a folder is empty, can be made, or holds a run or training of ours."""
-    require_free(folder, HOLDS, known=is_finished(folder) or is_unfinished(folder))
+    require_free(folder, HOLDS, known=is_run(folder))
 
 
 def open_folder(folder: Path) -> AbstractContextManager[None]:
@@ -108,7 +113,7 @@ def open_folder(folder: Path) -> AbstractContextManager[None]:
     Raises:
         ValueError: it holds something else, or cannot be written to.
     """
-    return claimed(folder, HOLDS, known=is_finished(folder) or is_unfinished(folder))
+    return claimed(folder, HOLDS, known=is_run(folder))
 
 
 def read_run(run: str | Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from attnpool.data import Preprocessing
 from attnpool.training.config import Options
 
 
@@ -36,28 +37,15 @@ class Situation:
     def dropout(self) -> float:
         return float(self.options.model["pooling_options"].get("dropout", 0.0))
 
-    @property
-    def departs(self) -> bool:
-        """Whether the training surely is a departure from average pooling, which chooses the weight decay itself."""
-        own = self.options.model["pooling_options"]
-        usual = self.options.optimizer.optimizer == "auto" and self.options.optimizer.lr is None
-        attention = self.pooling == "attentional" and own.get("init", "average") == "average"
-        plain = (
-            self.cached and self.options.model["standardize"] is not False and self.options.model["instances"] == "none"
-        )
-        return (usual and attention and plain and self.options.train.departure != 0) or (
-            self.options.optimizer.optimizer == "departure"
-        )
 
+# What varies images, and why it is idle on features that are kept.
+VARYING = ("flip", "color_jitter", "random_resized_crop")
+KEPT = "the features of a frozen backbone are computed once (with use_cache off, images are decoded in every epoch)"
 
 # Each line says when options matter, and what is so if they do not.
 Rule = tuple[tuple[str, ...], Callable[[Situation], bool], str]
 RULES: tuple[Rule, ...] = (
-    (
-        ("flip", "color_jitter", "random_resized_crop"),
-        lambda s: not s.cached,
-        "the features of a frozen backbone are computed once (with use_cache off, images are decoded in every epoch)",
-    ),
+    (VARYING, lambda s: not s.cached, KEPT),
     (("backbone_lr",), lambda s: not s.frozen, "the backbone is frozen (with freeze_backbone off it is trained)"),
     (("pose_weight", "pose_target"), lambda s: s.pooling == "pose", "only pooling pose predicts joints"),
     (("pose_target",), lambda s: s.options.train.pose_weight > 0, "pose_weight is 0"),
@@ -66,11 +54,6 @@ RULES: tuple[Rule, ...] = (
     (("tune_fraction",), lambda s: s.options.train.patience > 0, "a part of train is held out with patience alone"),
     (("step_updates", "step_factor"), lambda s: s.options.optimizer.schedule == "step", "it is for schedule step"),
     (("segments", "frames"), lambda s: s.media == "clips", "the dataset holds images"),
-    (
-        ("weight_decay",),
-        lambda s: not s.departs,
-        "it is chosen on train (with lr or another optimizer it is not)",
-    ),
 )
 
 
@@ -89,4 +72,16 @@ def require_relevant(given: Iterable[str], options: Options, media: Literal["ima
     names = set(given)
     for belonging, matters, reason in RULES:
         if (idle := names & set(belonging)) and not matters(situation):
-            raise ValueError(f"{min(idle)} would change nothing: {reason}; leave it out")
+            raise idle_option(min(idle), reason)
+
+
+def require_no_augmentation(preprocessing: Preprocessing) -> None:
+    """Raises ValueError for options that would vary images whose features are kept."""
+    for name in VARYING:
+        if getattr(preprocessing, name) != getattr(Preprocessing(), name):
+            raise idle_option(name, KEPT)
+
+
+def idle_option(name: str, reason: str) -> ValueError:
+    """The error for an option that would change nothing."""
+    return ValueError(f"{name} would change nothing: {reason}; leave it out")

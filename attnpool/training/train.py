@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from attnpool.data import READERS, Dataset, Preprocessing, Sample, hold_out
+from attnpool.data import READERS, Dataset, Preprocessing, hold_out
 from attnpool.features.batches import BatchSource, CachedFeatures, Images
 from attnpool.features.extraction import extract
 from attnpool.features.features import standardize
@@ -27,6 +27,7 @@ from attnpool.training.departure import candidates, choose, start_at_regression
 from attnpool.training.interruption import StopSignals
 from attnpool.training.losses import resolve_loss
 from attnpool.training.optimizer import departs, is_logistic_regression, resolve, start_at_priors
+from attnpool.training.relevance import require_no_augmentation
 from attnpool.training.side_by_side import SideBySide, hold_maps
 from attnpool.training.trainer import Trainer
 
@@ -169,11 +170,6 @@ def learns_joints(model: Recognizer, options: TrainOptions) -> bool:
     return model.pooling == "pose" and options.pose_weight > 0
 
 
-def with_joints(sample: Sample) -> bool:
-    """Whether joints of a person are in the annotations."""
-    return any(person.joints for person in sample.people)
-
-
 def default_epochs(images: int, options: TrainOptions) -> int:
     """The default number of epochs: 30, or as many as give 400 updates, because small datasets have few per epoch."""
     updates = math.ceil(images / (options.batch_size * options.accumulate))
@@ -232,7 +228,8 @@ def check(
             "backbone with use_cache and standardize, without instances and with a departure other than 0; leave "
             "optimizer out"
         )
-    if learns_joints(model, options) and not any(sample.keypoints or with_joints(sample) for sample in train):
+    labelled = (s.keypoints or any(person.joints for person in s.people) for s in train)
+    if learns_joints(model, options) and not any(labelled):
         raise ValueError(
             f"{train.name}: no image of train has joints, which pooling pose learns from; add them, see attnpool pose, "
             "or use pose_weight 0"
@@ -275,6 +272,7 @@ def prepare(
                 standardize(model, features, pooled=pooled)
                 del features
         return Images(fitted, preprocessing, options.workers), Images(monitored, preprocessing, options.workers)
+    require_no_augmentation(preprocessing)
     views = preprocessing.cached_views
     if views > 1:  # first, because it refuses clips
         seen = extract(

@@ -106,7 +106,7 @@ def test_photos_stay_and_a_panel_replaces_only_its_own(model: Recognizer, photo:
     assert (tmp_path / "p.png").read_bytes() == before
     with pytest.raises(ValueError, match="is the folder of the images"):
         require_apart(tmp_path, [tmp_path / "p.png", tmp_path])
-    with pytest.raises(ValueError, match="is a file; give a folder"):
+    with pytest.raises(ValueError, match="is a file; give a new folder"):
         require_apart(tmp_path / "p.png", [tmp_path / "p.png"])
 
 

@@ -100,7 +100,15 @@ def test_an_option_changes_something_or_is_refused(option: Option, trained: Call
     assert any(outcome != before for outcome in found) == (option.name not in SPEED)
 
 
-@pytest.mark.parametrize("name", sorted(BESIDE.keys() - {"accumulate", "warmup"}))
+@pytest.mark.parametrize("name", sorted(BESIDE.keys() - {"accumulate", "warmup", "weight_decay"}))
 def test_what_an_option_needs_is_said(name: str, trained: Callable[..., Any]) -> None:
     (option,) = (option for option in OPTIONS if option.name == name)
     refused(trained(*others(option)[0]), f"{name} would change nothing: ", "; leave it out")
+
+
+def test_a_weight_decay_is_not_idle_beside_the_departure(trained: Callable[..., Any]) -> None:
+    """It is the only one that is tried, also where average pooling, which has its own, is kept in the end."""
+    assert isinstance(trained("--weight-decay", 0.07), str)
+    strong, weak = (trained("--departure", 0.3, "--weight-decay", decay) for decay in (0.0005, 5.0))
+    assert isinstance(strong, str)
+    assert strong != weak

@@ -333,3 +333,12 @@ def test_classes_must_agree(parts: tuple[Dataset, Dataset], frozen: Backbone, tm
 def test_wrong_options(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         TrainOptions(**wrong)
+
+
+@pytest.mark.parametrize("name", ["flip", "color_jitter"])
+def test_augmentation_of_kept_features_is_refused_from_python_too(
+    frozen: Backbone, parts: tuple[Dataset, Dataset], tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(ValueError, match=f"{name} would change nothing: the features of a frozen backbone"):
+        fit(parts, tmp_path / "run", frozen, preprocessing=ap.Preprocessing(**{name: 0.25}))
+    assert not (tmp_path / "run").exists()

@@ -12,7 +12,7 @@ from attnpool.evaluation.tables import markdown_table
 from attnpool.experiments.benchmark.measure import machine_line
 from attnpool.explain.plots import ratio_plot
 from attnpool.explain.png import marked
-from attnpool.files import MARK, mark, require_ours, write_bytes, write_json, write_text
+from attnpool.files import MARK, mark, require_folder, require_ours, write_bytes, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,6 @@ def require_free_names(out: str | Path | None, name: str) -> None:
     """Raises ValueError if the figures of a benchmark would replace files that are not ours."""
     if out is None:
         return
-    if Path(out).exists() and not Path(out).is_dir():
-        raise ValueError(f"out {out}: is a file; give a folder")
+    require_folder(Path(out))
     for suffix in ("json", "md", "png"):
         require_ours(Path(out) / f"{name}.{suffix}", "out")
