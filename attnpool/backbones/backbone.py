@@ -45,6 +45,8 @@ class Backbone(nn.Module):
         seed: seed of random weights.
         tokens: which tokens of a vision transformer give the features, its patches, or its class token, too
             (cls+patches): every position then has the channels of its patch and behind them those of the class token.
+            An encoder that pools its patches by attention and has no class token, such as SigLIP's, gives what its
+            own pooling finds instead.
         in_channels: number of input channels, other than 3 for stacks of optical flow (10 in TSN). Weights for RGB are
             then adapted by TSN's cross-modality initialisation: every channel gets the mean of the first convolution's
             kernels over R, G and B.
@@ -79,9 +81,10 @@ class Backbone(nn.Module):
             self.net = build(name, in_channels)
         if tokens not in ("patches", "cls+patches"):
             raise ValueError(f"unknown tokens {tokens!r}: use patches or cls+patches")
-        if self.has_token and getattr(self.net, "cls_token", None) is None:
+        if self.has_token and not (self.has_class_token or self.pools_itself):
             raise ValueError(
-                f"{name}: has no class token; use tokens patches, or a vision transformer such as vit_small_patch16_224"
+                f"{name}: has neither a class token nor an attention pooling of its own; use tokens patches, or a "
+                "vision transformer such as vit_small_patch16_224"
             )
         self.out_channels: int = self.net.num_features * (2 if self.has_token else 1)
         self.mean, self.std = pixel_statistics(name, self.net, in_channels)
@@ -117,8 +120,19 @@ class Backbone(nn.Module):
 
     @property
     def has_token(self) -> bool:
-        """Whether the second half of the channels is the class token's."""
+        """Whether the second half of the channels is the class token's, or of the encoder's own pooling."""
         return self.tokens == "cls+patches"
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether the network has a class token."""
+        return getattr(self.net, "cls_token", None) is not None
+
+    @property
+    def pools_itself(self) -> bool:
+        """Whether the network ends in an attention pooling, whose output has the channels of its tokens."""
+        pooling = getattr(self.net, "attn_pool", None)
+        return pooling is not None and getattr(pooling, "out_features", self.net.num_features) == self.net.num_features
 
     def required_name(self) -> str:
         """The name from which a run builds this backbone again.
@@ -172,7 +186,8 @@ class Backbone(nn.Module):
         tokens = features[:, int(getattr(self.net, "num_prefix_tokens", 0)) :]
         grid = token_grid(tokens.shape[1], height, width)
         if self.has_token:
-            tokens = torch.cat([tokens, features[:, :1].expand_as(tokens)], 2)
+            token = features[:, :1] if self.has_class_token else self.net.pool(features)[:, None]
+            tokens = torch.cat([tokens, token.expand_as(tokens)], 2)
         return tokens.unflatten(1, grid).permute(0, 3, 1, 2)
 
     def digest(self) -> str:

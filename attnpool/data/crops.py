@@ -21,6 +21,8 @@ _RATIO = (3 / 4, 4 / 3)
 # Positions of a crop as fractions of its horizontal and vertical freedom: the centre, then the four corners.
 _PLACES = ((0.5, 0.5), (0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
 
+ZOOM = 1.25
+"""How much larger than in the centre crop things are in the crop of its middle."""
 
 # Width to height of the shapes of whole views: square, 4:3, 3:2, 16:9, 5:2, and upright.
 ASPECTS = (2 / 5, 9 / 16, 2 / 3, 3 / 4, 1.0, 4 / 3, 3 / 2, 16 / 9, 5 / 2)
@@ -67,14 +69,41 @@ def input_size(size: tuple[int, int], options: Preprocessing) -> tuple[int, int]
 
 def eval_crops(size: tuple[int, int], options: Preprocessing, crops: int = 1, flip: bool = False) -> list[Crop]:
     """The crops of the test-time views, see `views.eval_views`."""
-    if crops not in (1, 10):
-        raise ValueError(f"crops is {crops}; use 1 (the middle) or 10 (middle and corners, and their mirror images)")
-    if crops == 10 and options.view == "whole":
-        raise ValueError("crops is 10, but a whole view has no corners; use 1")
-    width, height = _area(size, options)
-    places = _PLACES if crops == 10 else _PLACES[:1]
-    plain = [Crop(across * (size[0] - width), down * (size[1] - height), width, height) for across, down in places]
+    require_crops(crops, options)
+    areas = [_area(size, options)] * (5 if crops == 10 else 1)
+    if crops == 2:
+        areas.append(_area(size, zoomed(options)))
+    places = _PLACES if crops == 10 else _PLACES[:1] * 2
+    plain = [
+        Crop(across * (size[0] - width), down * (size[1] - height), width, height)
+        for (width, height), (across, down) in zip(areas, places, strict=False)
+    ]
     return plain + [replace(crop, flipped=True) for crop in plain if flip or crops == 10]
+
+
+def zoomed(options: Preprocessing) -> Preprocessing:
+    """The preprocessing whose centre crop is the middle of the centre crop, enlarged."""
+    return replace(options, short_side=round(ZOOM * (options.short_side or options.image_size)))
+
+
+def require_crops(crops: int, options: Preprocessing) -> None:
+    """Checks that there are such test-time crops, and that they differ.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if crops not in (1, 2, 10):
+        raise ValueError(
+            f"crops is {crops}; use 1 (the middle), 2 (and its middle, enlarged), or 10 (the middle, the corners, and "
+            "their mirror images)"
+        )
+    if crops != 1 and options.view == "whole":
+        raise ValueError(f"crops is {crops}, but the view whole cuts nothing; use 1")
+    if crops == 10 and options.view == "squash" and (options.short_side or 0) <= options.image_size:
+        raise ValueError(
+            "crops is 10, but the squashed image is not larger than the network's input, so that all crops are the "
+            "same; use 1 or 2, or a model with a larger short_side"
+        )
 
 
 def train_crops(

@@ -16,6 +16,7 @@ from torch.utils import data as torch_data
 from torch.utils.data import DataLoader
 
 from attnpool.data.clips import read_views
+from attnpool.data.crops import require_crops
 from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.image import Unreadable, read_image
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
@@ -136,14 +137,13 @@ def load(
         crops, flip: test-time views, see `eval_views`.
 
     Raises:
-        ValueError: the seed, the epoch or the number of workers is negative, or the number of crops is not 1 or 10.
+        ValueError: the seed, the epoch or the number of workers is negative, or there are no such crops.
     """
     if min(seed, epoch, workers) < 0:
         raise ValueError(f"seed {seed}, epoch {epoch} and workers {workers} must not be negative")
     if options.modality == "flow" and dataset.media != "clips":
         raise ValueError(f"{dataset.name}: holds images, which have no optical flow; use modality rgb")
-    if crops not in (1, 10):
-        raise ValueError(f"crops is {crops}; use 1 (the middle) or 10 (corners and middle, and their mirror images)")
+    require_crops(crops, options)
     return _load(_Views(dataset, options, seed, epoch, train, crops, flip), batches, workers)
 
 

@@ -84,6 +84,11 @@ class Preprocessing:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a number from 0 to 1")
 
+    @property
+    def kept(self) -> tuple[int, bool]:
+        """What `cached_views` stands for: the crops of an image, and whether their mirror images are kept, too."""
+        return {1: (1, False), 2: (1, True), 4: (2, True)}[self.cached_views]
+
     def of_model(self) -> dict[str, Any]:
         """The options that testing uses, which belong to a trained model, as `Recognizer(preprocessing=...)` takes
         them.

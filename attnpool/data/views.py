@@ -98,15 +98,16 @@ def eval_views(
         frames: one RGB image of any size, or the frames of a clip.
         options: the preprocessing; options for training are ignored. Corner crops differ from the centre crop along the
             short side only if `short_side` is larger than `image_size`.
-        crops: 1, the centre, or 10: the centre, the four corners, and the mirror images of these five.
-        flip: whether to add the mirror image, with one crop.
+        crops: 1, the centre, 2: the centre and its middle, enlarged, or 10: the centre, the four corners, and the
+            mirror images of these five.
+        flip: whether to add the mirror images of one or two crops.
         size: width and height of whole views, which all frames of a clip share (default: those of the frame's own).
 
     Returns:
-        All views of the first frame, the centre first, then those of the next: 1, 2 or 10 views per frame.
+        All views of the first frame, the centre first, then those of the next: 1, 2, 4 or 10 views per frame.
 
     Raises:
-        ValueError: `crops` is neither 1 nor 10.
+        ValueError: from `require_crops`.
     """
     return [
         cut([frame], options, crop, size) for frame in frames for crop in eval_crops(frame.size, options, crops, flip)

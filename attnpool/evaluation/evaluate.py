@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from attnpool.data import Dataset, Preprocessing
+from attnpool.data.crops import require_crops
 from attnpool.evaluation.deletion import Deletion
 from attnpool.evaluation.deletion import deletion as delete
 from attnpool.evaluation.inference import Outputs, as_probabilities, score_source
@@ -176,7 +177,7 @@ def evaluate(
     best: bool = False,
     submission: str | Path | None = None,
     frames: int | None = None,
-    crops: Literal[1, 10] = 1,
+    crops: Literal[1, 2, 10] = 1,
     flip: bool = False,
     fuse: Sequence[str | tuple[Run | str | Path, float]] = (),
     deletion: bool = False,
@@ -199,13 +200,14 @@ def evaluate(
         submission: MATLAB file to write the scores to, as MPII's server takes them; for split test, whose labels are
             not public.
         frames: frames of each clip (default: as many as the run was trained with).
-        crops: test-time views of each image: 10 are the corners and the middle, and their mirror images.
-        flip: also score the mirror image.
+        crops: test-time views of each image: 2 are the middle, and its middle enlarged; 10 are the middle, the
+            corners, and their mirror images.
+        flip: also score the mirror image of every view.
         fuse: RUN or RUN=W for other runs of the same classes, whose logits are added with weight W (1 if it is not
             given); for a stream of optical flow 1.5 is usual.
         deletion: also cover the cells where the maps are highest and score the images again, see docs/deletion.md.
         workers: processes that decode images and clips.
-        use_cache: use and keep the features of a frozen backbone; they are kept of an image and its mirror image only.
+        use_cache: use and keep the features of a frozen backbone; those of 10 crops are not kept.
         cache: folder of features (default: $ATTNPOOL_CACHE or the user's cache).
         progress: show progress bars.
 
@@ -221,6 +223,9 @@ def evaluate(
         dataset, split_name = choose_split(loaded, source, split), split
     if frames is not None and dataset.media != "clips":
         raise ValueError(f"frames is {frames}, but {dataset.name} holds images; leave frames out")
+    if crops == 10 and flip:
+        raise ValueError("crops is 10, which has the mirror images already; leave flip out")
+    require_crops(crops, Preprocessing(**loaded.model.preprocessing))
     if deletion:
         check_deletion(loaded, dataset, crops=crops, flip=flip, fuse=fuse)
     if submission is not None:
@@ -238,11 +243,12 @@ def evaluate(
         data = dataset if model.sees_people else dataset.without_people()
         options = Preprocessing(**model.preprocessing | ({} if frames is None else {"frames": frames}))
         inputs: BatchSource = Images(data, options, workers, crops=crops, flip=flip)
-        kept = model.backbone.frozen and use_cache and crops == 1 and frames is None
-        if kept and not (flip and dataset.media == "clips"):
-            views: Literal[1, 2] = 2 if flip else 1
-            found = extract(model, data, views=views, cache=cache, workers=workers, device=device, progress=progress)
-            inputs = CachedFeatures(found, all_views=flip)
+        kept = model.backbone.frozen and use_cache and crops != 10 and frames is None
+        if kept and (dataset.media == "images" or not (crops == 2 or flip)):
+            found = extract(
+                model, data, crops=crops, flip=flip, cache=cache, workers=workers, device=device, progress=progress
+            )
+            inputs = CachedFeatures(found, all_views=True)
         return score_source(model, inputs, device=device, progress="evaluate" if progress else "")
 
     found = outputs(loaded)

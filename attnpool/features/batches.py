@@ -99,7 +99,7 @@ class Images:
     @property
     def views(self) -> int:
         """The number of test-time views of every image or frame."""
-        return self.crops * (2 if self.flip and self.crops == 1 else 1)
+        return self.crops * (2 if self.flip and self.crops != 10 else 1)
 
     @property
     def inputs_per_sample(self) -> int:

@@ -15,13 +15,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from attnpool.backbones.batchnorm_folding import folded
 from attnpool.data import Dataset, Preprocessing, load, shapes
+from attnpool.data.crops import require_crops, zoomed
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.data.views import mirror
 from attnpool.features.features import Features
@@ -33,7 +34,6 @@ from attnpool.progress import bar
 
 FORMAT = 3
 POLL_SECONDS = 0.5  # between two looks at what another process has computed
-ZOOM = 1.25  # of the views that show the middle of an image
 BATCH = 8  # larger ones leave the processor's caches and are slower on a CPU
 # Libraries whose versions can change the last digits of a pixel or a feature.
 RELEVANT = ("torch", "timm", "pillow")
@@ -43,7 +43,8 @@ def extract(
     model: Recognizer,
     dataset: Dataset,
     *,
-    views: Literal[1, 2, 4] = 1,
+    crops: int = 1,
+    flip: bool = False,
     cache: Path | None = None,
     workers: int = 0,
     device: torch.device | None = None,
@@ -54,8 +55,8 @@ def extract(
     Args:
         model: recognizer whose backbone and `preprocessing` are used; the backbone must be frozen.
         dataset: the images or clips.
-        views: the image alone (1), with its mirror image (2), or these two and those of the middle of the view
-            enlarged by `ZOOM` (4); the others are in `Features.others`.
+        crops: 1, or 2 to keep the features of the middle of the view, enlarged, too; they are in `Features.others`.
+        flip: whether to keep those of mirror images, too.
         cache: the folder of all stores, `cache_folder()` by default.
         workers: number of processes that decode images.
         device: device on which the backbone runs.
@@ -67,19 +68,18 @@ def extract(
     """
     if not model.backbone.frozen:
         raise ValueError("the features of a backbone that is trained change in every step: use freeze_backbone=True")
-    if views > 1 and dataset.media == "clips":
-        raise ValueError(f"{dataset.name}: holds clips, whose frames are drawn in training; leave cached_views out")
+    if (crops > 1 or flip) and dataset.media == "clips":
+        raise ValueError(f"{dataset.name}: holds clips, of which only one view is kept; leave cached_views out")
     digests, failed = digest_files(dataset)
     given = Preprocessing(**model.preprocessing)
-    wanted = [(given, False), (given, True)][:views]
-    if views == 4:
-        zoomed = replace(given, short_side=round(ZOOM * (given.short_side or given.image_size)))
-        wanted += [(zoomed, False), (zoomed, True)]
+    require_crops(crops, given)
+    scales = [given, zoomed(given)] if crops == 2 else [given]
+    wanted = [(options, mirrored) for options in scales for mirrored in (False, True)[: 1 + flip]]
     found = [
         extract_view(model, dataset, options, mirrored, (digests, failed), cache, workers, device, progress)
         for options, mirrored in wanted
     ]
-    if views > 1:  # a file that is lost between two views is lost for all
+    if len(found) > 1:  # a file that is lost between two views is lost for all
         lost = dict(failure for view in reversed(found) for failure in view.failed)
         paths = [sample.path for sample in dataset if sample.path not in lost]
         found = [replace(view.select(paths, dataset.split), failed=tuple(lost.items())) for view in found]

@@ -112,16 +112,27 @@ class CompactBilinearPooling(PoolingHead):
 
     def forward(self, features: Tensor, *, maps: Maps = False) -> Pooled:
         x, grid = self.channels_first(features)
-        z = self.pooled(x)
+        if not maps:
+            return Pooled(self.classify(self.pooled(x))[0])
+        tokens, wanted = tokens_of(x), self.wanted(maps)
+        # The spectra of a few images at a time give their scores and, by Parseval's theorem, their maps.
+        images = len(tokens) if torch.compiler.is_compiling() else images_at_a_time(tokens, self.dim)
+        logits, top_down = [], []
+        for part in tokens.split(images):
+            spectra = spectrum(part, self.bins, self.signs, self.dim)
+            scores, divisor = self.classify(torch.fft.irfft(spectra.sum(1), n=self.dim) / x.shape[2])
+            weight = self.weight[wanted].to(part.dtype)
+            weight = weight if divisor is None else weight / divisor.unsqueeze(1)
+            products = torch.view_as_real(spectra).flatten(2) @ dual(weight).transpose(-2, -1)
+            logits.append(scores)
+            top_down.append(products.transpose(1, 2) + self.alpha[wanted][:, None])
+        return first_order_maps(torch.cat(logits), torch.cat(top_down), grid)
+
+    def classify(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The logits of pooled sketches `(B, D)`, and the divisors of their entries."""
         divisor = self.divisor(z)
         z = z if divisor is None else z / divisor
-        logits = F.linear(F.dropout(z, self.dropout, self.training), self.weight, self.alpha)
-        if not maps:
-            return Pooled(logits)
-        sketch = self.sketch(x) if divisor is None else self.sketch(x) / divisor.unsqueeze(1)
-        wanted = self.wanted(maps)
-        top_down = project(sketch.transpose(1, 2), self.weight[wanted], self.alpha[wanted])
-        return first_order_maps(logits, top_down, grid)
+        return F.linear(F.dropout(z, self.dropout, self.training), self.weight, self.alpha), divisor
 
     def divisor(self, z: Tensor) -> Tensor | None:
         """What the entries of the pooled sketch `(B, D)` are divided by, `(B, D)` or `(B, 1)`; `None` for nothing."""
@@ -146,6 +157,21 @@ def spectrum(tokens: Tensor, bins: Tensor, signs: Tensor, dim: int) -> Tensor:
         for at, sign in zip(bins, signs, strict=True)
     )
     return first * second
+
+
+def dual(weight: Tensor) -> Tensor:
+    """The numbers `(..., 2 (D // 2 + 1))` whose product with the real and imaginary parts of a spectrum is `w . z`.
+
+    That is Parseval's theorem for the half of the spectrum of a real vector z of length D that `torch.fft.rfft`
+    returns: all frequencies but the first, and the last if D is even, stand for two.
+    """
+    length = weight.shape[-1]
+    transform = torch.view_as_real(torch.fft.rfft(weight))
+    twice = torch.full_like(transform, 2.0 / length)
+    twice[..., 0, :] = 1.0 / length
+    if length % 2 == 0:
+        twice[..., -1, :] = 1.0 / length
+    return (transform * twice).flatten(-2)
 
 
 class SketchSum(torch.autograd.Function):
@@ -188,10 +214,13 @@ class SketchSum(torch.autograd.Function):
 
 def few_images(tokens: Tensor, dim: int) -> Tensor:
     """An empty buffer `(images, N, D)` for the sketches of the images that are processed at a time."""
-    images = CHUNK_BYTES["cpu" if tokens.device.type == "cpu" else "other"] // (
-        tokens.shape[1] * dim * tokens.element_size()
-    )
-    return tokens.new_empty(min(max(images, 1), tokens.shape[0]), tokens.shape[1], dim)
+    return tokens.new_empty(images_at_a_time(tokens, dim), tokens.shape[1], dim)
+
+
+def images_at_a_time(tokens: Tensor, dim: int) -> int:
+    """The number of images whose sketches are computed at a time, for tokens `(B, N, C)`."""
+    size = CHUNK_BYTES["cpu" if tokens.device.type == "cpu" else "other"]
+    return min(max(size // (tokens.shape[1] * dim * tokens.element_size()), 1), tokens.shape[0])
 
 
 def count_spectrum(part: Tensor, at: Tensor, sign: Tensor, buffer: Tensor) -> Tensor:

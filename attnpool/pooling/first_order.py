@@ -8,7 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnpool.pooling.base import CLASSIFIER_STD, Maps, Pooled, PoolingHead, first_order_maps, project, rows
+from attnpool.pooling.base import (
+    CLASSIFIER_STD,
+    Maps,
+    Pooled,
+    PoolingHead,
+    channels_contiguous,
+    first_order_maps,
+    project,
+    rows,
+)
 
 
 class LinearHead(PoolingHead):
@@ -90,7 +99,7 @@ class MaxPooling(LinearHead):
         x, grid = self.channels_first(features)
         if not maps:
             return Pooled(self.classify(x.amax(2)))
-        pooled, where = x.max(2)
+        pooled, where = first_maxima(x)
         logits, wanted = self.classify(pooled), self.wanted(maps)
         parts = pooled.unsqueeze(1) * self.a[wanted]  # (B, K, C): what channels add to classes, at their maximum
         empty = parts.new_zeros(*parts.shape[:2], x.shape[2])
@@ -98,3 +107,12 @@ class MaxPooling(LinearHead):
         if self.alpha is not None:
             top_down = top_down + self.alpha[wanted][:, None]
         return first_order_maps(logits, top_down, grid)
+
+
+def first_maxima(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The maximum of every channel over the positions, and where it first is, `(B, C, N)` -> `(B, C)` twice."""
+    if channels_contiguous(x):  # four times as fast there as `max`, and four times as slow elsewhere
+        pooled, where = F.adaptive_max_pool2d(x.unsqueeze(2), 1, return_indices=True)
+        return pooled.flatten(1), where.flatten(1)
+    pooled, where = x.max(2)
+    return pooled, where

@@ -133,10 +133,12 @@ def choose(
     plain = without(options)
     first = make(plain)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    crops, flip = options.preprocessing.kept
     features = extract(
         first,
         train,
-        views=options.preprocessing.cached_views,
+        crops=crops,
+        flip=flip,
         cache=cache,
         workers=options.train.workers,
         device=device,

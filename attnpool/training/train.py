@@ -275,9 +275,9 @@ def prepare(
     require_no_augmentation(preprocessing)
     views = preprocessing.cached_views
     if views > 1:  # first, because it refuses clips
-        seen = extract(
-            model, fitted, views=views, cache=cache, workers=options.workers, device=device, progress=progress
-        )
+        crops, flip = preprocessing.kept
+        common: dict[str, Any] = {"workers": options.workers, "device": device, "progress": progress}
+        seen = extract(model, fitted, crops=crops, flip=flip, cache=cache, **common)
     both = train.joined(val, "all")
     features = extract(model, both, cache=cache, workers=options.workers, device=device, progress=progress)
     chosen = [features.select([sample.path for sample in part], part.split) for part in parts]

@@ -134,9 +134,20 @@ def test_the_class_token_stands_behind_every_patch(name: str) -> None:
     assert plain.digest() != both.digest()  # features of one are not those of the other
 
 
+def test_an_encoder_that_pools_itself_gives_what_it_found() -> None:
+    """SigLIP has no class token; timm's own `forward` returns the output of its attention pooling."""
+    both = Backbone("vit_base_patch16_siglip_224", "random", tokens="cls+patches").eval()
+    x = noise(1, 3, 32, 48)
+    with torch.no_grad():
+        out, pooled = both(x), both.net(x)
+    assert out.shape == (1, 2 * 768, 2, 3)
+    torch.testing.assert_close(out[:, 768:], pooled[:, :, None, None].expand(-1, -1, 2, 3))
+    assert out[:, :768].std((2, 3)).min() > 0  # the patches differ
+
+
 def test_networks_without_a_class_token() -> None:
     for name in ("resnet10t", "vit_little_patch16_reg1_gap_256"):
-        with pytest.raises(ValueError, match=f"{name}: has no class token; use tokens patches"):
+        with pytest.raises(ValueError, match=f"{name}: has neither a class token nor .* its own; use tokens patches"):
             Backbone(name, "random", tokens="cls+patches")
     with pytest.raises(ValueError, match="unknown tokens 'all': use patches or cls"):
         Backbone("test_vit", "random", tokens="all")  # type: ignore[arg-type]

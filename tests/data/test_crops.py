@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,8 +46,21 @@ def test_test_time_crops_by_hand() -> None:
     assert [(crop.left, crop.top, crop.flipped) for crop in ten] == [
         (*corner, flipped) for flipped in (False, True) for corner in corners
     ]
+    two = eval_crops((120, 80), chosen, 2)
+    assert two == [Crop(28, 8, 64, 64), Crop(pytest.approx(34.4), pytest.approx(14.4), *[pytest.approx(51.2)] * 2)]
+    assert eval_crops((120, 80), chosen, 2, flip=True)[2:] == [replace(crop, flipped=True) for crop in two]
     with pytest.raises(ValueError, match="crops is 5; use 1"):
         eval_crops((120, 80), chosen, 5)
+
+
+def test_crops_that_would_all_be_the_same_are_refused() -> None:
+    squashed = Preprocessing(image_size=64, view="squash")
+    with pytest.raises(ValueError, match="all crops are the same; use 1 or 2"):
+        eval_crops((120, 80), squashed, 10)
+    assert len(set(eval_crops((120, 80), replace(squashed, short_side=80), 10))) == 10
+    for crops in (2, 10):
+        with pytest.raises(ValueError, match=f"crops is {crops}, but the view whole cuts nothing"):
+            eval_crops((120, 80), Preprocessing(image_size=64, view="whole"), crops)
 
 
 def test_frames_of_a_clip_have_the_same_random_numbers() -> None:

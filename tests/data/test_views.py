@@ -351,7 +351,7 @@ def test_what_does_not_go_together_with_a_whole_view() -> None:
     for wrong in ({"image_size": 450}, {"short_side": 480}, {"squash": True}, {"random_resized_crop": True}):
         with pytest.raises(ValueError, match="whole"):
             Preprocessing(**{"image_size": 448, "view": "whole"} | wrong)
-    with pytest.raises(ValueError, match="no corners"):
+    with pytest.raises(ValueError, match="cuts nothing"):
         eval_views([Image.new("RGB", (9, 9))], Preprocessing(view="whole"), crops=10)
     with pytest.raises(ValueError, match="leave squash out"):
         Preprocessing(view="squash", squash=True)

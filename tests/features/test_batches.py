@@ -95,7 +95,7 @@ def test_training_draws_a_view_of_each_image_in_every_epoch(shaped: Path) -> Non
     train, _ = ap.read(f"folder:{shaped}")
     given = {"image_size": 96, "short_side": None, "max_width": None}
     model = ap.Recognizer("lite0", classes=train.classes, preprocessing=given)
-    features = extract(model, train, views=4, progress=False)
+    features = extract(model, train, crops=2, flip=True, progress=False)
     source = CachedFeatures(features)
     each = [list(range(5)), list(range(5, len(train)))]
     drawn = []
@@ -125,8 +125,9 @@ def test_a_run_with_mirror_images_and_their_score_in_testing(
         "train", source, "--out", out, "--image-size", 96, "--epochs", 2, "--pooling", pooling, "--view", view,
         "--cached-views", 2,
     ).text()  # fmt: skip
-    cached = ap.evaluate(out, source, flip=True)
-    decoded = ap.evaluate(out, source, flip=True, use_cache=False)
+    scales = 1 if view == "whole" else 2
+    cached = ap.evaluate(out, source, crops=scales, flip=True)
+    decoded = ap.evaluate(out, source, crops=scales, flip=True, use_cache=False)
     assert cached.scores.mAP == pytest.approx(decoded.scores.mAP, abs=0.05)
     run = ap.Run.load(out)
     assert run.about["recipe"]["preprocessing"]["cached_views"] == 2
@@ -134,8 +135,8 @@ def test_a_run_with_mirror_images_and_their_score_in_testing(
     outputs = [
         score_source(run.model, given).logits
         for given in (
-            CachedFeatures(extract(run.model, val, views=2, progress=False), all_views=True),
-            Images(val, Preprocessing(**run.model.preprocessing), flip=True),
+            CachedFeatures(extract(run.model, val, crops=scales, flip=True, progress=False), all_views=True),
+            Images(val, Preprocessing(**run.model.preprocessing), crops=scales, flip=True),
         )
     ]
     assert np.abs(outputs[0] - outputs[1]).max() < 0.02  # features are kept in half precision

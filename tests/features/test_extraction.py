@@ -102,7 +102,7 @@ def test_further_views_are_those_of_mirrored_and_enlarged_images(
     square.crop((8, 8, 72, 72)).save(tmp_path / "other" / "middle.png")
     sample = Sample("s.png", (0,), people=(Person(joints=joints, box=box),))
     dataset = Dataset("folder:x", tmp_path, ("a", "b"), (sample,))
-    found = extract(model(backbone), dataset, views=4, cache=tmp_path / "cache", progress=False)
+    found = extract(model(backbone), dataset, crops=2, flip=True, cache=tmp_path / "cache", progress=False)
     assert [view.mirrored for view in found.views] == [False, True, False, True]
     names = ("s.png", "other/mirrored.png", "other/middle.png")
     for name, view in zip(names, found.views, strict=False):
@@ -121,7 +121,7 @@ def test_further_views_are_those_of_mirrored_and_enlarged_images(
 
 def test_statistics_are_of_all_views(backbone: Backbone, images: Dataset, tmp_path: Path) -> None:
     """A channel that is dead in the first view may be alive in another, which its scale must know of."""
-    found = extract(model(backbone), images, views=4, cache=tmp_path / "cache", progress=False)
+    found = extract(model(backbone), images, crops=2, flip=True, cache=tmp_path / "cache", progress=False)
     each = torch.cat([view.batch(range(7)) for view in found.views]).double().movedim(1, -1).flatten(0, -2)
     mean, std = statistics(found)
     torch.testing.assert_close(mean.double(), each.mean(0), atol=1e-5, rtol=1e-4)
@@ -139,7 +139,7 @@ def test_a_file_that_is_lost_between_two_views_is_lost_for_all(
         return original(*given, mirrored=mirrored)
 
     monkeypatch.setattr(module, "compute", losing)
-    found = extract(model(backbone), images, views=2, cache=tmp_path / "cache", progress=False)
+    found = extract(model(backbone), images, flip=True, cache=tmp_path / "cache", progress=False)
     assert [len(view) for view in found.views] == [6, 6]
     assert [path for path, _ in found.failed] == ["3.png"]
     assert found.select(["2.png", "4.png"], "train").others[0].batch([1]).equal(found.others[0].batch([3]))

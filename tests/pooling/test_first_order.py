@@ -40,5 +40,7 @@ def test_a_channel_gives_its_maximum_to_the_first_position_that_has_it() -> None
         where = list(product(range(3), range(4)))
         i, j = max(where, key=lambda at: x[0, channel][at])  # the first of the largest
         expected[:, i, j] += a[:, channel] * x[0, channel, i, j]
-    found = head(torch.from_numpy(x), maps=True).combined[0].detach().numpy()
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        features = torch.from_numpy(x).contiguous(memory_format=layout)
+        found = head(features, maps=True).combined[0].detach().numpy()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
