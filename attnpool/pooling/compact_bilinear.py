@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from attnpool.pooling.base import CLASSIFIER_STD, Maps, Pooled, PoolingHead, first_order_maps, positive_norms, project
+from attnpool.pooling.base import CLASSIFIER_STD, Maps, Pooled, PoolingHead, first_order_maps, positive_norms
 
 # The signed square root is z / sqrt(|z| + this): its slope at 0 is finite, and rounding errors in empty bins stay
 # small.
