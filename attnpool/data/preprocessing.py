@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +16,8 @@ class Preprocessing:
     Args:
         image_size: side of the network's square input in pixels (with view whole: of the square with as many cells).
         view: what the network sees of an image, the middle square (crop), all of it at its own shape (whole) or all of
-            it stretched to the square (squash). See docs/views.md.
+            it stretched to the square (squash) (default: whole in a training, or crop beside options that cut). See
+            docs/views.md.
         short_side: short side in pixels to which images are resized before they are cropped (default: image_size).
         max_width: width in pixels to which wider images are reduced first, which loses detail, 512 in the paper
             (default: no reduction).
@@ -83,6 +85,15 @@ class Preprocessing:
         for name in ("flip", "color_jitter"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a number from 0 to 1")
+
+    @classmethod
+    def default_view(cls, given: Mapping[str, Any]) -> Literal["crop", "whole"]:
+        """The view of a training that none is given for: whole, unless another option that is given rules it out."""
+        try:
+            cls(**dict(given), view="whole")
+        except ValueError:
+            return "crop"
+        return "whole"
 
     @property
     def kept(self) -> tuple[int, bool]:

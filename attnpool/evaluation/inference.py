@@ -83,7 +83,7 @@ def score_source(
         true = batch.targets.argmax(1)
         wanted, place = true.unique(return_inverse=True)
         maps_of = wanted.tolist() if with_evidence else False
-        out = model.pool(features, maps=maps_of, boxes=batch.boxes, views=source.views)
+        out = model.pool(features, maps=maps_of, boxes=batch.boxes, size=batch.size, views=source.views)
         logits.append(out.logits.double().cpu().numpy())
         targets.append(batch.targets.numpy() > 0)
         label_mask.append(batch.label_mask.numpy())

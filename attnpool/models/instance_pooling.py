@@ -40,7 +40,7 @@ class Instances(NamedTuple):
 
 
 def pool_instances(
-    head: PoolingHead, features: Tensor, boxes: Boxes, image_size: int, context: float = 1.5
+    head: PoolingHead, features: Tensor, boxes: Boxes, size: tuple[int, int], context: float = 1.5
 ) -> Instances:
     """Scores images by their best instance: `score_k = max_r head(X_r)_k`, where r is the image or one of its boxes.
 
@@ -49,7 +49,7 @@ def pool_instances(
         features: `(B, C, H, W)`.
         boxes: boxes of the persons in each of the B images, `(x1, y1, x2, y2)` in pixels of the network's input. An
             image without boxes has the score of the whole image.
-        image_size: side of the network's input in pixels.
+        size: height and width of the network's input in pixels.
         context: see `regions`.
 
     Raises:
@@ -69,7 +69,7 @@ def pool_instances(
     counts = [len(own) for own in boxes]
     if not any(counts):
         return Instances(whole.logits, torch.zeros_like(whole.logits, dtype=torch.long), whole.pose)
-    each = head(regions(features, boxes, image_size, context)).logits
+    each = head(regions(features, boxes, size, context)).logits
     # A table of all instances of every image, filled up with -infinity where an image has fewer than another.
     rows = [b for b, count in enumerate(counts) for _ in range(count)]
     columns = [i + 1 for count in counts for i in range(count)]
@@ -80,13 +80,13 @@ def pool_instances(
     return Instances(best.values, best.indices, whole.pose)
 
 
-def regions(features: Tensor, boxes: Boxes, image_size: int, context: float = 1.5) -> Tensor:
+def regions(features: Tensor, boxes: Boxes, size: tuple[int, int], context: float = 1.5) -> Tensor:
     """The features of boxes, interpolated from the map: `(R, C, 7, 7)`, in the order of the images.
 
     Args:
-        features: `(B, C, H, W)`, of a square input.
+        features: `(B, C, H, W)`.
         boxes: boxes of each image, in pixels of the network's input.
-        image_size: side of the network's input in pixels.
+        size: height and width of the network's input in pixels.
         context: factor by which every box's width and height are enlarged about its centre; the result is clipped at
             the border.
 
@@ -98,9 +98,10 @@ def regions(features: Tensor, boxes: Boxes, image_size: int, context: float = 1.
     flat = [(b, *box) for b, own in enumerate(boxes) for box in own]
     table = torch.tensor(flat, dtype=torch.float64).reshape(-1, 5)
     middle, half = (table[:, 1:3] + table[:, 3:]) / 2, (table[:, 3:] - table[:, 1:3]) / 2
-    corners = torch.cat([middle - context * half, middle + context * half], 1).clamp(0, image_size)
-    height, width = features.shape[2:]
-    corners = corners * torch.tensor([width, height, width, height]) / image_size
+    (rows, columns), (height, width) = features.shape[2:], size
+    limits = torch.tensor([width, height, width, height])
+    corners = torch.cat([middle - context * half, middle + context * half], 1).clamp_min(0).minimum(limits)
+    corners = corners * torch.tensor([columns, rows, columns, rows]) / limits
     places = torch.cat([table[:, :1], corners], 1).to(features)
     # With `aligned`, pixel i of the map reaches from i to i + 1, as everywhere in this package.
     return roi_align(features, places, GRID, sampling_ratio=SAMPLES, aligned=True)

@@ -137,7 +137,7 @@ class Recognizer(nn.Module):
         Raises:
             ValueError: the input does not have 4 or 5 axes.
         """
-        return self.pool(self.features(x), maps=maps, boxes=boxes)
+        return self.pool(self.features(x), maps=maps, boxes=boxes, size=(x.shape[-2], x.shape[-1]))
 
     def features(self, x: Tensor) -> Tensor:
         """The features before pooling: `(B, 3, H, W)` -> `(B, C, h, w)`, or `(B, T, 3, H, W)` -> `(B, T, C, h, w)`."""
@@ -150,7 +150,15 @@ class Recognizer(nn.Module):
         """Whether its scores depend on where persons are."""
         return self.instances == "boxes"
 
-    def pool(self, features: Tensor, *, maps: Maps = False, boxes: Boxes | None = None, views: int = 1) -> Pooled:
+    def pool(
+        self,
+        features: Tensor,
+        *,
+        maps: Maps = False,
+        boxes: Boxes | None = None,
+        size: tuple[int, int] | None = None,
+        views: int = 1,
+    ) -> Pooled:
         """Scores features of the backbone, `(B, C, h, w)` or, for clips, `(B, T, C, h, w)`.
 
         Args:
@@ -158,10 +166,11 @@ class Recognizer(nn.Module):
             maps: see `Pooled`.
             boxes: boxes of the persons in each image, in pixels of the network's input; only a recognizer with
                 instances uses them. Its scores then are not sums over one map, so there are no maps.
+            size: height and width of that input in pixels (default: a square of the preprocessing's image_size).
             views: number of test-time views of a frame or an image that follow each other along T, see `pool_clips`.
         """
         if boxes is not None and self.instances == "boxes":
-            best = self.pool_instances(features, boxes)
+            best = self.pool_instances(features, boxes, size)
             return Pooled(best.logits, pose=best.pose)
         if features.ndim == 5:
             frames = self.standardize(features.flatten(0, 1)).unflatten(0, features.shape[:2])
@@ -187,11 +196,10 @@ class Recognizer(nn.Module):
         without[..., channels:, :, :] = usual[:, None, None]
         return self.pool(features).logits - self.pool(without).logits
 
-    def pool_instances(self, features: Tensor, boxes: Boxes) -> Instances:
+    def pool_instances(self, features: Tensor, boxes: Boxes, size: tuple[int, int] | None = None) -> Instances:
         """The score of the best instance for every class, and which it is; see `instance_pooling.pool_instances`."""
-        return pool_instances(
-            self.head, self.standardize(features), boxes, self.preprocessing["image_size"], self.context
-        )
+        square = (self.preprocessing["image_size"],) * 2
+        return pool_instances(self.head, self.standardize(features), boxes, size or square, self.context)
 
     def describe(self) -> dict[str, Any]:
         """Everything besides the weights that is needed to build this recognizer again, as JSON values."""

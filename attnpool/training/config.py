@@ -172,10 +172,13 @@ class Options:
             elif given:
                 name = next(iter(given))
                 raise ValueError(f"pooling auto has options of its own: leave {name} out, or name a pooling")
-            parts = {
-                name: part(**{item.name: typed[item.name] for item in fields(part) if item.name in typed})
+            chosen = {
+                name: {item.name: typed[item.name] for item in fields(part) if item.name in typed}
                 for name, part in PARTS.items()
             }
+            seen = chosen["preprocessing"]
+            seen.setdefault("view", Preprocessing.default_view(seen))
+            parts = {name: PARTS[name](**values) for name, values in chosen.items()}
             return cls(model | {"pooling_options": given}, **parts)
         except ValueError as error:
             raise ValueError(said_of(where, error)) from error

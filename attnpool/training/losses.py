@@ -42,7 +42,7 @@ class Step(nn.Module):
         inputs = batch.inputs.to(device)
         maps: Maps = "bottom_up" if options.departure else False
         if cached:
-            out = model.pool(inputs, maps=maps, boxes=batch.boxes)
+            out = model.pool(inputs, maps=maps, boxes=batch.boxes, size=batch.size)
         else:
             out = model(model.normalize(inputs), maps=maps, boxes=batch.boxes)
         targets, mask = batch.targets.to(device), batch.label_mask.to(device)

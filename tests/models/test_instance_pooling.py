@@ -26,7 +26,8 @@ from attnpool.training.config import TrainOptions
 from attnpool.training.losses import Step
 from attnpool.training.train import train
 
-SIZE = 32  # of the network's input; the maps are 8 x 8
+SIDE = 32  # of the network's input; the maps are 8 x 8
+SIZE = SIDE, SIDE
 
 
 def head_and_maps(seed: int, batch: int = 3) -> tuple[AttentionalPooling, Tensor]:
@@ -41,7 +42,7 @@ def head_and_maps(seed: int, batch: int = 3) -> tuple[AttentionalPooling, Tensor
 @st.composite
 def boxes(draw: st.DrawFn) -> list[list[Box]]:
     """None to three boxes in each of three images."""
-    sides = st.lists(st.integers(0, SIZE), min_size=2, max_size=2, unique=True).map(sorted)
+    sides = st.lists(st.integers(0, SIDE), min_size=2, max_size=2, unique=True).map(sorted)
     box = st.tuples(sides, sides).map(lambda xy: (float(xy[0][0]), float(xy[1][0]), float(xy[0][1]), float(xy[1][1])))
     return draw(st.lists(st.lists(box, max_size=3), min_size=3, max_size=3))
 
@@ -63,7 +64,7 @@ def test_a_case_by_hand() -> None:
 
 def test_regions_are_where_the_boxes_are() -> None:
     """On a map of its own coordinates, the positions of a region are the middles of a 7 x 7 grid over the box."""
-    centres = (torch.arange(8, dtype=torch.float64) + 0.5) * SIZE / 8
+    centres = (torch.arange(8, dtype=torch.float64) + 0.5) * SIDE / 8
     x = torch.stack([centres.expand(8, 8), centres[:, None].expand(8, 8)])[None]
     box = (6.0, 8.0, 18.0, 24.0)
     for context, (x1, y1, x2, y2) in {1.0: box, 1.5: (3.0, 4.0, 21.0, 28.0)}.items():
@@ -71,6 +72,9 @@ def test_regions_are_where_the_boxes_are() -> None:
         steps = (torch.arange(7, dtype=torch.float64) + 0.5) / 7
         torch.testing.assert_close(found[0], (x1 + steps * (x2 - x1)).expand(7, 7))
         torch.testing.assert_close(found[1], (y1 + steps * (y2 - y1))[:, None].expand(7, 7))
+    wide = regions(x[..., :4, :], [[box]], (16, 32), 1.0)[0]  # the lower half of the input is not there
+    torch.testing.assert_close(wide[0], regions(x, [[box]], SIZE, 1.0)[0][0])
+    torch.testing.assert_close(wide[1].amax(), torch.tensor(14.0, dtype=torch.float64))  # the last row of centres
     enlarged = regions(x, [[(0.0, 0.0, 20.0, 20.0)]], SIZE, 4.0)
     torch.testing.assert_close(enlarged, regions(x, [[(0.0, 0.0, 32.0, 32.0)]], SIZE, 1.0), msg="cut at the border")
 
