@@ -75,7 +75,7 @@ def middles(frames: int) -> list[int]:
 
 
 def ours(path: str) -> np.ndarray:
-    return np.stack([np.asarray(image) for image in read_clip(path, middles)[1]])
+    return np.stack([np.asarray(image) for image in read_clip(path, middles).images])
 
 
 def opencv_jumps(path: str) -> np.ndarray:

@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(json.dumps(result.to_json(), ensure_ascii=escaped, allow_nan=False), flush=True)
         else:
             print(str(result), flush=True)
+        for note in getattr(result, "notes", []):
+            print(f"attnpool: {note}", file=sys.stderr)
         for problem in (problems := getattr(result, "problems", [])):
             fail(problem, result.exit_code)
         if problems:

@@ -129,6 +129,16 @@ VERBS = {
         "attnpool convert-tf models/model.ckpt-12000 --variant pose --classes classes.txt --out runs/authors",
         "attnpool.models.conversion.tensorflow:convert_tf",
     ),
+    "cache": Verb(
+        "list, verify or prune the features that are kept of frozen backbones",
+        "attnpool cache prune --max-size 20GB",
+        {
+            "list": "attnpool.features.housekeeping:list_cache",
+            "verify": "attnpool.features.housekeeping:verify_cache",
+            "prune": "attnpool.features.housekeeping:prune_cache",
+        },
+        word="what",
+    ),
     "reproduce": Verb(
         "train the rows of a table of the paper, and compare the results with its numbers",
         "attnpool reproduce table1 --scale small --out runs/table1",

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from attnpool.data.check_report import MISSING, Check, Part
 from attnpool.data.dataset import Dataset, Sample
-from attnpool.data.decoding.image import IMAGE_SUFFIXES, Unreadable, decode, quiet
-from attnpool.data.decoding.video import VIDEO_SUFFIXES, frame_files, probe
+from attnpool.data.decoding.contents import VIDEO_SUFFIXES, frame_files
+from attnpool.data.decoding.image import IMAGE_SUFFIXES, Unreadable, decode, only_first, quiet
+from attnpool.data.decoding.video import probe
 from attnpool.data.formats import READERS
 from attnpool.data.formats.coco import FILE_NAME, POSES_NAME
 from attnpool.data.formats.openpose import read_openpose
@@ -122,6 +123,7 @@ def _look(dataset: Dataset, sample: Sample) -> _Look:
             files = frame_files(file) if file.is_dir() else [file]
         else:
             width, height = decode(file).size
+            look.damage = only_first(file)
             files = [file]
         look.digest = _digest(files)
     except Unreadable as error:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from attnpool.data.crops import input_size
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH, flow_stacks, flow_views
-from attnpool.data.decoding.video import VIDEO_SUFFIXES, read_clip
+from attnpool.data.decoding.video import read_clip
 from attnpool.data.preprocessing import Preprocessing
 from attnpool.data.temporal_sampling import segment_frames
 from attnpool.data.views import View, eval_views, train_views
@@ -25,12 +25,14 @@ class Clip:
         numbers: numbers of the T frames, counted from 0; for a stack of flow the number of its first frame.
         frames: those frames.
         views: the views of every frame or stack, one after the other: T, or T times the number of crops.
+        problem: what of the file was not read, "" for nothing.
     """
 
     count: int
     numbers: list[int]
     frames: list[Image.Image]
     views: list[View]
+    problem: str = ""
 
 
 def read_views(
@@ -68,7 +70,7 @@ def read_views(
         return segment_frames(count, segments, rng=places, length=length)
 
     # All frames of a whole view have the shape of the clip's first, which is known before the others are read.
-    count, frames = read_clip(path, lambda count: [0, *choose(count)] if whole else choose(count))
+    count, frames, problem = read_clip(path, lambda count: [0, *choose(count)] if whole else choose(count))
     size = input_size(frames.pop(0).size, options) if whole else None
     if flow:
         views = flow_views(flow_stacks(frames), options, rng, crops, flip)
@@ -76,9 +78,4 @@ def read_views(
         views = train_views(frames, options, rng, size)
     else:
         views = eval_views(frames, options, crops, flip, size)
-    return Clip(count, choose(count)[::length], frames[::length], views)
-
-
-def is_clip(path: Path) -> bool:
-    """Whether a path counts as a clip: it is a folder, or its name is that of a video file."""
-    return path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES
+    return Clip(count, choose(count)[::length], frames[::length], views, problem)

@@ -160,7 +160,7 @@ def _label_clip(
 
     before, left = done.labelled, AT_ONCE + 1
     while left > AT_ONCE:
-        count, images = read_clip(dataset.file(sample), lambda count: missing(count)[:AT_ONCE])
+        count, images, _ = read_clip(dataset.file(sample), lambda count: missing(count)[:AT_ONCE])
         frames = missing(count)
         left = len(frames)
         for frame, image in zip(frames[:AT_ONCE], images, strict=True):

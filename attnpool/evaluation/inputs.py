@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from attnpool.data.decoding.image import IMAGE_SUFFIXES
-from attnpool.data.decoding.video import VIDEO_SUFFIXES, UnreadableVideo, frame_files
+from attnpool.data.decoding.contents import Media, contents
 from attnpool.models.conversion.open_model import open_model
 from attnpool.models.recognizer import Recognizer
+
+
+@dataclass
+class Inputs:
+    """The images and clips that a recognizer is to look at.
+
+    Attributes:
+        model: the recognizer.
+        files: images, videos and folders of frames, in the order in which they were named.
+        media: what the recognizer was trained on, where that is known.
+        notes: what of the folders is left out, a line for each reason.
+    """
+
+    model: Recognizer
+    files: list[Path]
+    media: Media = "images"
+    notes: list[str] = field(default_factory=list)
 
 
 def open_with_files(
@@ -19,8 +35,8 @@ def open_with_files(
     weights: str | Path | None = None,
     classes: str | Path | None = None,
     image_size: int | None = None,
-) -> tuple[Recognizer, list[Path]]:
-    """A recognizer, and the images and clips that it is to look at.
+) -> Inputs:
+    """Opens a recognizer, and finds the images and clips that it is to look at.
 
     Args:
         model: a recognizer, or what `open_model` opens.
@@ -33,68 +49,54 @@ def open_with_files(
     """
     if not isinstance(model, Recognizer):
         opened, media = open_model(model, weights=weights, classes=classes, image_size=image_size)
-        return opened, expand(files, media)
+        return Inputs(opened, *expand(files, media))
     for option, value in (("weights", weights), ("classes", classes), ("image_size", image_size)):
         if value is not None:
             raise ValueError(f"{option} is for classifiers by name, such as timm:resnet50; a recognizer has its own")
-    return model, [Path(file) for file in files]
+    return Inputs(model, [Path(file) for file in files])
 
 
-def expand(files: Iterable[str | Path], media: Literal["images", "clips"] = "images") -> list[Path]:
-    """Files as they are, folders as the images and videos in them.
+def expand(files: Iterable[str | Path], media: Media = "images") -> tuple[list[Path], Media, list[str]]:
+    """Files as they are, and what `contents` finds in folders.
 
     Args:
         files: images, clips, and folders of them.
-        media: what the run was trained on. For one that was trained on clips, a folder that holds images is the
-            frames of a clip, and one that holds others the clips in it.
+        media: what the run was trained on.
+
+    Returns:
+        The files, `media`, and what is left out, see `Inputs`.
 
     Raises:
         ValueError: files do not exist, or folders hold nothing that can be scored; all of them are named.
     """
     found: list[Path] = []
+    notes: list[str] = []
     problems: list[str] = []
     for name in files:
         path = Path(name)
         try:
-            if path.is_dir():
-                found += clips_in(path) if media == "clips" else images_in(path)
-            else:
+            if not path.is_dir():
                 found.append(existing(path))
+                continue
+            inside = contents(path, media)
+            notes += inside.notes(path)
+            found += inside.media
+            if not inside.media:
+                problems.append(f"{path}: no {media} in this folder; {ADVICE[media]}")
         except ValueError as error:
             problems.append(str(error))
     if problems:
         raise ValueError("; ".join(problems))
-    return found
+    return found, media, notes
+
+
+ADVICE = {
+    "images": "name images, or a folder of them",
+    "clips": "name videos, or folders of frames (image_00001.jpg)",
+}
 
 
 def existing(path: Path) -> Path:
     if not path.exists():
         raise ValueError(f"{path}: no such file; name an image or a clip, or a folder of them")
     return path
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The images and videos of a folder; see `expand`."""
-    known = IMAGE_SUFFIXES + VIDEO_SUFFIXES
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in known and not p.name.startswith("."))
-    if not files:
-        raise ValueError(f"{folder}: no images in this folder; name images, or a folder that holds some itself")
-    return files
-
-
-def clips_in(folder: Path) -> list[Path]:
-    """The folder itself if it holds frames, else its videos and its folders of frames; see `expand`."""
-
-    def is_frames(path: Path) -> bool:
-        try:
-            return path.is_dir() and bool(frame_files(path))
-        except UnreadableVideo:
-            return False
-
-    if is_frames(folder):
-        return [folder]
-    inside = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    clips = [path for path in inside if path.suffix.lower() in VIDEO_SUFFIXES or is_frames(path)]
-    if not clips:
-        raise ValueError(f"{folder}: no clips in this folder; name videos, or folders of frames (image_00001.jpg)")
-    return clips

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from attnpool.data import Preprocessing, View, eval_view, read_image
-from attnpool.data.clips import Clip, is_clip, read_views
+from attnpool.data.clips import Clip, read_views
+from attnpool.data.decoding.contents import Media, is_clip
+from attnpool.data.decoding.image import only_first
 from attnpool.evaluation.inference import as_probabilities
-from attnpool.evaluation.inputs import open_with_files
+from attnpool.evaluation.inputs import Inputs, open_with_files
 from attnpool.models.recognizer import Recognizer
 from attnpool.pooling import Pooled
 
@@ -57,6 +59,7 @@ class Answers(list[Answer]):
 
     Attributes:
         failed: `(file, reason)` of the files that cannot be read.
+        notes: what of the folders that were named is left out.
     """
 
     exit_code = 2  # of a command in which files failed
@@ -64,6 +67,7 @@ class Answers(list[Answer]):
     def __init__(self) -> None:
         super().__init__()
         self.failed: list[tuple[str, str]] = []
+        self.notes: list[str] = []
 
     @property
     def problems(self) -> list[str]:
@@ -84,21 +88,22 @@ class Predictions(Answers[Prediction]):
         return "\n".join(str(prediction) for prediction in self)
 
 
-def look(model: Recognizer, path: Path) -> Clip:
+def look(model: Recognizer, path: Path, media: Media = "images") -> Clip:
     """What a recognizer sees of an image (a single test-time view) or of a clip, as in evaluation.
 
-    A folder, or a file with the name of a video, is a clip, whatever the recognizer was trained on.
+    A folder, or a file with the name of a video, is a clip, whatever the recognizer was trained on (`media`). An
+    animated GIF is one among clips.
 
     Raises:
         ValueError: it cannot be read, or is an image and the recognizer takes optical flow.
     """
     options = Preprocessing(**model.preprocessing)
-    if is_clip(path):
+    if is_clip(path, media):
         return read_views(path, options)
     if options.modality == "flow":
         raise ValueError(f"{path}: an image has no optical flow, which this run takes; give it a video, or its frames")
     image = read_image(path)
-    return Clip(0, [], [image], [eval_view(image, options)])
+    return Clip(0, [], [image], [eval_view(image, options)], only_first(path))
 
 
 @torch.no_grad()
@@ -111,7 +116,7 @@ def score(model: Recognizer, file: str | Path, seen: Clip, *, top: int = 5, maps
     share = model.token_share(features)[0] if model.backbone.has_token else None
     values = as_probabilities(out.logits, model.scores)[0]
     order = np.argsort(-values, kind="stable")[:top]
-    note = WHOLE if model.instances == "boxes" else ""
+    note = "; ".join(filter(None, [WHOLE if model.instances == "boxes" else "", seen.problem]))
     best = [(model.classes[k], float(values[k])) for k in order]
     return Prediction(str(file), best, seen.views[0] if maps else None, out, note, share)
 
@@ -129,7 +134,8 @@ def predict(
     """Names the actions in images and clips, one by one.
 
     A clip's logits are the mean over the frames that the recognizer's preprocessing chooses. A folder that is given
-    with the name of a model is looked through for images, or for clips if the model was trained on clips; given with a
+    with the name of a model is looked through, with the folders in it, for images and videos, or for clips if the model
+    was trained on clips: videos, animated GIFs and folders of frames. What is left out is said. Given with a
     `Recognizer` it is the frames of one clip.
 
     Args:
@@ -149,25 +155,26 @@ def predict(
     """
     if top < 1:
         raise ValueError(f"top is {top}; give at least 1")
-    opened, paths = open_with_files(model, files, weights=weights, classes=classes, image_size=image_size)
+    inputs = open_with_files(model, files, weights=weights, classes=classes, image_size=image_size)
     found = Predictions()
-    for path, seen in looked_at(opened, paths, found.failed):
-        found.append(score(opened, path, seen, top=top, maps=maps))
+    for path, seen in looked_at(inputs, found):
+        found.append(score(inputs.model, path, seen, top=top, maps=maps))
     return found
 
 
-def looked_at(model: Recognizer, paths: Sequence[Path], failed: list[tuple[str, str]]) -> Iterator[tuple[Path, Clip]]:
-    """What a recognizer sees of each file that can be read; the others are added to `failed`, with the reason.
+def looked_at(inputs: Inputs, answers: Answers[Any]) -> Iterator[tuple[Path, Clip]]:
+    """What a recognizer sees of each file that can be read; `answers` get the others and what else is to be said.
 
     Raises:
         ValueError: after all, if none can be read.
     """
-    for path in paths:
+    answers.notes += inputs.notes
+    for path in inputs.files:
         try:
-            seen = look(model, path)
+            seen = look(inputs.model, path, inputs.media)
         except ValueError as error:
-            failed.append((str(path), str(error)))
+            answers.failed.append((str(path), str(error)))
         else:
             yield path, seen
-    if failed and len(failed) == len(paths):
-        raise ValueError("; ".join(reason for _, reason in failed))
+    if answers.failed and len(answers.failed) == len(inputs.files):
+        raise ValueError("; ".join(answers.problems))

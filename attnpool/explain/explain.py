@@ -157,7 +157,8 @@ def explain_files(
         ValueError: the model cannot be opened, no file can be read, the class is unknown, or `plain` would change
             nothing. Files that cannot be read are in `failed` if there are others.
     """
-    opened, paths = open_with_files(model, files, weights=weights, classes=classes, image_size=image_size)
+    inputs = open_with_files(model, files, weights=weights, classes=classes, image_size=image_size)
+    opened = inputs.model
     if class_ is not None and class_ not in opened.classes:
         raise ValueError(f"unknown class {class_!r}: use one of {some_of(opened.classes, class_)}")
     by_difference = opened.scores == "softmax"
@@ -168,7 +169,7 @@ def explain_files(
     folder = Path(out)
     require_apart(folder, files)
     explained = Explanations()
-    for path, seen in looked_at(opened, paths, explained.failed):
+    for path, seen in looked_at(inputs, explained):
         prediction = score(opened, path, seen, top=len(opened.classes), maps=True)
         ranked = [label for label, _ in prediction.scores]
         other = class_ or ranked[1]

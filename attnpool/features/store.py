@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import uuid
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -91,6 +92,8 @@ class FeatureStore:
         """
         arrays: list[np.ndarray] = []
         found: dict[str, tuple[int, Row]] = {}
+        with suppress(OSError):  # `attnpool cache prune` removes what was not used for long
+            os.utime(self.folder)
         for lines in sorted(self.folder.glob("*.jsonl")):
             missing = set(digests) - found.keys()
             array, rows = Segment(lines).read()

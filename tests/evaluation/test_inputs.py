@@ -11,14 +11,18 @@ from attnpool.evaluation.inputs import expand
 
 def test_what_folders_mean(files: Path, tmp_path: Path) -> None:
     frames = files / "clip.frames"
-    assert expand([str(frames)], "clips") == [frames]
-    assert expand([str(files)], "clips") == [files]  # it holds an image
-    assert expand([str(files)]) == [files / "clip.avi", files / "photo.png"]
-    assert len(expand([str(frames)])) == 12
+    assert expand([str(frames)], "clips") == ([frames], "clips", [])
+    found, _, notes = expand([str(files)], "clips")
+    assert found == [files / "clip.avi", frames]
+    assert notes == [f"{files}: left out, an image beside clips: photo.png"]
+    assert expand([str(files)])[0] == [files / "clip.avi", files / "photo.png", *sorted(frames.iterdir())]
+    assert len(expand([str(frames)])[0]) == 12
     for name in ("b.mp4", ".hidden.avi", "notes.txt", "empty/notes.txt", "a/image_00001.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert expand([str(tmp_path)], "clips") == [tmp_path / "a", tmp_path / "b.mp4"]
+    found, _, notes = expand([str(tmp_path)], "clips")
+    assert found == [tmp_path / "b.mp4", tmp_path / "a"]
+    assert notes == [f"{tmp_path}: left out, neither an image nor a video by its suffix: notes.txt, empty/notes.txt"]
     with pytest.raises(ValueError, match=r"empty: no clips in this folder; name videos, or folders of frames"):
         expand([str(tmp_path / "empty")], "clips")
 
@@ -28,8 +32,10 @@ def test_expand(tmp_path: Path) -> None:
         (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "p" / name).touch()
     p = tmp_path / "p"
-    assert expand([str(p)]) == [p / "a.png", p / "b.JPG"]
-    assert expand([str(p / "notes.txt"), str(p / "deeper")]) == [p / "notes.txt", p / "deeper" / "c.jpg"]
+    found, _, notes = expand([str(p)])
+    assert found == [p / "a.png", p / "b.JPG", p / "deeper" / "c.jpg"]
+    assert notes == [f"{p}: left out, neither an image nor a video by its suffix: notes.txt"]
+    assert expand([str(p / "notes.txt"), str(p / "deeper")])[0] == [p / "notes.txt", p / "deeper" / "c.jpg"]
     with pytest.raises(ValueError, match="no such file"):
         expand([str(p), str(tmp_path / "q")])
     (tmp_path / "bare").mkdir()

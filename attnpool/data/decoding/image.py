@@ -73,6 +73,22 @@ def upright_size(path: str | Path) -> tuple[int, int] | None:
     return None
 
 
+def frames_in(path: str | Path) -> int:
+    """The number of images in a file, of which `read_image` returns the first; 0 if it is not an image."""
+    if not Path(path).is_file():
+        return 0
+    with suppress(Exception), quiet(), Image.open(path, formats=_FORMATS) as image:
+        # The second image of a photo is a preview or another exposure.
+        return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+    return 0
+
+
+def only_first(path: str | Path) -> str:
+    """What to say of a file with several images, of which `read_image` returns the first; "" for a file with one."""
+    count = frames_in(path)
+    return f"the first of its {count} images counts" if count > 1 else ""
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silences warnings while images are decoded: a problem of a file either is an error or does not matter."""

@@ -8,24 +8,19 @@ much as jumping between key frames would; several hours of video should be cut i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
-from attnpool.data.decoding.image import IMAGE_SUFFIXES, UnreadableImage, decode, quiet
+from attnpool.data.decoding.contents import frame_files
+from attnpool.data.decoding.image import UnreadableImage, decode, quiet
 from attnpool.data.decoding.video_stream import OpenVideo, UnreadableVideo, reason_of
 
 if TYPE_CHECKING:
     import av
-
-VIDEO_SUFFIXES: tuple[str, ...] = (
-    ".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv",
-)  # fmt: skip
-"""Suffixes of names that count as videos, in upper or lower case. The format is recognised by the content."""
 
 _UPRIGHT = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
@@ -63,7 +58,7 @@ def count_frames(path: str | Path) -> int:
     Raises:
         UnreadableVideo: (a ValueError) the file is missing, not a video, or has no frame that can be decoded.
     """
-    return read_clip(path, lambda _: ())[0]
+    return read_clip(path, lambda _: ()).frames
 
 
 def read_frames(path: str | Path, indices: Sequence[int]) -> list[Image.Image]:
@@ -99,7 +94,19 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> list[Image.Image]:
         return _convert_frames(path, kept, indices, video.count)
 
 
-def read_clip(path: str | Path, choose: Callable[[int], Sequence[int]]) -> tuple[int, list[Image.Image]]:
+class ReadClip(NamedTuple):
+    """Attributes:
+    frames: number of frames of the clip.
+    images: those that were chosen, of mode "RGB".
+    problem: as in `VideoInfo`.
+    """
+
+    frames: int
+    images: list[Image.Image]
+    problem: str
+
+
+def read_clip(path: str | Path, choose: Callable[[int], Sequence[int]]) -> ReadClip:
     """Counts the frames and reads some of them in one pass.
 
     Args:
@@ -110,7 +117,7 @@ def read_clip(path: str | Path, choose: Callable[[int], Sequence[int]]) -> tuple
             second pass.
 
     Returns:
-        `(frames, images)`: the number of frames, and images of mode "RGB" in the order of `choose(frames)`.
+        The number of frames, the images in the order of `choose(frames)`, and what is wrong with the clip.
 
     Raises:
         UnreadableVideo: (a ValueError) as in `read_frames`.
@@ -118,19 +125,23 @@ def read_clip(path: str | Path, choose: Callable[[int], Sequence[int]]) -> tuple
     path = Path(path)
     if path.is_dir():
         files = frame_files(path)
-        return len(files), _read_frames(path, files, choose(len(files)))
+        return ReadClip(len(files), _read_frames(path, files, choose(len(files))), "")
     with OpenVideo(path) as video:
         guess = video.claimed or video.expected
         # A false claim of billions of frames must not fill the memory; a frame takes at least a few bytes of the file.
         wanted = set(choose(guess)) if 0 < guess < path.stat().st_size // 4 else set()
-        kept = {i: frame for i, frame in enumerate(video.frames()) if i in wanted}
-        count = video.count
+        kept, broken = {}, 0
+        for i, frame in enumerate(video.frames()):
+            broken += frame.is_corrupt
+            if i in wanted:
+                kept[i] = frame
+        count, problem = video.count, problem_of(video, broken)
     if count == 0:
         raise UnreadableVideo(path, "no frame can be decoded")
     indices = choose(count)
     if not kept.keys() >= {i for i in indices if i < count}:
-        return count, read_frames(path, indices)
-    return count, _convert_frames(path, kept, indices, count)
+        return ReadClip(count, read_frames(path, indices), problem)
+    return ReadClip(count, _convert_frames(path, kept, indices, count), problem)
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -152,45 +163,17 @@ def probe(path: str | Path) -> VideoInfo:
             raise UnreadableVideo(path, "no frame can be decoded")
         broken = int(first.is_corrupt) + sum(frame.is_corrupt for frame in frames)
         width, height = _image(path, first).size
-        problem = ""
-        if video.packets < video.claimed:
-            problem = f"truncated: {video.count} of {video.claimed} frames"
-        elif video.errors:
-            problem = f"damaged: {video.errors} of {video.packets} frames cannot be decoded"
-        elif broken:
-            problem = f"damaged: {broken} of {video.count} frames are incomplete"
+        problem = problem_of(video, broken)
         return VideoInfo(video.count, video.claimed or None, video.fps, width, height, problem)
 
 
-def frame_files(folder: Path) -> list[Path]:
-    """The frames of a folder, in natural order: `image_00001.jpg` (the most common name), `img_1.jpg`, `frame10.png`.
-
-    Every file with the suffix of an image counts, whatever number the first one has, except hidden files and files
-    whose name starts with `flow`, which programs that extract frames use for optical flow.
-
-    Raises:
-        UnreadableVideo: there are no frames, or the folder cannot be listed.
-    """
-    try:
-        names = [entry.name for entry in folder.iterdir()]
-    except OSError as error:
-        raise UnreadableVideo(folder, (error.strerror or str(error)).lower()) from error
-    frames = [
-        name
-        for name in names
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES
-        and not name.startswith(".")
-        and not name.lower().startswith("flow")
-    ]
-    if not frames:
-        raise UnreadableVideo(folder, "the folder has no images such as image_00001.jpg")
-    return [folder / name for name in sorted(frames, key=_natural)]
-
-
-def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
-    """A sort key that compares numbers inside names by their value: img_2 before img_10."""
-    stem = name.rpartition(".")[0]
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", stem) if part], name
+def problem_of(video: OpenVideo, broken: int) -> str:
+    """What is wrong with a video that was decoded to its end, with so many incomplete frames; "" for nothing."""
+    if video.packets < video.claimed:
+        return f"truncated: {video.count} of {video.claimed} frames"
+    if video.errors:
+        return f"damaged: {video.errors} of {video.packets} frames cannot be decoded"
+    return f"damaged: {broken} of {video.count} frames are incomplete" if broken else ""
 
 
 def _read_frames(folder: Path, files: Sequence[Path], indices: Sequence[int]) -> list[Image.Image]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 # Without this list libav would also open playlists, which name other files and addresses, and single images.
-_FORMATS = "avi,mov,mp4,matroska,webm,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,asf,ogg,nut,mjpeg,ivf"
+_FORMATS = "avi,mov,mp4,matroska,webm,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,asf,ogg,nut,mjpeg,ivf,gif"
 
 _MAX_PIXELS = 8192 * 4352  # limit per frame: a damaged header may claim any size, and several frames are in memory
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from attnpool.data.decoding.contents import frame_files
 from attnpool.data.decoding.image import Unreadable
 from attnpool.data.decoding.video import (
     UnreadableVideo,
     VideoInfo,
     count_frames,
-    frame_files,
     probe,
     read_clip,
     read_frames,
@@ -66,7 +66,7 @@ def test_frames_are_counted_and_found(clips: Path, name: str) -> None:
     assert numbers(read_frames(path, range(FRAMES))) == list(range(FRAMES))
     assert numbers(read_frames(str(path), [17, 3, 39, 3, 0, 18])) == [17, 3, 39, 3, 0, 18]
     assert [number_of(read_frames(path, [i])[0]) for i in (0, 1, 12, 38, 39)] == [0, 1, 12, 38, 39]
-    count, images = read_clip(path, lambda n: [n - 1, n // 2, 0])
+    count, images, _ = read_clip(path, lambda n: [n - 1, n // 2, 0])
     assert (count, numbers(images)) == (FRAMES, [39, 20, 0])
     assert {image.mode for image in images} == {"RGB"}
     info = probe(path)
@@ -93,7 +93,7 @@ def test_a_single_frame_and_no_frame_asked(tmp_path: Path) -> None:
     assert count_frames(path) == 1
     assert numbers(read_frames(path, [0, 0])) == [0, 0]
     assert read_frames(path, []) == []
-    assert read_clip(path, lambda n: []) == (1, [])
+    assert read_clip(path, lambda n: []) == (1, [], "")
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -131,7 +131,7 @@ def chunks(content: bytes) -> list[int]:
 def same_as_before(path: Path, claimed: int | None = FRAMES) -> None:
     assert count_frames(path) == FRAMES
     assert numbers(read_frames(path, range(FRAMES))) == list(range(FRAMES))
-    count, images = read_clip(path, lambda n: [n - 1, n // 2, 0])
+    count, images, _ = read_clip(path, lambda n: [n - 1, n // 2, 0])
     assert (count, numbers(images)) == (FRAMES, [39, 20, 0])
     assert probe(path).frames == FRAMES
     assert probe(path).claimed_frames == claimed
@@ -225,7 +225,7 @@ def test_a_truncated_avi(clips: Path, tmp_path: Path) -> None:
     assert numbers(read_frames(path, whole)) == list(whole)
     with pytest.raises(UnreadableVideo, match=rf"a.avi: .* \(it has {info.frames} frames and frame 39, counted from 0"):
         read_frames(path, [0, 39])
-    count, images = read_clip(path, lambda n: [n // 2])
+    count, images, _ = read_clip(path, lambda n: [n // 2])
     assert (count, numbers(images)) == (info.frames, [info.frames // 2])
 
 
@@ -249,7 +249,7 @@ def test_a_damaged_avi(tmp_path: Path) -> None:
     assert info.problem == "damaged: 1 of 40 frames cannot be decoded"
     expected = [i for i in range(FRAMES) if i != 20]
     assert numbers(read_frames(path, range(FRAMES - 1))) == expected
-    count, images = read_clip(path, lambda n: [n - 1])
+    count, images, _ = read_clip(path, lambda n: [n - 1])
     assert (count, numbers(images)) == (FRAMES - 1, [39])
 
 
@@ -271,7 +271,7 @@ def test_any_damage_is_one_line_or_frames(clips: Path, name: str, seed: int) -> 
         return
     info = probe(path)
     assert info.frames == frames >= 1
-    again, images = read_clip(path, lambda n: range(n))
+    again, images, _ = read_clip(path, lambda n: range(n))
     assert again == len(images) == frames
     alone = read_frames(path, [frames - 1, 0])
     if name == "mjpeg.avi":  # its decoder leaves what is missing of a frame as it finds the memory
@@ -352,7 +352,7 @@ class Middle:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> tuple[int, int]:
-        count, images = read_clip(self.paths[i], lambda n: [n // 2])
+        count, images, _ = read_clip(self.paths[i], lambda n: [n // 2])
         return count, number_of(images[0])
 
 
@@ -407,7 +407,7 @@ def test_a_folder_of_frames(tmp_path: Path, pattern: str, first: int) -> None:
     (tmp_path / "notes.txt").write_text("x")
     assert count_frames(tmp_path) == 13
     assert numbers(read_frames(tmp_path, [12, 0, 3, 3])) == [12, 0, 3, 3]
-    count, images = read_clip(tmp_path, range)
+    count, images, _ = read_clip(tmp_path, range)
     assert (count, numbers(images)) == (13, list(range(13)))
     assert probe(tmp_path) == VideoInfo(13, None, 0.0, 120, 64, "")
     assert frame_files(tmp_path)[0].name == pattern.format(first)
