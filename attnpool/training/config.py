@@ -177,7 +177,8 @@ class Options:
                 for name, part in PARTS.items()
             }
             seen = chosen["preprocessing"]
-            seen.setdefault("view", Preprocessing.default_view(seen))
+            if "view" not in seen:
+                seen["view"] = Preprocessing.default_view(seen)
             parts = {name: PARTS[name](**values) for name, values in chosen.items()}
             return cls(model | {"pooling_options": given}, **parts)
         except ValueError as error:
