@@ -156,7 +156,7 @@ FAULTS = (
         name="best-is-last",
         what="the weights kept as the best are those of the last epoch",
         file="attnpool/training/trainer.py",
-        old="if scores.mAP > at.best:",
+        old="if scores.mAP > at.best or math.isnan(scores.mAP):",
         new="if at.epoch > at.best_epoch:",
         tests=("tests/evaluation/test_evaluate.py::test_best_weights",),
     ),

@@ -28,6 +28,7 @@ def check(
     *,
     split_seed: int | None = None,
     val_fraction: float | None = None,
+    min_per_class: int | None = None,
     progress: bool = False,
 ) -> Check:
     """Reads every image or clip of a dataset, its test split included, and lists the files that cannot be used.
@@ -37,12 +38,13 @@ def check(
         split_seed: seed of the split into train and val, for a dataset without a split of its own (default: 0).
         val_fraction: fraction of every class that becomes val, for a dataset without a split of its own (default:
             0.25).
+        min_per_class: number of images to train on below which a class is left out, for a folder of classes.
         progress: show a progress bar.
 
     Raises:
         ValueError: the dataset itself cannot be read, see `read_splits`. Images that cannot be read are only listed.
     """
-    splits = _once(read_splits(source, split_seed=split_seed, val_fraction=val_fraction))
+    splits = _once(read_splits(source, split_seed=split_seed, val_fraction=val_fraction, min_per_class=min_per_class))
     entries = [(split, dataset, sample) for split, dataset in splits.items() for sample in dataset]
     first = next(iter(splits.values()))
     same: dict[bytes, list[tuple[str, Sample]]] = {}
@@ -81,6 +83,7 @@ def check(
         ),
         outside=tuple(look.path for look in every if look.outside),
         ignored=_ignored(first.root, used, only_media=not READERS[first.format].every_file),
+        left_out=first.left_out,
         people=sum(look.people for look in every),
         joints=sum(look.joints for look in every),
         evidence=sum(bool(sample.evidence) for _, _, sample in entries),

@@ -56,6 +56,7 @@ class Check:
         outside: paths whose keypoints or boxes lie outside the image (were they made for another size?).
         ignored: suffix -> number of files that are not part of the dataset; in published datasets, of images and videos
             only.
+        left_out: classes that have fewer samples than was asked for.
         people: number of persons with keypoints or a box.
         joints: number of labelled joints.
         evidence: number of images with an evidence box.
@@ -73,6 +74,7 @@ class Check:
     duplicates: tuple[tuple[str, ...], ...]
     outside: tuple[str, ...]
     ignored: dict[str, int]
+    left_out: tuple[str, ...]
     people: int
     joints: int
     evidence: int
@@ -93,6 +95,8 @@ class Check:
         lines += ["", *(f"{split}: {_numbers(part, self.media)}" for split, part in self.parts.items())]
         lines += [f"{self.people} people with {self.joints} labelled joints, {self.objects} objects in use"]
         lines += [f"{self.evidence} {self.media} have evidence boxes"]
+        if self.left_out:
+            lines.append(f"left out, too few {self.media}: {', '.join(self.left_out)}")
         for suffix, count in self.ignored.items():
             lines.append(f"ignored: {count} x {suffix}")
         groups = [" = ".join(group) for group in self.duplicates]

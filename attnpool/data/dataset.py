@@ -73,6 +73,8 @@ class Dataset:
         split: "train", "val", ... or "all".
         media: whether samples are images or clips.
         format: the key of `data.formats.READERS` that read it; "" for none.
+        left_out: classes that were left out because they have too few samples.
+        notes: what else the reader left out, a line for each kind.
     """
 
     name: str
@@ -83,6 +85,8 @@ class Dataset:
     split: str = "all"
     media: Literal["images", "clips"] = "images"
     format: str = ""
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,13 @@ from attnpool.data.formats import READERS, Format, ReadOptions
 
 
 def read_splits(
-    source: str | Path, *, split_seed: int | None = None, val_fraction: float | None = None, test: bool = True
+    source: str | Path,
+    *,
+    split_seed: int | None = None,
+    val_fraction: float | None = None,
+    min_per_class: int | None = None,
+    left_out: Sequence[str] = (),
+    test: bool = True,
 ) -> dict[str, Dataset]:
     """Reads all splits of a dataset: "train", "val" and, if it exists and `test` is set, "test".
 
@@ -18,18 +25,24 @@ def read_splits(
         source: dataset as `FORMAT:PATH`, such as `folder:photos`; the formats are the keys of `READERS`.
         split_seed: seed of the split into train and val, for a dataset without a split of its own (default: 0).
         val_fraction: fraction of every class that becomes val in such a split (default: 0.25).
+        min_per_class: number of images to train on below which a class is left out, for a folder of classes.
+        left_out: classes of a folder that are left out whatever they hold, as when a run was trained.
         test: whether to read a test split.
 
     Raises:
-        ValueError: the format is unknown, the dataset is missing or malformed, or it has a split of its own and a seed
-            or fraction is given; the message is one line with the fix.
+        ValueError: the format is unknown, the dataset is missing or malformed, it has a split of its own and a seed or
+            fraction is given, or is published and no class can be left out; the message is one line with the fix.
     """
     name, found, root = _parse(source)
     given = {"split_seed": split_seed, "val_fraction": val_fraction}
     for option, value in given.items():
         if value is not None and found.own_split(root):
             raise ValueError(f"{source} comes with its own split; leave out {option}")
-    options = ReadOptions(str(source), name, test)
+    if min_per_class is not None and not found.every_file:
+        raise ValueError(f"{source} is a published dataset with all its classes; leave out min_per_class")
+    if min_per_class is not None and min_per_class < 1:
+        raise ValueError(f"min_per_class is {min_per_class}; give at least 1")
+    options = ReadOptions(str(source), name, test, min_per_class=min_per_class or 0, left_out=tuple(left_out))
     if split_seed is not None:
         options = replace(options, split_seed=split_seed)
     if val_fraction is not None:
@@ -38,10 +51,16 @@ def read_splits(
 
 
 def read(
-    source: str | Path, *, split_seed: int | None = None, val_fraction: float | None = None
+    source: str | Path,
+    *,
+    split_seed: int | None = None,
+    val_fraction: float | None = None,
+    min_per_class: int | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Reads a dataset and returns (train, val). Arguments and errors are those of `read_splits`."""
-    splits = read_splits(source, split_seed=split_seed, val_fraction=val_fraction, test=False)
+    splits = read_splits(
+        source, split_seed=split_seed, val_fraction=val_fraction, min_per_class=min_per_class, test=False
+    )
     return splits["train"], splits["val"]
 
 

@@ -83,10 +83,14 @@ class Evaluation:
             lines.append(f"submission: {self.submission}")
         if not s.images:
             return "\n".join(lines)
-        lines += [
-            f"mAP       {100 * s.mAP:6.2f} %  mean over the {s.classes_scored} classes with positives (VOC2010)",
-            f"          {100 * s.mAP_voc07:6.2f} %  VOC2007, 11 points; {100 * s.mAP_sklearn:.2f} % as in scikit-learn",
-        ]
+        if s.classes_scored:
+            other = f"VOC2007, 11 points; {100 * s.mAP_sklearn:.2f} % as in scikit-learn"
+            lines += [
+                f"mAP       {100 * s.mAP:6.2f} %  mean over the {s.classes_scored} classes with positives (VOC2010)",
+                f"          {100 * s.mAP_voc07:6.2f} %  {other}",
+            ]
+        else:
+            lines.append("mAP       unknown: no class has a positive here")
         if known is not None:
             lines.append(
                 f"          {100 * known.mAP_voc07:6.2f} %  VOC2007, Known-Object: mean over {known.classes_scored} "

@@ -23,7 +23,7 @@ def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "t
     """
     saved = run.about["split"]
     seed = None if has_own_split(source) else saved.get("split_seed", 0)
-    splits = read_splits(source, split_seed=seed, test=split == "test")
+    splits = read_splits(source, split_seed=seed, left_out=saved.get("left_out", ()), test=split == "test")
     require_classes(run, splits["train"])
     if split == "test":
         if "test" not in splits:

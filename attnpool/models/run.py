@@ -21,11 +21,15 @@ import platform
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
 from torch import Tensor
 
 from attnpool.files import claimed, read_tensors, require_free, save_tensors, write_json, write_text
@@ -33,6 +37,7 @@ from attnpool.models.recognizer import Recognizer
 
 FORMAT = 2  # version of the run folder's format; increased when older code cannot read new folders
 RUN_FILE = "run.json"
+SCHEMA = "run_schema.json"
 WEIGHTS_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
 LOG_FILE = "log.jsonl"
@@ -120,7 +125,7 @@ def read_run(run: str | Path) -> dict[str, Any]:
     """Reads the `run.json` of a run folder.
 
     Raises:
-        ValueError: there is none, it is damaged, or it has an incompatible format.
+        ValueError: there is none, it is damaged, is not as run_schema.json says, or has an incompatible format.
     """
     path = Path(run) / RUN_FILE
     try:
@@ -130,7 +135,7 @@ def read_run(run: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{run}: not a run folder (it has no readable {RUN_FILE}); give the folder of a finished training"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: damaged; train again into a new folder") from error
     if found != FORMAT:
         known = about.get("versions")
@@ -139,7 +144,18 @@ def read_run(run: str | Path) -> dict[str, Any]:
             f"{run}: is a run of format {found} (attnpool {writer}), but this version reads format {FORMAT}: "
             "install that version or train again"
         )
-    return about
+    if wrong := best_match(schema().iter_errors(about)):
+        said = wrong.message if len(wrong.message) <= 120 else f"{wrong.message[:80]} ... {wrong.message[-36:]}"
+        raise ValueError(
+            f"{path}: damaged, {wrong.json_path[2:] or 'as a whole'}: {said}; train again into a new folder"
+        )
+    return dict(about)
+
+
+@cache
+def schema() -> Draft202012Validator:
+    """What `run.json` must hold, from run_schema.json."""
+    return Draft202012Validator(json.loads(files("attnpool.models").joinpath(SCHEMA).read_text(encoding="utf-8")))
 
 
 def save_run(

@@ -10,7 +10,7 @@ rank: 2
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,7 @@ class Trained:
     run: Run
     source: str
     options: Options
+    notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         results = self.run.about["results"]
@@ -139,7 +140,8 @@ class Trained:
         part = "a part of train" if self.options.train.patience else "val"
         if self.options.train.trainval:
             part += ", which was trained on"
-        scores = f"loss {value['loss']:.4f}, mAP on {part} {100 * value['mAP']:.1f} %"
+        mAP = "unknown, as no class has a positive there" if value["mAP"] is None else f"{100 * value['mAP']:.1f} %"
+        scores = f"loss {value['loss']:.4f}, mAP on {part} {mAP}"
         return "\n".join(
             [
                 *(auto.table(Choice.from_json(value["auto"])) if "auto" in value else ()),
@@ -158,6 +160,7 @@ def train_recipe(
     recipe: Path | None = None,
     options: Mapping[str, Any] | None = None,
     split_seed: int | None = None,
+    min_per_class: int | None = None,
     cache: Path | None = None,
     progress: bool = True,
 ) -> Trained:
@@ -169,6 +172,7 @@ def train_recipe(
         recipe: YAML file of options, which options given directly override.
         options: flat mapping of options, as `Options.of` takes it. They override those of the recipe.
         split_seed: seed of the split into train and val, for a dataset without a split of its own (default: 0).
+        min_per_class: number of images to train on below which a class is left out, for a folder of classes.
         cache: folder for the features of frozen backbones (default: $ATTNPOOL_CACHE or the user's cache folder).
         progress: show progress bars.
 
@@ -184,16 +188,23 @@ def train_recipe(
         except ValueError as error:
             raise ValueError(f"{recipe}: {error}") from error
         split_seed = beside.get("split_seed") if split_seed is None else split_seed  # a given 0 is given, too
+        min_per_class = beside.get("min_per_class") if min_per_class is None else min_per_class
         cache = beside.get("cache") if cache is None else cache
         values = typed_options(values, str(recipe))
     chosen = Options.of(values | dict(options or {}), "" if options or recipe is None else str(recipe))
-    parts = read(source, split_seed=split_seed)
+    parts = read(source, split_seed=split_seed, min_per_class=min_per_class)
     require_relevant(options or {}, chosen, parts[0].media)
     run = fit(chosen, parts, out, cache=cache, split_seed=split_seed, progress=progress)
-    return Trained(run, source, chosen)
+    return Trained(run, source, chosen, left_out_of(parts[0]))
 
 
-BESIDE = ("split_seed", "cache")
+def left_out_of(dataset: Dataset) -> list[str]:
+    """What was not trained on, a line for each kind."""
+    few = [f"{dataset.name}: left out, too few images: {', '.join(dataset.left_out)}"] if dataset.left_out else []
+    return [*few, *dataset.notes]
+
+
+BESIDE = ("split_seed", "min_per_class", "cache")
 """Keys of a recipe that are not options of the model or its training."""
 
 

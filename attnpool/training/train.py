@@ -88,7 +88,7 @@ def train(
         "split_seed": split_seed,
         "train": [sample.path for sample in train],
         "val": [sample.path for sample in val],
-    }
+    } | ({"left_out": list(train.left_out)} if train.left_out else {})
     identity = {**recipe, "model": model.describe(), "split": split}
     if is_finished(folder):
         finished = Run.load(folder)

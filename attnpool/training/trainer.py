@@ -120,9 +120,7 @@ class Trainer:
                         raise Interrupted(stop.received, self.folder / STATE_FILE)
                 self.end_epoch(stack)
                 last = at.history[-1]
-                shown.set_postfix_str(
-                    f"epoch {last['epoch']}/{epochs}, loss {last['loss']:.3f}, mAP {100 * last['mAP']:.1f}"
-                )
+                shown.set_postfix_str(f"epoch {last['epoch']}/{epochs}, loss {last['loss']:.3f}{said_of(last['mAP'])}")
             if stop.received:  # the signal came while the last epoch was scored
                 self.save()
                 raise Interrupted(stop.received, self.folder / STATE_FILE)
@@ -204,7 +202,7 @@ class Trainer:
     def describe(self) -> str:
         at = self.at
         speed = self.seen * self.num_processes / max(time.monotonic() - self.started, 1e-9)
-        score = f", mAP {100 * at.history[-1]['mAP']:.1f}" if at.history else ""
+        score = said_of(at.history[-1]["mAP"]) if at.history else ""
         loss = at.loss_sum / max(at.images, 1)
         return f"epoch {at.epoch + 1}/{self.epochs}, loss {loss:.3f}{score}, {speed:.0f} images/s"
 
@@ -225,13 +223,14 @@ class Trainer:
             "epoch": at.epoch + 1,
             "loss": at.loss_sum / max(at.images, 1),
             "lr": self.optimizer.param_groups[-1]["lr"],
-            "mAP": scores.mAP,
-            "accuracy": scores.accuracy,
+            "mAP": known(scores.mAP),
+            "accuracy": known(scores.accuracy),
             "images_per_s": round(speed, 1),
         }
         at.history.append(entry)
-        if scores.mAP > at.best:
-            at.best, at.best_epoch = scores.mAP, at.epoch
+        # Where no class has a positive there is no mAP, and the last epoch counts as the best.
+        if scores.mAP > at.best or math.isnan(scores.mAP):
+            at.best, at.best_epoch = known(scores.mAP) or at.best, at.epoch
             if self.main:
                 save_best(self.model, self.folder)
         if self.average:
@@ -244,6 +243,16 @@ class Trainer:
                 if name != "epoch" and value is not None:
                     self.board.add_scalar(name, value, at.epoch)
             write_log(self.folder, at.history)
+
+
+def known(score: float | None) -> float | None:
+    """The score, or None where it is not a number because nothing could be scored."""
+    return None if score is None or math.isnan(score) else score
+
+
+def said_of(mAP: float | None) -> str:
+    """The part of a progress bar that tells the mAP, if it is known."""
+    return "" if mAP is None else f", mAP {100 * mAP:.1f}"
 
 
 def build_accelerator(precision: str) -> Any:

@@ -327,7 +327,9 @@ def test_missing_part_of_the_description(saved: dict[str, bytes], tmp_path: Path
     for part in json.loads(saved[RUN_FILE])["model"]:
         about = json.loads(saved[RUN_FILE])
         del about["model"][part]
-        assert "do not fit together" in refused(saved | {RUN_FILE: json.dumps(about).encode()}, tmp_path)
+        assert f"{RUN_FILE}: damaged, model: '{part}' is a required property" in refused(
+            saved | {RUN_FILE: json.dumps(about).encode()}, tmp_path
+        )
 
 
 def test_weights_with_a_tensor_too_many(saved: dict[str, bytes], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -100,3 +101,64 @@ def test_a_run_that_cannot_be_written_leaves_nothing(
     with pytest.raises(OSError, match="no space"):
         save_run(model, tmp_path / "r")
     assert not (tmp_path / "r").exists()
+
+
+ODD = {
+    "split": [
+        None,
+        [],
+        3,
+        {"media": "films"},
+        {"train": [1]},
+        {"val": "a.jpg"},
+        {"split_seed": "0"},
+        {"left_out": [2]},
+    ],
+    "results": [None, {"history": []}, {"history": [{"epoch": 1}]}, {"skipped": ["a.jpg"]}, {"auto": {"chosen": 3}}],
+    "recipe": [None, "mpii", {"data": 3}],
+    "versions": [None, {"torch": 2}],
+    "model": [None, {}, []],
+    "model.classes": [None, "ab", ["a", 2], ["a", "a"], []],
+    "model.task": ["one", None],
+    "model.preprocessing": [
+        None,
+        {"image_size": "448"},
+        {"image_size": 0},
+        {"image_size": 64, "zoom": 2},
+        {"view": "x"},
+    ],
+    "model.pixels": [None, {"mean": [1, 2, 3]}, {"mean": [1, 2, 3], "std": [0, 1, 1]}, {"mean": 3, "std": [1]}],
+    "model.pooling_options": [None, [1]],
+    "model.freeze_backbone": [1, "yes"],
+    "model.backbone": [None, "", 3],
+}
+
+
+@pytest.mark.parametrize(("place", "value"), [(place, value) for place in ODD for value in ODD[place]], ids=str)
+def test_odd_run_files_are_refused_with_the_place(model: Recognizer, tmp_path: Path, place: str, value: object) -> None:
+    save_run(model, tmp_path)
+    about = json.loads((tmp_path / run.RUN_FILE).read_text(encoding="utf-8"))
+    *above, last = place.split(".")
+    inside = about
+    for name in above:
+        inside = inside[name]
+    for change in ("another value", "missing"):
+        inside.pop(last, None) if change == "missing" else inside.update({last: value})
+        (tmp_path / run.RUN_FILE).write_text(json.dumps(about), encoding="utf-8")
+        with pytest.raises(ValueError, match=r"run\.json: damaged, .*; train again into a new folder") as caught:
+            run.Run.load(tmp_path)
+        assert last in str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_a_run_may_say_besides(model: Recognizer, tmp_path: Path) -> None:
+    """Keys that a later version or the user has added do no harm."""
+    save_run(model, tmp_path)
+    about = json.loads((tmp_path / run.RUN_FILE).read_text(encoding="utf-8"))
+    for place in (about, about["split"], about["results"], about["recipe"], about["model"]):
+        place["remark"] = {"by": "me"}
+    (tmp_path / run.RUN_FILE).write_text(json.dumps(about), encoding="utf-8")
+    assert run.Run.load(tmp_path).model.classes == ("a", "b")
+    (tmp_path / run.RUN_FILE).write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(ValueError, match="damaged"):
+        run.read_run(tmp_path)

@@ -159,7 +159,7 @@ def test_parts_share_no_name_and_all_are_reached() -> None:
             "freeze_backbone": st.booleans(),
             "backbone": st.text(min_size=1),
             "activation": st.none() | st.sampled_from(["relu", "sigmoid", "softmax"]),
-            "image_size": st.integers(1, 9999),
+            "image_size": st.integers(1, 300).map(lambda cells: 32 * cells),
             "flip": st.floats(0, 1),
         },
     )

@@ -269,6 +269,18 @@ def test_monitoring_part(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_p
     assert len(rest) + len(held) == len(parts[0])
 
 
+def test_a_val_without_a_positive(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path) -> None:
+    """There is no mAP, which JSON holds as null; the last epoch counts as the best."""
+    train, val = (replace(part, task="multi") for part in parts)
+    val = replace(val, samples=tuple(replace(sample, labels=()) for sample in val))
+    run = fit((train, val), tmp_path / "a", frozen, model={"task": "multi"}, epochs=2)
+    assert [entry["mAP"] for entry in history(run)] == [None, None]
+    content = (run.folder / "run.json").read_text(encoding="utf-8")
+    assert json.loads(content, parse_constant=pytest.fail)["results"]["history"] == history(run)
+    assert same(weights(ap.Run.load(run.folder, best=True)), weights(run))
+    assert "mAP       unknown: no class has a positive here" in str(ap.evaluate(run, val))
+
+
 def test_several_labels(parts: tuple[Dataset, Dataset], frozen: Backbone, tmp_path: Path) -> None:
     several = tuple(
         replace(part, task="multi", samples=tuple(replace(s, labels=(k := s.labels[0], (k + 1) % 14)) for s in part))

@@ -19,6 +19,8 @@ class ReadOptions:
         test: whether to read the split "test", if there is one.
         split_seed: seed of the split into train and val, for a dataset without a split of its own.
         val_fraction: fraction of every class that becomes val in such a split.
+        min_per_class: number of samples to train on below which a class is left out, 0 to leave none out.
+        left_out: classes that are left out, because they were when a run was trained.
     """
 
     name: str
@@ -26,6 +28,8 @@ class ReadOptions:
     test: bool = True
     split_seed: int = 0
     val_fraction: float = 0.25
+    min_per_class: int = 0
+    left_out: tuple[str, ...] = ()
 
 
 def always(root: Path) -> bool:
@@ -48,7 +52,7 @@ class Format:
         image_numbers: `Sample.path` -> the number of the image on the benchmark's test server, counted from 1; `None`
             if the benchmark has no server.
         every_file: whether all files in the folder should be samples, so that `check` lists every other file and not
-            only images and videos.
+            only images and videos; such a reader can also leave out classes.
     """
 
     read: Callable[[Path, ReadOptions], dict[str, Dataset]]

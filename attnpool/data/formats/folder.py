@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -55,6 +56,11 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
     parts = {part: _files_by_class(root, folder) for part, folder in found.items() if part != "test" or options.test}
     parts = parts or {"all": _files_by_class(root, "")}
     whole = parts.get("train") or parts.get("all") or {}
+    left_out = [name for name, paths in whole.items() if name in options.left_out or len(paths) < options.min_per_class]
+    if left_out and len(left_out) == len(whole):
+        raise ValueError(f"{root}: no class has {options.min_per_class} images; use a smaller min_per_class")
+    parts = {part: {c: paths for c, paths in files.items() if c not in left_out} for part, files in parts.items()}
+    whole = parts.get("train") or parts.get("all") or {}
     _check_classes(root, whole, at_least=1 if "val" in parts else 2)
     for split in ("val", "test"):
         if strangers := sorted(c for c, files in parts.get(split, {}).items() if files and c not in whole):
@@ -77,10 +83,18 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
             f"{root / FILE_NAME}: none of its {len(marks)} images is in {root}, the first is {next(iter(marks))!r}; "
             "write file_name as the path in that folder, such as train/drinking/photo.jpg, or remove the file"
         )
-    classes = tuple(whole)
+    classes, notes = tuple(whole), _unused(root, *found.values())
     return {
         split: Dataset(
-            options.name, root, classes, _samples(classes, files, marks), "single", split, format=options.format
+            options.name,
+            root,
+            classes,
+            _samples(classes, files, marks),
+            "single",
+            split,
+            format=options.format,
+            left_out=tuple(left_out),
+            notes=notes,
         )
         for split, files in parts.items()
     }
@@ -167,7 +181,10 @@ def _check_classes(root: Path, files: Mapping[str, list[str]], at_least: int) ->
     if small:
         needed = "two images, one for train and one for val" if at_least == 2 else "an image for train"
         names = ", ".join(small[:NAMED]) + (f" and {len(small) - NAMED} more" if len(small) > NAMED else "")
-        raise ValueError(f"{root}: every class needs {needed}; too few has {names}: add images or remove the folder")
+        raise ValueError(
+            f"{root}: every class needs {needed}; too few has {names}: add images, remove the folder, or leave such "
+            f"classes out with min_per_class {at_least}"
+        )
 
 
 def _samples(
@@ -179,6 +196,17 @@ def _samples(
             known = marks.get(path, Marks())
             samples.append(Sample(path, (label,), tuple(known.people), tuple(known.evidence), tuple(known.objects)))
     return tuple(samples)
+
+
+def _unused(root: Path, *parts: str) -> tuple[str, ...]:
+    """A line that counts the files in the folders of classes that are no images by their suffix."""
+    counts: Counter[str] = Counter()
+    for part in parts or ("",):
+        for name in _folders(root / part):
+            others = (path for path in _walk(root, f"{part}/{name}" if part else name) if not _is_image(path))
+            counts.update(Path(path).suffix.lower() or "no suffix" for path in others)
+    kinds = ", ".join(f"{count} x {suffix}" for suffix, count in sorted(counts.items()))
+    return (f"{root}: left out, no images by their suffix: {kinds}",) if kinds else ()
 
 
 def _folders(root: Path) -> list[str]:

@@ -245,3 +245,40 @@ def test_order_of_listing_does_not_matter(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.chdir(make(tmp_path / str(number), order(names)))
         found.append(read("folder:."))
     assert found[0] == found[1]
+
+
+def test_small_classes_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
+    make(
+        tmp_path, [*classes(9, "a", "b"), *classes(4, "few"), *classes(1, "one"), "a/notes.txt", "b/c.heic", "b/d.heic"]
+    )
+    (tmp_path / "none").mkdir()
+    source = f"folder:{tmp_path}"
+    with pytest.raises(
+        ValueError, match=r"'none' \(0\), 'one' \(1\): .* or leave such classes out with min_per_class 2"
+    ):
+        read(source)
+    train, val = read(source, min_per_class=2)
+    assert (train.classes, train.left_out) == (("a", "b", "few"), ("none", "one"))
+    assert len(train) + len(val) == 22
+    assert train.notes == (f"{tmp_path}: left out, no images by their suffix: 2 x .heic, 1 x .txt",)
+    assert read(source, min_per_class=5)[0].classes == ("a", "b")
+    # A class keeps its split, whatever is left out beside it.
+    assert set(read(source, min_per_class=5)[1].samples) == {s for s in val if s.path[0] in "ab"}
+    again = read_splits(source, left_out=train.left_out)
+    assert (again["train"].samples, again["val"].samples) == (train.samples, val.samples)
+    with pytest.raises(ValueError, match="no class has 10 images; use a smaller min_per_class"):
+        read(source, min_per_class=10)
+    with pytest.raises(ValueError, match="holds a single class"):
+        read_splits(source, left_out=("a", "few", "one", "none"))
+    with pytest.raises(ValueError, match="min_per_class is 0; give at least 1"):
+        read(source, min_per_class=0)
+
+
+def test_small_classes_of_a_given_split(tmp_path: Path) -> None:
+    """They count in train, and go from val and test, too."""
+    names = [*classes(3, "a", "b", part="train/"), *classes(1, "c", part="train/")]
+    make(tmp_path, [*names, *classes(5, "a", "b", "c", part="val/"), *classes(1, "c", part="test/")])
+    splits = read_splits(f"folder:{tmp_path}", min_per_class=2)
+    assert {part: len(found) for part, found in splits.items()} == {"train": 6, "val": 10, "test": 0}
+    with pytest.raises(ValueError, match="is a published dataset with all its classes; leave out min_per_class"):
+        read(f"mpii:{tmp_path}", min_per_class=2)
