@@ -231,6 +231,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the unpickler fail in any way
         reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+        if path.suffix != ".safetensors" and not isinstance(error, OSError):
+            # torch's own message recommends to switch its protection off, or says nothing
+            reason = "it is damaged or not by PyTorch, or holds more than tensors, which could run code"
         raise ValueError(
             f"{path}: cannot be read as weights ({reason.splitlines()[0][:120]}); give another file"
         ) from error

@@ -16,7 +16,7 @@ class Preprocessing:
     Args:
         image_size: side of the network's square input in pixels (with view whole: of the square with as many cells).
         view: what the network sees of an image, the middle square (crop), all of it at its own shape (whole) or all of
-            it stretched to the square (squash) (default: whole in a training, or crop beside options that cut, and where
+            it stretched to the square (squash) (default: whole in a training, or crop beside options that cut and where
             32 does not divide image_size). See docs/views.md.
         short_side: short side in pixels to which images are resized before they are cropped (default: image_size).
         max_width: width in pixels to which wider images are reduced first, which loses detail, 512 in the paper
