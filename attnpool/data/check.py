@@ -206,7 +206,13 @@ def _ignored(root: Path, used: set[str], *, only_media: bool) -> dict[str, int]:
         only_media: whether to count only images and videos.
     """
     counts: Counter[str] = Counter()
-    for folder, _, names in os.walk(root):
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):  # as readers do, but not in circles
+        place = os.path.realpath(folder)
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
         if Path(folder).relative_to(root).as_posix() in used:
             continue
         for name in names:

@@ -104,3 +104,13 @@ def test_many_classes_are_summed_up(tmp_path: Path) -> None:
     assert any(line.startswith("class 30 ") for line in lines)
     assert "(25 classes with more images are not shown)" in lines
     assert len(found.images["train"]) == 45
+
+
+def test_files_behind_a_linked_class_are_counted(tmp_path: Path) -> None:
+    for name in ("elsewhere/x.jpg", "elsewhere/y.jpg", "ds/b/x.jpg", "ds/b/y.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / name)
+    (tmp_path / "elsewhere" / "notes.txt").write_text("text")
+    (tmp_path / "elsewhere" / "circle").symlink_to(tmp_path / "ds")
+    (tmp_path / "ds" / "a").symlink_to(tmp_path / "elsewhere")
+    assert check(f"folder:{tmp_path / 'ds'}").ignored == {".txt": 1}
