@@ -274,7 +274,7 @@ def flip(prefix: Path, source: Path) -> None:
 
 
 def text(prefix: Path, source: Path) -> None:
-    prefix.write_text("model_checkpoint_path: 'model.ckpt-12000'\n")
+    prefix.write_text("model_checkpoint_path: 'model.ckpt-12000'\n", encoding="utf-8")
 
 
 @pytest.mark.parametrize("damage", [truncate, flip, text])
