@@ -17,7 +17,9 @@ from attnpool.progress import bar
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?\s*", re.IGNORECASE)
 DAY = 24 * 60 * 60
-OWN = (".f16", ".jsonl", ".todo", ".lock", ".journal", ".partial", ".json")  # of this and of earlier versions
+# The names of stores, and of the files in them.
+_STORE = re.compile(r".+-\d+-[0-9a-f]{16}")
+_FILE = re.compile(r"lock|[0-9a-f]{16}\.(f16|jsonl|todo|lock)(\.partial)?")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Store:
 
     Attributes:
         folder: where they are.
-        rows: number of images or clips whose features are there (0 in stores of earlier versions).
+        rows: number of images or clips whose features are there.
         bytes: what the files take.
         used: when it was last read or written, in seconds since 1970.
         damaged: number of rows that do not match their checksum; None if nobody looked.
@@ -192,9 +194,8 @@ def by_use(root: Path) -> list[Path]:
     """The stores in a folder, the last used first; other folders are not among them."""
     if not root.is_dir():
         return []
-    stores = [folder for folder in root.iterdir() if folder.is_dir() and any(folder.glob("*.jsonl"))]
-    earlier = [folder for folder in root.iterdir() if folder.is_dir() and any(folder.glob("*.f16"))]
-    return sorted({*stores, *earlier}, key=lambda folder: (-last_use(folder), folder.name))
+    stores = [folder for folder in root.iterdir() if _STORE.fullmatch(folder.name) and folder.is_dir()]
+    return sorted(stores, key=lambda folder: (-last_use(folder), folder.name))
 
 
 def last_use(folder: Path) -> float:
@@ -222,7 +223,10 @@ def store_at(folder: Path, *, verify: bool = False) -> Store:
 
 def hindrance(folder: Path) -> str:
     """Why a store must not be removed, "" if it may be."""
-    strangers = [entry.name for entry in folder.iterdir() if entry.is_dir() or entry.suffix not in (*OWN, "")]
+    strangers = [entry.name for entry in folder.iterdir() if entry.is_dir() or not _FILE.fullmatch(entry.name)]
+    segments = map(Segment, folder.glob("*.jsonl"))
+    known = {file.name for segment in segments if segment.shape() for file in (segment.lines, segment.data)}
+    strangers += [file.name for kind in ("*.f16", "*.jsonl") for file in folder.glob(kind) if file.name not in known]
     if strangers:
         return f"because it holds {strangers[0]}, which is not of the cache"
     return "because another process computes features in it" if FeatureStore(folder).held() else ""

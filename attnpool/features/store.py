@@ -25,6 +25,8 @@ from filelock import FileLock, Timeout
 
 from attnpool.files import make_folder, sync, write_json
 
+LONGEST = 1000  # bytes of a first line
+
 
 @dataclass(frozen=True)
 class Row:
@@ -51,13 +53,21 @@ class Segment:
     def __init__(self, lines: Path) -> None:
         self.lines, self.data = lines, lines.with_suffix(".f16")
 
+    def shape(self) -> list[int]:
+        """The shape of the rows, which the first line says; empty if it does not."""
+        try:
+            with self.lines.open("rb") as file:
+                return [int(side) for side in json.loads(file.readline(LONGEST))["shape"]]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return []
+
     def read(self) -> tuple[np.ndarray | None, dict[str, Row]]:
         """The rows, `(R, *shape)` float16, memory-mapped, and which is whose. Nothing, if there is no row."""
+        shape = self.shape()
         try:
-            first, *lines = self.lines.read_bytes().split(b"\n")[:-1]
-            shape = [int(side) for side in json.loads(first)["shape"]]
+            lines = self.lines.read_bytes().split(b"\n")[1:-1]
             count = self.data.stat().st_size // (2 * int(np.prod(shape)))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, ZeroDivisionError):
+        except (OSError, ValueError, ZeroDivisionError):
             return None, {}
         rows: dict[str, Row] = {}
         for number, line in enumerate(lines[:count]):

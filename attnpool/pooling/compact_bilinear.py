@@ -116,9 +116,10 @@ class CompactBilinearPooling(PoolingHead):
             return Pooled(self.classify(self.pooled(x))[0])
         tokens, wanted = tokens_of(x), self.wanted(maps)
         # The spectra of a few images at a time give their scores and, by Parseval's theorem, their maps.
-        images = len(tokens) if torch.compiler.is_compiling() else images_at_a_time(tokens, self.dim)
+        compiling = torch.compiler.is_compiling()  # see `pooled`
+        parts = (tokens,) if compiling else tokens.split(images_at_a_time(tokens, self.dim))
         logits, top_down = [], []
-        for part in tokens.split(images):
+        for part in parts:
             spectra = spectrum(part, self.bins, self.signs, self.dim)
             scores, divisor = self.classify(torch.fft.irfft(spectra.sum(1), n=self.dim) / x.shape[2])
             weight = self.weight[wanted].to(part.dtype)

@@ -24,6 +24,17 @@ OURS = (
     *(".poses.json.partial.jsonl", "store.json", "classes.txt", "weights.safetensors", "weights.pth", "recipe.yaml"),
 )
 
+# Files of every kind, also in folders, with and without a suffix, hidden, and with names beyond ASCII.
+SUFFIXES = (  # noqa: SIM905
+    "heic avif svg psd pdf docx xlsx csv tsv json jsonl yaml toml xml html md txt log zip tar.gz mp3 wav mov mkv "
+    "py ipynb c npz npy mat h5 pkl pt onnx bin partial lock bak tmp"
+).split()
+KINDS = [
+    name
+    for suffix in SUFFIXES
+    for name in (f"kinds/file.{suffix}", f"kinds/Été {suffix}/1.{suffix}", f".hidden.{suffix}", f"runs/notes.{suffix}")
+]
+
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
@@ -39,8 +50,10 @@ def mine(tmp_path: Path) -> Path:
     write_clip(folder / "clip.avi", 3)
     for name in OURS:
         (folder / name).write_bytes(f'{{"mine": "{name}"}}'.encode())
-    (folder / "runs").mkdir()
-    (folder / "runs" / "notes.txt").write_text("mine")
+    for name in (*KINDS, f"features/mine-64-{'0' * 16}/0123456789abcdef.f16", "features/mine/records.jsonl"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(f"mine, {name}".encode())
+    assert sum(path.is_file() for path in folder.rglob("*")) >= 200
     return folder
 
 
@@ -57,6 +70,8 @@ def commands(mine: Path, run: Path) -> Iterator[list[Any]]:
     yield ["quickstart", "--out", mine, "--images", 28]
     yield ["playground", mine, "--images", 28]
     yield ["check", photos]
+    for word in (["list"], ["verify"], ["prune", "--max-size", 0], ["prune", "--days", 0]):
+        yield ["cache", *word, "--cache", mine]
     for out in (mine, mine / "runs", mine / "a"):
         yield ["train", photos, "--out", out, "--image-size", 64, "--epochs", 1]
         yield ["convert", "lite0", "--out", out]
@@ -85,7 +100,7 @@ def test_not_one_byte_changes(mine: Path, run: Path) -> None:
         outcome = attnpool(*command)
         after = content(mine)
         assert {name: after.get(name) for name in before} == before, command
-        assert outcome.code == 2 or command[0] in ("explain", "predict", "check"), (command, outcome)
+        assert outcome.code == 2 or command[0] in ("explain", "predict", "check", "cache"), (command, outcome)
         used.add(command[0])
     assert used == set(VERBS)
     new = set(content(mine)) - set(before)

@@ -13,7 +13,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 def command(*words: object, **more: str) -> subprocess.CompletedProcess[bytes]:
-    """A command in a process of its own, in the locale C, where text files are ASCII unless a program says otherwise."""
+    """A command in a process of its own, in the locale C, where text is ASCII unless a program says otherwise."""
     given = [sys.executable, "-m", "attnpool", *map(str, words)]
     return subprocess.run(given, env=os.environ | ASCII | more, capture_output=True, timeout=300, check=False)
 

@@ -136,6 +136,7 @@ def test_the_peak_lies_in_the_part_that_was_seen(
     upright = ImageOps.exif_transpose(Image.open(tmp_path / "p.png"))
     upright.info = {}
     upright.save(tmp_path / "upright.png", exif=Image.Exif())
+    model.preprocessing |= {"view": "crop"}
     found, same = explain_files(model, [tmp_path / "p.png", tmp_path / "upright.png"], out=tmp_path / "out")
     width, height = upright.size
     x, y = found["peak"]
@@ -167,7 +168,7 @@ def test_other_heads(model: Recognizer, photo: Image.Image, tmp_path: Path, opti
 def test_a_clip(run: Path, tmp_path: Path) -> None:
     write_clip(tmp_path / "a.b.avi", 12)
     model = Run.load(run).model
-    model.preprocessing |= {"frames": 7}
+    model.preprocessing |= {"frames": 7, "view": "crop"}
     found, same = explain_files(model, [tmp_path / "a.b.avi", tmp_path / "a.b.avi"], out=tmp_path / "out")
     assert set(found) == {"file", "panel", "best", "chosen", "peak", "frame", "maps", "predictions"}
     assert [Path(item["panel"]).name for item in (found, same)] == ["a.b.png", "a.b.png"]

@@ -78,7 +78,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def words(source: str, out: Path, *more: Any) -> list[Any]:
-    options = {"--image-size": 64, "--frames": 4, "--epochs": 3}
+    options = {"--image-size": 64, "--view": "crop", "--frames": 4, "--epochs": 3}
     return ["train", source, "--out", out, *[word for pair in options.items() for word in pair], *more]
 
 
