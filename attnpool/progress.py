@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
+
+
+def is_first() -> bool:
+    """Whether this process is the one that shows and prints: it is alone, or the first of those of `torchrun`."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def bar(total: int, what: str, unit: str, *, done: int = 0, hidden: bool = False) -> Any:
@@ -14,7 +20,7 @@ def bar(total: int, what: str, unit: str, *, done: int = 0, hidden: bool = False
         what: description of the work, shown in front of the bar.
         unit: what is counted, such as "images"; the speed is given in units per second.
         done: number of units that an earlier, interrupted call has done.
-        hidden: whether to show nothing.
+        hidden: whether to show nothing, as all processes of a job do but the first.
     """
     from tqdm import tqdm
 
@@ -27,5 +33,5 @@ def bar(total: int, what: str, unit: str, *, done: int = 0, hidden: bool = False
         dynamic_ncols=True,
         mininterval=0.2 if sys.stderr.isatty() else 15,
         smoothing=0.1,
-        disable=hidden,
+        disable=hidden or not is_first(),
     )

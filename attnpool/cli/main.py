@@ -18,7 +18,8 @@ from attnpool.cli.flags import Parser, add_flag, is_positional, merged
 from attnpool.cli.signatures import REQUIRED, Option
 from attnpool.cli.verbs import VERBS, Verb, options
 from attnpool.files import is_full
-from attnpool.training.interruption import Interrupted, TrainingFailed
+from attnpool.progress import is_first
+from attnpool.training.interruption import Elsewhere, Interrupted, TrainingFailed
 
 EXIT_CODES = """\
 exit codes: 0 done, 1 the run failed, 2 wrong input, 130 or 143 stopped by Ctrl-C or SIGTERM with the state saved"""
@@ -35,6 +36,8 @@ def stop(signum: int, frame: FrameType | None) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # else every process says that all parameters have gradients
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     previous = signal.signal(signal.SIGTERM, stop)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to lose a result
@@ -51,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if "progress" in signature(called).parameters:
                 given["progress"] = True
             result = called(**given) if result is None else called(result, **given)
+        if not is_first():
+            return 0
         if as_json:
             # An encoding other than UTF-8 may lack characters, and JSON can do without.
             escaped = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
@@ -67,11 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail("stopped", 143)
     except KeyboardInterrupt:
         return fail("stopped", 130)
-    except Interrupted as stopped:
-        return fail(str(stopped), 128 + stopped.signum)
+    except Interrupted as stopped:  # all processes of a job stop together
+        return fail(str(stopped), 128 + stopped.signum) if is_first() else 128 + stopped.signum
     except BrokenPipeError:  # the reader of standard output, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Elsewhere as failure:
+        return 1 if failure.said else fail(str(failure), 1)
     except TrainingFailed as failure:
         return fail(str(failure), 1)
     except ValueError as mistake:
@@ -91,6 +98,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fail(message: str, code: int) -> int:
+    """Prints a message in one line and returns the exit code.
+
+    Of the processes of a job each says which it is. Before they have joined, all come to the same mistake, and the
+    first of every machine says it.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from torch import distributed
+
+        if distributed.is_initialized():
+            message = f"process {os.environ['RANK']}: {message}"
+        elif os.environ.get("LOCAL_RANK", "0") != "0":
+            return code
     print(f"attnpool: {' '.join(message.split())}", file=sys.stderr)
     return code
 

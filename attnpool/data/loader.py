@@ -76,12 +76,12 @@ def batches(
 ) -> list[list[int]]:
     """The batches of positions 0..n-1 in an epoch, for one of `num_processes` processes.
 
-    The order depends only on (seed, epoch). Every step distributes the next `batch_size * num_processes` positions over
-    the processes, so that all processes have the same number of steps and together visit every position exactly once.
-    In the last step a process may get fewer positions, or none (`[]`).
+    The batches depend only on (seed, epoch). Of `num_processes` batches that follow each other every process takes one,
+    so that all have the same number of steps, and together see what one process sees that accumulates over as many
+    batches. In the last step a process may have none (`[]`).
 
-    With `groups`, one for each position, a step has positions of one group alone, whose images have one shape. Each
-    group is dealt out as evenly as possible, and the steps come in random order.
+    With `groups`, one for each position, a batch has positions of one group alone, whose images have one shape. Each
+    group is dealt out as evenly as possible, and the batches come in random order.
 
     Raises:
         ValueError: the seed or the epoch is negative, the batch size is less than 1, or `process_index` is out of
@@ -93,18 +93,20 @@ def batches(
             f"and process_index {process_index} one of {num_processes} from 0"
         )
     order = np.random.default_rng([_ORDER, seed, epoch]).permutation(n) if shuffle else np.arange(n)
-    step = batch_size * num_processes
     if groups is None:
-        parts = [order[start : start + step] for start in range(0, n, step)]
+        parts = [order[start : start + batch_size] for start in range(0, n, batch_size)]
     else:
         of_group: dict[Any, list[int]] = {}
         for position in order.tolist():
             of_group.setdefault(groups[position], []).append(position)
         each = [np.array(of_group[group]) for group in sorted(of_group)]
-        parts = [part for found in each for part in np.array_split(found, math.ceil(len(found) / step))]
+        parts = [part for found in each for part in np.array_split(found, math.ceil(len(found) / batch_size))]
         if shuffle:
             parts = [parts[i] for i in np.random.default_rng([_GROUPS, seed, epoch]).permutation(len(parts))]
-    return [part[process_index::num_processes].tolist() for part in parts]
+    missing = -len(parts) % num_processes
+    return [part.tolist() for part in parts[process_index::num_processes]] + (
+        [[]] if process_index >= num_processes - missing else []
+    )
 
 
 def load(

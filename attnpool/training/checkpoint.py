@@ -31,6 +31,7 @@ class Progress:
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    processes: int = 1
 
 
 def save_state(folder: Path, progress: Progress, options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -90,6 +91,19 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Ten
             _, i, name = key.split(".", 2)
             state.setdefault(int(i), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def pack_scaler(scaler: torch.amp.GradScaler | None) -> dict[str, Tensor]:
+    """The scale of the losses under float16, and for how many steps it was kept; nothing without a scaler."""
+    values = scaler.state_dict() if scaler else {}
+    return {f"scaler.{name}": torch.tensor(float(values[name])) for name in ("scale", "_growth_tracker") if values}
+
+
+def unpack_scaler(scaler: torch.amp.GradScaler | None, tensors: Mapping[str, Tensor]) -> None:
+    """Restores the scaler's state from the tensors of `pack_scaler`."""
+    if scaler and "scaler.scale" in tensors:
+        scale, kept = float(tensors["scaler.scale"]), int(tensors["scaler._growth_tracker"])
+        scaler.load_state_dict(scaler.state_dict() | {"scale": scale, "_growth_tracker": kept})
 
 
 class ChoiceFile:
@@ -152,7 +166,7 @@ class ChoiceFile:
         run.save_choice(self.folder, content, tensors, step)
 
 
-def seed_step(seed: int, step: int, process: int = 0) -> None:
-    """Seeds torch's generator, of which dropout draws, by the step, so that a resumed run drops the same."""
-    drawn = np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)[0]
+def seed_step(seed: int, batch: int) -> None:
+    """Seeds torch's generator, of which dropout draws, by the number of the batch: a resumed run drops the same."""
+    drawn = np.random.SeedSequence([seed, batch, 0]).generate_state(1, np.uint64)[0]
     torch.manual_seed(int(drawn >> 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from pathlib import Path
@@ -22,11 +23,20 @@ class TrainingFailed(Exception):
     """The training cannot continue, for example because the loss is not finite."""
 
 
+class Elsewhere(TrainingFailed):
+    """Another process of the job has failed or ended; `said` is whether it has told why."""
+
+    def __init__(self, message: str, *, said: bool = False) -> None:
+        super().__init__(message)
+        self.said = said
+
+
 class StopSignals:
     """Turns SIGTERM and SIGINT into a flag while a training runs, so that it stops between two steps.
 
-    A second signal ends the process at once, as it would without this class. Outside the main thread, where Python
-    allows no signal handlers, signals are left alone.
+    A second signal ends the process at once, as it would without this class. (Not among several processes: `torchrun`
+    passes on a Ctrl-C that the terminal has sent to them already, and kills those that do not end in time.) Outside the
+    main thread, where Python allows no signal handlers, signals are left alone.
     """
 
     def __init__(self) -> None:
@@ -46,7 +56,8 @@ class StopSignals:
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum
-        self._restore()
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            self._restore()
 
     def _restore(self) -> None:
         for signum, handler in self._previous.items():

@@ -22,6 +22,7 @@ from attnpool.models.run import Run, open_folder
 from attnpool.training import auto
 from attnpool.training.config import Options, converted_arguments, typed_options
 from attnpool.training.cross_validation import Choice
+from attnpool.training.processes import once
 from attnpool.training.relevance import require_relevant
 from attnpool.training.train import check, train
 
@@ -256,8 +257,12 @@ def fit(
         asked = {**options.flat(), "data": train_part.name, "images": [sample.path for sample in train_part]}
         plain = auto.without(options)
         check(make(plain), train_part, val, plain.train, plain.optimizer, Path(out))
-        with open_folder(Path(out)):
-            choice = auto.choose(options, make, train_part, Path(out), asked, cache=cache, progress=progress)
+
+        def choose() -> Choice:
+            with open_folder(Path(out)):
+                return auto.choose(options, make, train_part, Path(out), asked, cache=cache, progress=progress)
+
+        choice = once(choose)
         results["auto"] = {"asked": asked, **choice.to_json()}
         options = auto.applied(options, choice.chosen)
     return train(

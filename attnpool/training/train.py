@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from attnpool.training.departure import candidates, choose, start_at_regression
 from attnpool.training.interruption import StopSignals
 from attnpool.training.losses import resolve_loss
 from attnpool.training.optimizer import departs, is_logistic_regression, resolve, start_at_priors
+from attnpool.training.processes import join, once
 from attnpool.training.relevance import require_no_augmentation
 from attnpool.training.side_by_side import SideBySide, hold_maps
 from attnpool.training.trainer import Trainer
@@ -102,7 +104,7 @@ def train(
     fitted, monitored = hold_out(train, options.tune_fraction) if options.patience else (train, val)
     departing = optimizer.optimizer == "departure"
     pooled = departing or model.pooling == "average"
-    with open_folder(folder):
+    with open_folder(folder) if join().is_main_process else nullcontext():
         sources = prepare(
             model, train, val, (fitted, monitored), options, preprocessing, cache, progress, pooled=pooled
         )
@@ -110,7 +112,7 @@ def train(
         start_at_priors(model, sources[0].dataset, options)
     choice = None
     if departing:
-        choice = depart(model, sources[0], folder, options, optimizer, identity, progress)
+        choice = once(lambda: depart(model, sources[0], folder, options, optimizer, identity, progress))
         chosen = choice.chosen.setting
         held = math.isinf(chosen.departure)  # the maps stay, and there is nothing to penalise
         options = replace(options, departure=0.0 if held else chosen.departure)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,18 @@ from attnpool.training.checkpoint import (
     Progress,
     load_state,
     pack_optimizer,
+    pack_scaler,
     save_state,
     seed_step,
     unpack_optimizer,
+    unpack_scaler,
 )
 from attnpool.training.class_weights import weights_of
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.interruption import Interrupted, StopSignals, TrainingFailed
 from attnpool.training.losses import Step
 from attnpool.training.optimizer import MovingAverage, build_optimizer, rate_factor
+from attnpool.training.processes import SharedStatistics, build_accelerator, together, told
 
 
 class Trainer:
@@ -69,10 +72,12 @@ class Trainer:
         step = Step(model, options, None if weights is None else weights.to(self.device))
         self.step, self.optimizer = self.accelerator.prepare(step, build_optimizer(model, schedule))
         self.average = MovingAverage(model, schedule.ema) if schedule.ema else None
-        self.steps = len(self.order(0))  # per epoch
+        self.steps = len(self.order(0))  # per epoch, in each process
+        self.batches = len(self.order(0, alone=True))  # per epoch, in all processes together
         self.updates = self.epochs * math.ceil(self.steps / options.accumulate)  # in all epochs
         self.board: Any = None
-        self.at = Progress(failed=dict((*train.failed, *monitor.failed)))
+        self.at = Progress(failed=dict((*train.failed, *monitor.failed)), processes=self.num_processes)
+        self.totals: dict[str, Any] = {}  # the sums of `at` over all processes, after the last update
         self.resume()
 
     def resume(self) -> None:
@@ -81,10 +86,18 @@ class Trainer:
         if found is None:
             return
         self.at, tensors = found
+        if self.at.processes != self.num_processes:
+            raise ValueError(
+                f"{self.folder}: was begun by {self.at.processes} processes and has batches of an epoch behind it that "
+                f"{self.num_processes} would divide in another way; use as many, or another folder as out"
+            )
+        if not self.main:  # the sums of the checkpoint are those of all processes
+            self.at.loss_sum, self.at.images = 0.0, 0
         with torch.no_grad():
             for name, tensor in trained_tensors(self.model).items():
                 tensor.copy_(tensors[f"model.{name}"])
         unpack_optimizer(self.optimizer, tensors)
+        unpack_scaler(self.accelerator.scaler, tensors)
         if self.average:
             self.average.load(tensors)
 
@@ -92,8 +105,9 @@ class Trainer:
         """Writes the checkpoint from which the same call continues."""
         if self.main:
             tensors = {f"model.{name}": tensor for name, tensor in trained_tensors(self.model).items()}
-            tensors |= pack_optimizer(self.optimizer) | (self.average.state() if self.average else {})
-            save_state(self.folder, self.at, self.identity, tensors)
+            tensors |= pack_optimizer(self.optimizer) | pack_scaler(self.accelerator.scaler)
+            tensors |= self.average.state() if self.average else {}
+            save_state(self.folder, replace(self.at, **self.totals), self.identity, tensors)
         self.saved = time.monotonic()
 
     def fit(self, show: bool) -> None:
@@ -107,6 +121,7 @@ class Trainer:
         self.saved = time.monotonic()
         cuda = [self.device] if self.device.type == "cuda" else []
         with contextlib.ExitStack() as stack:
+            stack.enter_context(together())
             stack.enter_context(torch.random.fork_rng(cuda))  # steps reseed torch's generator; restore the caller's
             stop = stack.enter_context(StopSignals())
             done = at.epoch * self.steps + at.step
@@ -114,21 +129,30 @@ class Trainer:
             shown = stack.enter_context(bar(epochs * self.steps, self.folder.name, "steps", done=done, hidden=hidden))
             while at.epoch < epochs and not self.out_of_patience():
                 for updated in self.run_epoch(shown):
-                    if updated and (stop.received or time.monotonic() - self.saved > SAVE_SECONDS):
+                    if not updated:
+                        continue
+                    signum = self.agreed(stop.received)
+                    if signum or time.monotonic() - self.saved > SAVE_SECONDS:
                         self.save()
-                    if updated and stop.received:
-                        raise Interrupted(stop.received, self.folder / STATE_FILE)
+                    if signum:
+                        raise Interrupted(signum, self.folder / STATE_FILE)
                 self.end_epoch(stack)
                 last = at.history[-1]
                 shown.set_postfix_str(f"epoch {last['epoch']}/{epochs}, loss {last['loss']:.3f}{said_of(last['mAP'])}")
-            if stop.received:  # the signal came while the last epoch was scored
+            if signum := self.agreed(stop.received):  # it came while the last epoch was scored
                 self.save()
-                raise Interrupted(stop.received, self.folder / STATE_FILE)
+                raise Interrupted(signum, self.folder / STATE_FILE)
         if self.average:
             self.average.swap(self.model)
         if self.options.patience:
             load_best(self.model, self.folder)
         self.model.eval()
+
+    def agreed(self, received: int | None = None) -> int:
+        """The signal that any of the processes has received, 0 for none; also sums up what all have done."""
+        every = told(self.accelerator, [received or 0, self.at.loss_sum, self.at.images])
+        self.totals = {"loss_sum": float(every[:, 1].sum()), "images": int(every[:, 2].sum())}
+        return int(every[:, 0].max())
 
     def out_of_patience(self) -> bool:
         patience = self.options.patience
@@ -142,10 +166,15 @@ class Trainer:
         self.started, self.seen = time.monotonic(), 0
         for batch in self.train_source.batches(order[at.step :], seed=options.seed, epoch=at.epoch, train=True):
             first = at.step // options.accumulate * options.accumulate
-            together = min(options.accumulate, len(order) - first)
-            update = at.step + 1 == first + together
+            last = min(first + options.accumulate, len(order))
+            update = at.step + 1 == last
+            # The batches of the update, in all processes.
+            of_update = min(last * self.num_processes, self.batches) - first * self.num_processes
+            shared = SharedStatistics(self.model, self.accelerator) if self.num_processes > 1 else None
             with contextlib.nullcontext() if update else self.accelerator.no_sync(self.step):
-                self.backward(batch, together)
+                self.backward(batch, of_update)
+            if shared:
+                shared.share(seen=bool(order[at.step]))
             if update:
                 self.update()
             at.step += 1
@@ -154,26 +183,27 @@ class Trainer:
             shown.update(1)
             yield update
 
-    def order(self, epoch: int) -> list[list[int]]:
-        """The batches of an epoch, for this process."""
+    def order(self, epoch: int, *, alone: bool = False) -> list[list[int]]:
+        """The batches of an epoch, for this process, or as if it were `alone`."""
         return batches(
             len(self.train_source.dataset),
             self.options.batch_size,
             seed=self.options.seed,
             epoch=epoch,
-            process_index=self.process_index,
-            num_processes=self.num_processes,
+            process_index=0 if alone else self.process_index,
+            num_processes=1 if alone else self.num_processes,
             groups=self.train_source.shapes,
         )
 
-    def backward(self, batch: Batch, together: float) -> None:
-        """Adds the gradients of a batch, which is one of `together` batches of an update."""
+    def backward(self, batch: Batch, of_update: float) -> None:
+        """Adds the gradients of a batch, which is one of `of_update` batches of an update, in all processes."""
         at = self.at
-        seed_step(self.options.seed, at.epoch * self.steps + at.step, self.process_index)
+        number = at.step * self.num_processes + self.process_index
+        seed_step(self.options.seed, at.epoch * self.batches + number)
         loss = self.step(batch, self.train_source.cached, self.device)
         if self.train_source.shapes:  # batches of one shape have different sizes, and every image counts as much
-            mean = len(self.train_source.dataset) / (self.steps * self.num_processes)
-            together = together * mean / max(len(batch.paths), 1)
+            mean = len(self.train_source.dataset) / self.batches
+            of_update = of_update * mean / max(len(batch.paths), 1)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingFailed(
@@ -182,7 +212,8 @@ class Trainer:
             )
         if at.step % self.options.accumulate == 0:  # only now, because the forward pass needs the memory
             self.optimizer.zero_grad()
-        self.accelerator.backward(loss / together)
+        # The gradients of all processes are averaged.
+        self.accelerator.backward(loss * (self.num_processes / of_update))
         at.loss_sum += value * len(batch.paths)
         at.images += len(batch.paths)
         self.seen += len(batch.paths)
@@ -219,9 +250,15 @@ class Trainer:
         )
         scores = summarize(outputs, self.model, self.monitor.dataset.split).scores
         at.failed.update(outputs.failed)
+        self.agreed()
+        if self.num_processes > 1:
+            from accelerate.utils import gather_object
+
+            for failed in gather_object([at.failed]):
+                at.failed.update(failed)
         entry = {
             "epoch": at.epoch + 1,
-            "loss": at.loss_sum / max(at.images, 1),
+            "loss": self.totals["loss_sum"] / max(self.totals["images"], 1),
             "lr": self.optimizer.param_groups[-1]["lr"],
             "mAP": known(scores.mAP),
             "accuracy": known(scores.accuracy),
@@ -253,18 +290,3 @@ def known(score: float | None) -> float | None:
 def said_of(mAP: float | None) -> str:
     """The part of a progress bar that tells the mAP, if it is known."""
     return "" if mAP is None else f", mAP {100 * mAP:.1f}"
-
-
-def build_accelerator(precision: str) -> Any:
-    """The `Accelerator` that places the model on the available devices, in this process or in those of `torchrun`."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    # Accelerate keeps the first precision that a process asks for and refuses another, which a second training may
-    # want. It has no public way to reset it: `free_memory` and `end_training` leave this state as it is.
-    AcceleratorState._reset_state()
-    # Unless it is told otherwise, Accelerate treats processes without a GPU as unrelated.
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return Accelerator(
-        cpu=several and not torch.cuda.is_available(), mixed_precision="no" if precision == "fp32" else precision
-    )
