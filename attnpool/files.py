@@ -138,6 +138,8 @@ def claim(folder: Path, holds: str, *, known: bool = False) -> None:
     try:
         write_json(folder / MARK_FILE, {MARK: holds})
     except OSError as error:
+        if is_full(error):
+            raise
         if not is_ours(folder / MARK_FILE):  # another process of the same training may have been faster
             reason = error.strerror or error
             raise ValueError(f"out {folder}: cannot be written to ({reason}); give another folder") from error
@@ -201,17 +203,12 @@ def write_json(path: Path, value: Any) -> None:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes a safetensors file atomically."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
+    # Safetensors itself would write to a file of a random name, which stays behind when the process is killed.
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     with replacing(path) as partial:
-        partial.touch()
-        mode = partial.stat().st_mode  # safetensors would let nobody else read the file
-        try:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
-        except SafetensorError as error:  # safetensors reports a full disk so
-            raise OSError(f"{path}: cannot be written ({error})") from error
-        partial.chmod(mode)
+        partial.write_bytes(content)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

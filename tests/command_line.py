@@ -82,9 +82,10 @@ class Process:
         arguments: of the command.
         folder: for the files of its standard output and error.
         limit: no file may become larger than so many bytes.
+        always_save: whether a training writes a checkpoint after every update, and not every minute.
     """
 
-    def __init__(self, *arguments: Any, folder: Path, limit: int | None = None) -> None:
+    def __init__(self, *arguments: Any, folder: Path, limit: int | None = None, always_save: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.iterdir()))
         self.out, self.err = folder / f"{number}.out", folder / f"{number}.err"
@@ -93,7 +94,10 @@ class Process:
         words = [str(argument) for argument in arguments]
         self.process = context.Process(
             target=_run,
-            args=(words, str(self.out), str(self.err), os.environ["ATTNPOOL_CACHE"], limit, torch.get_num_threads()),
+            args=(
+                *(words, str(self.out), str(self.err), os.environ["ATTNPOOL_CACHE"], limit, torch.get_num_threads()),
+                always_save,
+            ),
         )
         self.process.start()
 
@@ -120,7 +124,7 @@ class Process:
         return Outcome(code, self.out.read_text(), self.err.read_text())
 
 
-def _run(words: list[str], out: str, err: str, cache: str, limit: int | None, threads: int) -> None:
+def _run(words: list[str], out: str, err: str, cache: str, limit: int | None, threads: int, always_save: bool) -> None:
     for name, number in ((out, 1), (err, 2)):
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, number)
@@ -130,7 +134,10 @@ def _run(words: list[str], out: str, err: str, cache: str, limit: int | None, th
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     from attnpool.cli.main import main
+    from attnpool.training import trainer
 
+    if always_save:
+        trainer.SAVE_SECONDS = 0
     sys.exit(main(words))
 
 

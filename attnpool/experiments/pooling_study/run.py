@@ -258,7 +258,10 @@ class Trainings:
             return 1.0
         average, head = self.model(BASE), self.model(name)
         features = self.kept[1]
-        x = features.batch([i % len(features) for i in range(BATCH)])
+        kinds = features.shapes or [(0, 0)] * len(features)
+        most = max(kinds, key=kinds.count)
+        alike = [i for i, kind in enumerate(kinds) if kind == most]  # a batch has one shape
+        x = features.batch([alike[i % len(alike)] for i in range(BATCH)])
         x = x.flatten(0, -4).requires_grad_()
         steps = {name: one_pass(made.head, made.head, x, True) for name, made in (("0", average), ("1", head))}
         times = interleaved(steps, ROUNDS, torch.device("cpu"))

@@ -9,6 +9,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command_line import Process, attnpool, refused
 from PIL import Image
@@ -274,3 +275,17 @@ def test_what_cannot_be_studied(tmp_path: Path, more: list[Any], expected: list[
 def test_options_of_the_study_alone(tmp_path: Path, option: str) -> None:
     refused(attnpool("reproduce", "table1", "--scale", "small", option, 1, "--out", tmp_path / "out"), option)
     assert not (tmp_path / "out").exists()
+
+
+def test_images_of_several_shapes(tmp_path: Path) -> None:
+    """A training sees them whole; what a head costs is measured on a batch of one shape."""
+    sizes = [(64, 64), (96, 64), (64, 128)]
+    for number, (width, height) in enumerate(sizes * 6):
+        file = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(file)
+    words = ["--rows", "average", "max", "--seeds", 0, "--epochs", 1, "--image-size", 64, "--out", tmp_path / "study"]
+    found = attnpool("reproduce", "poolings", "--data", f"folder:{tmp_path / 'photos'}", *words, "--json").value()
+    assert found["complete"]
+    assert found["costs"]["max"]["cost"] > 0
