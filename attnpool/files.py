@@ -57,8 +57,11 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(partial)
         os.replace(partial, path)
         sync(path.parent)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        # Errors of an open file lack its name.
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
@@ -201,14 +204,34 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a safetensors file atomically."""
+CHECK = "check"  # the key of what `sealed` adds
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values with a checksum of them, so that a damaged file is not taken for a good one."""
+    plain = {key: value for key, value in content.items() if key != CHECK}
+    return plain | {CHECK: digest_of(json.dumps(plain, sort_keys=True).encode())}
+
+
+def is_intact(content: Mapping[str, Any]) -> bool:
+    """Whether what was read has the checksum that `sealed` gave it, or none."""
+    return CHECK not in content or sealed(content)[CHECK] == content[CHECK]
+
+
+def digest_of(content: bytes) -> str:
+    """A checksum of a file's content, 32 hexadecimal digits."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Writes a safetensors file atomically; returns its checksum, see `digest_of`."""
     from safetensors.torch import save
 
     # Safetensors itself would write to a file of a random name, which stays behind when the process is killed.
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     with replacing(path) as partial:
         partial.write_bytes(content)
+    return digest_of(content)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

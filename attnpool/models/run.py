@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -32,7 +33,18 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 from torch import Tensor
 
-from attnpool.files import claimed, read_tensors, require_free, save_tensors, write_json, write_text
+from attnpool.files import (
+    CHECK,
+    claimed,
+    digest_of,
+    is_intact,
+    read_tensors,
+    require_free,
+    save_tensors,
+    sealed,
+    write_json,
+    write_text,
+)
 from attnpool.models.recognizer import Recognizer
 
 FORMAT = 2  # version of the run folder's format; increased when older code cannot read new folders
@@ -144,6 +156,11 @@ def read_run(run: str | Path) -> dict[str, Any]:
             f"{run}: is a run of format {found} (attnpool {writer}), but this version reads format {FORMAT}: "
             "install that version or train again"
         )
+    if not is_intact(about):
+        raise ValueError(
+            f"{path}: is not what was written there, it was damaged or changed; train again into a new folder, or, if "
+            f"the change was meant, remove its {CHECK}"
+        )
     if wrong := best_match(schema().iter_errors(about)):
         said = wrong.message if len(wrong.message) <= 120 else f"{wrong.message[:80]} ... {wrong.message[-36:]}"
         raise ValueError(
@@ -190,8 +207,11 @@ def save_run(
     }
     with open_folder(folder):
         try:
-            save_tensors(folder / WEIGHTS_FILE, model.state_dict())
-            write_json(folder / RUN_FILE, about)
+            files = {WEIGHTS_FILE: save_tensors(folder / WEIGHTS_FILE, model.state_dict())}
+            if (folder / BEST_FILE).exists():
+                files[BEST_FILE] = digest_of((folder / BEST_FILE).read_bytes())
+            # Only what JSON gives back can be compared.
+            write_json(folder / RUN_FILE, sealed(json.loads(json.dumps(about | {"files": files}))))
         except BaseException:
             if new:
                 (folder / WEIGHTS_FILE).unlink(missing_ok=True)
@@ -206,7 +226,7 @@ def load_model(run: str | Path) -> Recognizer:
         ValueError: the folder is not a run, is damaged, or was written by an incompatible version.
     """
     about = read_run(run)
-    tensors = _own_tensors(Path(run) / WEIGHTS_FILE)
+    tensors = _own_tensors(Path(run) / WEIGHTS_FILE, about.get("files", {}).get(WEIGHTS_FILE))
     try:
         model = Recognizer.from_description(about["model"])
         model.load_state_dict(tensors)
@@ -236,7 +256,8 @@ def load_best(model: Recognizer, folder: Path) -> None:
         ValueError: the file is missing or damaged, or belongs to another model.
     """
     path = folder / BEST_FILE
-    tensors, own = _own_tensors(path), trained_tensors(model)
+    files = read_run(folder).get("files", {}) if is_finished(folder) else {}
+    tensors, own = _own_tensors(path, files.get(BEST_FILE)), trained_tensors(model)
     if tensors.keys() != own.keys() or any(tensors[name].shape != own[name].shape for name in own):
         raise ValueError(f"{path}: its tensors are not those of the model; train again into a new folder")
     with torch.no_grad():
@@ -249,11 +270,27 @@ def write_log(folder: Path, epochs: Iterable[Mapping[str, Any]]) -> None:
     write_text(folder / LOG_FILE, "".join(json.dumps(entry) + "\n" for entry in epochs))
 
 
-def open_board(folder: Path, step: int) -> Any:
-    """Opens the TensorBoard writer of a run; what an earlier call wrote from this step on is superseded."""
+@contextmanager
+def open_board(folder: Path, step: int) -> Iterator[Any]:
+    """Opens the TensorBoard writer of a run; what an earlier call wrote from this step on is superseded.
+
+    Raises:
+        OSError: a write failed.
+    """
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder / BOARD_FOLDER), purge_step=step)
+    # It writes in a thread, whose errors are raised here, too, with the next entry.
+    printed = threading.excepthook
+    threading.excepthook = lambda failure: None if isinstance(failure.exc_value, OSError) else printed(failure)
+    try:
+        with SummaryWriter(str(folder / BOARD_FOLDER), purge_step=step) as board:
+            yield board
+    except OSError as error:
+        if error.errno and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(folder / BOARD_FOLDER)) from error
+        raise
+    finally:
+        threading.excepthook = printed
 
 
 def save_state(folder: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor], at: tuple[int, int]) -> None:
@@ -266,8 +303,8 @@ def save_state(folder: Path, content: Mapping[str, Any], tensors: Mapping[str, T
         at: epoch and step of the checkpoint.
     """
     name = STATE_TENSORS.format(*at)
-    save_tensors(folder / name, tensors)
-    write_json(folder / STATE_FILE, {**content, "tensors": name})
+    digest = save_tensors(folder / name, tensors)
+    write_json(folder / STATE_FILE, sealed(json.loads(json.dumps({**content, "tensors": name, "digest": digest}))))
     remove_all_but(folder, STATE_TENSORS.format("*", "*"), name)
 
 
@@ -289,9 +326,12 @@ def read_state(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return dict(content) | {"tensors": str(content["tensors"])}
-    except (ValueError, KeyError, TypeError) as error:
+        found = dict(content) | {"tensors": str(content["tensors"])}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged_state(folder) from error
+    if not is_intact(found):
+        raise damaged_state(folder)
+    return found
 
 
 def damaged_state(folder: Path) -> ValueError:
@@ -305,7 +345,7 @@ def read_state_tensors(folder: Path, content: Mapping[str, Any]) -> dict[str, Te
     Raises:
         ValueError: the file is missing or damaged.
     """
-    return _own_tensors(folder / content["tensors"])
+    return _own_tensors(folder / content["tensors"], content.get("digest"))
 
 
 def save_choice(
@@ -313,9 +353,8 @@ def save_choice(
 ) -> None:
     """Writes what a training has chosen before its first step; while it is choosing, the tensors of a checkpoint."""
     name = None if tensors is None else CHOICE_TENSORS.format(step)
-    if tensors is not None:
-        save_tensors(folder / CHOICE_TENSORS.format(step), tensors)
-    write_json(folder / CHOICE_FILE, {**content, "tensors": name})
+    digest = None if tensors is None else save_tensors(folder / CHOICE_TENSORS.format(step), tensors)
+    write_json(folder / CHOICE_FILE, sealed(json.loads(json.dumps({**content, "tensors": name, "digest": digest}))))
     remove_all_but(folder, CHOICE_TENSORS.format("*"), name)
 
 
@@ -328,10 +367,14 @@ def read_choice(folder: Path) -> dict[str, Any] | None:
     path = folder / CHOICE_FILE
     if not path.exists():
         return None
+    damaged = ValueError(f"{path}: damaged; train into a new folder")
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: damaged; train into a new folder") from error
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise damaged from error
+    if not is_intact(found):
+        raise damaged
+    return found
 
 
 def remove_state(folder: Path) -> None:
@@ -347,8 +390,10 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
-def _own_tensors(path: Path) -> dict[str, Tensor]:
+def _own_tensors(path: Path, digest: str | None) -> dict[str, Tensor]:
     """Reads a file of tensors that a training wrote; raises ValueError if it is missing or damaged."""
+    if digest is not None and path.is_file() and digest_of(path.read_bytes()) != digest:
+        raise ValueError(f"{path}: is not what was written there, it was damaged or changed; train again")
     try:
         return read_tensors(path)
     except ValueError as error:

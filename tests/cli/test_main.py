@@ -224,11 +224,15 @@ def test_runs_that_cannot_be_used(run: Path, world: Path, photos: Path, tmp_path
     each(old, "damaged", "train again")
     (old / "run.json").write_bytes(b"\xff\xfe{}")
     each(old, "damaged")
-    (old / "run.json").write_text(json.dumps(about | {"model": about["model"] | {"classes": ["a", "b"]}}))
+    changed = about | {"model": about["model"] | {"classes": ["a", "b"]}}
+    (old / "run.json").write_text(json.dumps(changed))
+    each(old, "is not what was written there")
+    del changed["check"]
+    (old / "run.json").write_text(json.dumps(changed))
     each(old, "do not fit together")
     shutil.copy(run / "run.json", old / "run.json")
     (old / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:1000])
-    each(old, "missing or damaged", "train again")
+    each(old, "damaged", "train again")
     (old / "model.safetensors").unlink()
     each(old, "missing or damaged")
 

@@ -272,10 +272,27 @@ def refused(files: dict[str, bytes], folder: Path) -> str:
     return message
 
 
+def meant(about: dict[str, Any]) -> bytes:
+    """A run.json that was changed on purpose: without its checksums."""
+    return json.dumps({key: value for key, value in about.items() if key not in ("check", "files")}).encode()
+
+
 def changed(saved: dict[str, bytes], **model: Any) -> dict[str, bytes]:
     about = json.loads(saved[RUN_FILE])
     about["model"] |= model
-    return saved | {RUN_FILE: json.dumps(about).encode()}
+    return saved | {RUN_FILE: meant(about)}
+
+
+def test_what_was_changed_by_chance_is_noticed(saved: dict[str, bytes], tmp_path: Path) -> None:
+    """A letter of a class name, a digit of the preprocessing, a bit of a weight."""
+    for old, new in ((CLASSES[0].encode(), CLASSES[0].upper().encode()), (b'"image_size": 448', b'"image_size": 449')):
+        content = saved[RUN_FILE].replace(old, new, 1)
+        assert content != saved[RUN_FILE]
+        assert "run.json: is not what was written there" in refused(saved | {RUN_FILE: content}, tmp_path)
+    weights = bytearray(saved[WEIGHTS_FILE])
+    weights[-100] ^= 1
+    message = refused(saved | {WEIGHTS_FILE: bytes(weights)}, tmp_path)
+    assert "model.safetensors: is not what was written there, it was damaged or changed" in message
 
 
 def test_a_run_of_another_format(saved: dict[str, bytes], tmp_path: Path) -> None:
@@ -328,14 +345,14 @@ def test_missing_part_of_the_description(saved: dict[str, bytes], tmp_path: Path
         about = json.loads(saved[RUN_FILE])
         del about["model"][part]
         assert f"{RUN_FILE}: damaged, model: '{part}' is a required property" in refused(
-            saved | {RUN_FILE: json.dumps(about).encode()}, tmp_path
+            saved | {RUN_FILE: meant(about)}, tmp_path
         )
 
 
 def test_weights_with_a_tensor_too_many(saved: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / WEIGHTS_FILE).write_bytes(saved[WEIGHTS_FILE])
     save_file(load_file(tmp_path / WEIGHTS_FILE) | {"head.extra": torch.zeros(1)}, tmp_path / WEIGHTS_FILE)
-    assert "do not fit together" in refused({RUN_FILE: saved[RUN_FILE]}, tmp_path)
+    assert "do not fit together" in refused({RUN_FILE: meant(json.loads(saved[RUN_FILE]))}, tmp_path)
 
 
 def test_saving_where_nothing_can_be_written_leaves_nothing(lite0: Backbone, tmp_path: Path) -> None:

@@ -27,6 +27,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A playground of 28 small drawings, and a run on it."""
     root = tmp_path_factory.mktemp("small")
     attnpool("playground", root / "world", "--images", 28, "--seed", 1, "--size", 64).text()
+    for number, image in enumerate(
+        sorted((root / "world").rglob("*.jpg"))[:4]
+    ):  # without joints, which are to be found
+        (root / "photos" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, root / "photos" / "ab"[number % 2] / f"{number}.jpg")
     words = ["--image-size", 64, "--epochs", 2, "--pooling", "average"]
     attnpool("train", f"folder:{root / 'world'}", "--out", root / "run", *words).text()
     return root
@@ -52,7 +57,7 @@ def commands(disk: Path, small: Path) -> dict[str, list[Any]]:
         "evaluate": ["evaluate", run, world],
         "explain": ["explain", run, picture, "--out", disk / "explained"],
         "convert": ["convert", "lite0", "--out", disk / "converted"],
-        "pose": ["pose", world, *MEDIAPIPE],
+        "pose": ["pose", f"folder:{disk / 'photos'}", *MEDIAPIPE],
         "reproduce": [
             *("reproduce", "poolings", "--data", world, "--rows", "average", "--seeds", 0, "--epochs", 1),
             *("--image-size", 64, "--out", disk / "study"),
