@@ -58,7 +58,7 @@ class Segment:
         try:
             with self.lines.open("rb") as file:
                 return [int(side) for side in json.loads(file.readline(LONGEST))["shape"]]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
             return []
 
     def read(self) -> tuple[np.ndarray | None, dict[str, Row]]:
@@ -67,7 +67,7 @@ class Segment:
         try:
             lines = self.lines.read_bytes().split(b"\n")[1:-1]
             count = self.data.stat().st_size // (2 * int(np.prod(shape)))
-        except (OSError, ValueError, ZeroDivisionError):
+        except (OSError, ValueError, ZeroDivisionError, OverflowError):
             return None, {}
         rows: dict[str, Row] = {}
         for number, line in enumerate(lines[:count]):
@@ -75,7 +75,7 @@ class Segment:
                 entry = json.loads(line)
                 matrix = [[float(value) for value in values] for values in entry["matrix"]]
                 rows[str(entry["digest"])] = Row(number, matrix, int(entry["frames"]), int(entry["check"]))
-            except (ValueError, KeyError, TypeError, RecursionError):
+            except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
                 continue
         if not rows or not shape or min(shape) < 1:
             return None, {}

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def train(
         start_at_priors(model, sources[0].dataset, options)
     choice = None
     if departing:
-        choice = once(lambda: depart(model, sources[0], folder, options, optimizer, identity, progress))
+        choice = once(partial(depart, model, sources[0], folder, options, optimizer, identity, progress))
         chosen = choice.chosen.setting
         held = math.isinf(chosen.departure)  # the maps stay, and there is nothing to penalise
         options = replace(options, departure=0.0 if held else chosen.departure)
