@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.image import IMAGE_SUFFIXES
-from attnpool.data.formats.coco import FILE_NAME, Marks, read_marks
+from attnpool.data.formats.coco import FILE_NAME, POSES_NAME, Marks, read_marks
 from attnpool.data.formats.entry import Format, ReadOptions
 from attnpool.data.splits import choose
 
@@ -79,9 +79,11 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
 
     marks = read_marks(root)
     if marks and not marks.keys() & {path for files in parts.values() for paths in files.values() for path in paths}:
+        there = [name for name in (FILE_NAME, POSES_NAME) if (root / name).exists()]
         raise ValueError(
-            f"{root / FILE_NAME}: none of its {len(marks)} images is in {root}, the first is {next(iter(marks))!r}; "
-            "write file_name as the path in that folder, such as train/drinking/photo.jpg, or remove the file"
+            f"{root / ' and '.join(there)}: none of its {len(marks)} images is in {root}, the first is "
+            f"{next(iter(marks))!r}; write file_name as the path in that folder, such as train/drinking/photo.jpg, or "
+            "remove the file"
         )
     classes, notes = tuple(whole), _unused(root, *found.values())
     return {

@@ -82,7 +82,8 @@ def reproduce(
         mpii: root of MPII's files, see docs/datasets.md (default at scale small: a playground in its format).
         hico: root of HICO's files, see docs/datasets.md (default at scale small: a playground in its format).
         hmdb51: root of HMDB51's files, see docs/datasets.md (default at scale small: a playground in its format).
-        rows: rows of the table, by the names of their recipes (default: all).
+        rows: rows of the table, by the names of their recipes, such as resnet101-attention; a wrong name lists them all
+            (default: all).
         seeds: seeds of the trainings of each row.
         scale: full trains as the recipes say; small trains on a laptop in minutes, with the changes under a recipe's
             `small`: frozen EfficientNet-Lite0 features and few epochs.

@@ -84,7 +84,8 @@ def poolings(
         out: folder for the runs, poolings.json, poolings.md and poolings.png (default: runs/poolings).
         data: dataset to compare poolings on, such as folder:DIR (default: a playground, which is made).
         images: images of the playground that is made without data (default: 840).
-        rows: rows of the table, see docs/poolings.md (default: the usual ones).
+        rows: rows of the table, such as average rank1 covariance auto; a wrong name lists them all (default: the usual
+            ones).
         seeds: seeds of the splits and of the trainings on them.
         backbone: network that gives the features; it stays frozen.
         weights: BACKBONE=FILE for weights of the backbone that are neither installed nor on timm's hub.

@@ -138,11 +138,13 @@ def test_annotations_of_other_images_are_refused(tmp_path: Path) -> None:
     make(tmp_path, classes(4, "a", "b"))
     entry = {"id": 1, "file_name": "photos/a/0.jpg"}
     content = {"images": [entry], "annotations": [], "categories": []}
-    (tmp_path / "annotations.json").write_text(json.dumps(content))
-    with pytest.raises(
-        ValueError, match=r"none of its 1 images is in .*'photos/a/0\.jpg'; write file_name as the path"
-    ):
-        read(f"folder:{tmp_path}")
+    for name in ("annotations.json", "poses.json"):
+        (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(
+            ValueError, match=rf"{name}: none of its 1 images is in .*'photos/a/0\.jpg'; write file_name"
+        ):
+            read(f"folder:{tmp_path}")
+        (tmp_path / name).unlink()
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
