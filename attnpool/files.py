@@ -10,6 +10,8 @@ import errno
 import hashlib
 import json
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -234,6 +236,28 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     return digest_of(content)
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Holds Ctrl-C and SIGTERM back until the end of a block of calls into libraries.
+
+    Some of these take the exception that a signal raises for one of their own, and a good file for a damaged one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda number, _: received.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number in received:
+            signal.raise_signal(number)
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Reads the state dict in a .safetensors or PyTorch file; code in a PyTorch file is never run.
 
@@ -246,9 +270,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with undisturbed():
+            if path.suffix == ".safetensors":
+                return load_file(path)
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the unpickler fail in any way
         reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
         if path.suffix != ".safetensors" and not isinstance(error, OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from attnpool.files import (
     replacing,
     require_ours,
     save_tensors,
+    undisturbed,
     unused,
     write_bytes,
     write_json,
@@ -175,3 +177,17 @@ def test_a_mark_goes_with_what_failed(tmp_path: Path) -> None:
         "begun/state",
         "empty",
     ]
+
+
+def test_a_signal_while_a_library_reads_is_kept_for_later() -> None:
+    """It is raised after the block, whatever comes of that; other threads are left alone."""
+    done = []
+    with pytest.raises(KeyboardInterrupt), undisturbed():
+        signal.raise_signal(signal.SIGINT)
+        done.append("read")
+    assert done == ["read"]
+    handler = signal.getsignal(signal.SIGTERM)
+    with undisturbed():
+        pass
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
