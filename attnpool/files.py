@@ -74,6 +74,8 @@ def mark(*identity: Any) -> str:
 
 def is_ours(file: Path, words: str = MARK) -> bool:
     """Whether a file carries our mark, or these words of it."""
+    if not file.is_file():  # reading a pipe would wait
+        return False
     try:
         with file.open("rb") as content:
             return words.encode() in content.read(MARKED_BYTES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +82,7 @@ def check(
             if len({(split, sample.labels) for split, sample in group}) > 1
         ),
         outside=tuple(look.path for look in every if look.outside),
-        ignored=_ignored(first.root, used, only_media=not READERS[first.format].every_file),
+        ignored=_ignored(first.root, used, first.left_out, only_media=not READERS[first.format].every_file),
         left_out=first.left_out,
         people=sum(look.people for look in every),
         joints=sum(look.joints for look in every),
@@ -197,12 +197,13 @@ def _part(dataset: Dataset, looks: list[_Look]) -> Part:
     )
 
 
-def _ignored(root: Path, used: set[str], *, only_media: bool) -> dict[str, int]:
+def _ignored(root: Path, used: set[str], left_out: Sequence[str], *, only_media: bool) -> dict[str, int]:
     """Counts, by suffix, the files (hidden ones too) that are neither samples nor annotations.
 
     Args:
         root: root of the dataset.
         used: paths of samples and keypoints; all files in such a folder are used.
+        left_out: names of folders of classes that are left out, whose files are not counted.
         only_media: whether to count only images and videos.
     """
     counts: Counter[str] = Counter()
@@ -213,7 +214,8 @@ def _ignored(root: Path, used: set[str], *, only_media: bool) -> dict[str, int]:
             folders.clear()
             continue
         seen.add(place)
-        if Path(folder).relative_to(root).as_posix() in used:
+        place_in = Path(folder).relative_to(root)
+        if place_in.as_posix() in used or set(place_in.parts[:2]) & set(left_out):
             continue
         for name in names:
             path = Path(folder, name)

@@ -98,7 +98,7 @@ def require_crops(crops: int, options: Preprocessing) -> None:
             "their mirror images)"
         )
     if crops != 1 and options.view == "whole":
-        raise ValueError(f"crops is {crops}, but the view whole cuts nothing; use 1")
+        raise ValueError(f"crops is {crops}, but the view whole cuts nothing; use 1, or a model with view crop")
     if crops == 10 and options.view == "squash" and (options.short_side or 0) <= options.image_size:
         raise ValueError(
             "crops is 10, but the squashed image is not larger than the network's input, so that all crops are the "

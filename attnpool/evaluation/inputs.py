@@ -20,12 +20,14 @@ class Inputs:
         files: images, videos and folders of frames, in the order in which they were named.
         media: what the recognizer was trained on, where that is known.
         notes: what of the folders is left out, a line for each reason.
+        failed: `(folder, reason)` of folders in which there is nothing to look at, beside others.
     """
 
     model: Recognizer
     files: list[Path]
     media: Media = "images"
     notes: list[str] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
 
 
 def open_with_files(
@@ -56,7 +58,9 @@ def open_with_files(
     return Inputs(model, [Path(file) for file in files])
 
 
-def expand(files: Iterable[str | Path], media: Media = "images") -> tuple[list[Path], Media, list[str]]:
+def expand(
+    files: Iterable[str | Path], media: Media = "images"
+) -> tuple[list[Path], Media, list[str], list[tuple[str, str]]]:
     """Files as they are, and what `contents` finds in folders.
 
     Args:
@@ -64,14 +68,15 @@ def expand(files: Iterable[str | Path], media: Media = "images") -> tuple[list[P
         media: what the run was trained on.
 
     Returns:
-        The files, `media`, and what is left out, see `Inputs`.
+        The files, `media`, what is left out, and folders in which there is nothing, see `Inputs`.
 
     Raises:
-        ValueError: files do not exist, or folders hold nothing that can be scored; all of them are named.
+        ValueError: files do not exist, or all folders hold nothing that can be scored; all of them are named.
     """
     found: list[Path] = []
     notes: list[str] = []
     problems: list[str] = []
+    empty: list[tuple[str, str]] = []
     for name in files:
         path = Path(name)
         try:
@@ -82,12 +87,13 @@ def expand(files: Iterable[str | Path], media: Media = "images") -> tuple[list[P
             notes += inside.notes(path)
             found += inside.media
             if not inside.media:
-                problems.append(f"{path}: no {media} in this folder; {ADVICE[media]}")
+                only = f" ({', '.join(inside.unused)})" if inside.unused else ""
+                empty.append((str(name), f"{path}: no {media} in this folder{only}; {ADVICE[media]}"))
         except ValueError as error:
             problems.append(str(error))
-    if problems:
-        raise ValueError("; ".join(problems))
-    return found, media, notes
+    if problems or not found:
+        raise ValueError("; ".join([*problems, *(reason for _, reason in empty)]))
+    return found, media, notes, empty
 
 
 ADVICE = {

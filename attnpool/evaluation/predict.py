@@ -169,6 +169,7 @@ def looked_at(inputs: Inputs, answers: Answers[Any]) -> Iterator[tuple[Path, Cli
         ValueError: after all, if none can be read.
     """
     answers.notes += inputs.notes
+    answers.failed += inputs.failed
     for path in inputs.files:
         try:
             seen = look(inputs.model, path, inputs.media)
@@ -176,5 +177,5 @@ def looked_at(inputs: Inputs, answers: Answers[Any]) -> Iterator[tuple[Path, Cli
             answers.failed.append((str(path), str(error)))
         else:
             yield path, seen
-    if answers.failed and len(answers.failed) == len(inputs.files):
+    if len(answers.failed) - len(inputs.failed) == len(inputs.files):
         raise ValueError("; ".join(answers.problems))

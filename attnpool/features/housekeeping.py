@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from attnpool.features.store import FeatureStore, Segment, checksum
+from attnpool.features.store import LONGEST, FeatureStore, Segment, checksum
 from attnpool.files import cache_folder
 from attnpool.progress import bar
 
@@ -103,7 +104,7 @@ def list_cache(*, cache: str | Path | None = None) -> Cache:
         cache: folder of features (default: $ATTNPOOL_CACHE or the user's cache).
 
     Raises:
-        ValueError: there is a file in the folder's place.
+        ValueError: there is no cache in the folder that was named.
     """
     root = features_folder(cache)
     return Cache(root, [store_at(folder) for folder in by_use(root)])
@@ -184,6 +185,8 @@ def features_folder(cache: str | Path | None) -> Path:
         ValueError: there is a file in its place.
     """
     root = (cache_folder() if cache is None else Path(cache)) / "features"
+    if cache is not None and not os.path.lexists(root):
+        raise ValueError(f"cache {cache}: is no cache, as it has no folder features; give the folder of a cache")
     for place in (root.parent, root):
         if place.exists() and not place.is_dir():
             raise ValueError(f"cache {place}: is a file; give a folder of features")
@@ -215,8 +218,8 @@ def store_at(folder: Path, *, verify: bool = False) -> Store:
                 checksum(digest, row.matrix, row.frames, array[row.number]) != row.check for digest, row in rows.items()
             )
             damaged += len(lines.read_bytes().splitlines()) - 1 - len(rows)
-        elif verify:
-            damaged += max(0, len(lines.read_bytes().splitlines()) - 1)
+        elif verify and (not Segment(lines).shape() or lines.stat().st_size > LONGEST):
+            damaged += max(1, len(lines.read_bytes().splitlines()) - 1)
     size = sum(entry.stat().st_size for entry in folder.iterdir())
     return Store(folder, len(known), size, last_use(folder), damaged if verify else None)
 
@@ -226,7 +229,9 @@ def hindrance(folder: Path) -> str:
     strangers = [entry.name for entry in folder.iterdir() if entry.is_dir() or not _FILE.fullmatch(entry.name)]
     segments = map(Segment, folder.glob("*.jsonl"))
     known = {file.name for segment in segments if segment.shape() for file in (segment.lines, segment.data)}
-    strangers += [file.name for kind in ("*.f16", "*.jsonl") for file in folder.glob(kind) if file.name not in known]
+    unknown = [file.name for kind in ("*.f16", "*.jsonl") for file in folder.glob(kind) if file.name not in known]
+    if unknown and not strangers:
+        return f"because {unknown[0]} is damaged, or not of the cache; look at it, and delete the folder yourself"
     if strangers:
         return f"because it holds {strangers[0]}, which is not of the cache"
     return "because another process computes features in it" if FeatureStore(folder).held() else ""

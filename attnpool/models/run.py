@@ -116,11 +116,16 @@ def require_new(folder: Path) -> None:
     """Raises ValueError unless a new run can be written to a folder: it is empty, or is made."""
     if is_run(folder):
         raise ValueError(f"out {folder}: holds a run already; give a new folder")
-    require_free(folder, HOLDS)
+    require_usable(folder)
 
 
 def require_usable(folder: Path) -> None:
     """Raises ValueError unless a folder is empty, can be made, or holds a run or training of ours."""
+    if (folder / WEIGHTS_FILE).exists() and not is_run(folder):
+        raise ValueError(
+            f"out {folder}: holds {WEIGHTS_FILE} and no {RUN_FILE} that says what it is; put that back, or give a new "
+            "folder"
+        )
     require_free(folder, HOLDS, known=is_run(folder))
 
 
@@ -159,7 +164,7 @@ def read_run(run: str | Path) -> dict[str, Any]:
     if not is_intact(about):
         raise ValueError(
             f"{path}: is not what was written there, it was damaged or changed; train again into a new folder, or, if "
-            f"the change was meant, remove its {CHECK}"
+            f'the change was meant, remove the entry "{CHECK}" from it'
         )
     if wrong := best_match(schema().iter_errors(about)):
         said = wrong.message if len(wrong.message) <= 120 else f"{wrong.message[:80]} ... {wrong.message[-36:]}"
@@ -393,8 +398,10 @@ def versions() -> dict[str, str]:
 def _own_tensors(path: Path, digest: str | None) -> dict[str, Tensor]:
     """Reads a file of tensors that a training wrote; raises ValueError if it is missing or damaged."""
     if digest is not None and path.is_file() and digest_of(path.read_bytes()) != digest:
-        raise ValueError(f"{path}: is not what was written there, it was damaged or changed; train again")
+        raise ValueError(f"{path}: is not what was written there, it was damaged or changed; train into a new folder")
     try:
         return read_tensors(path)
     except ValueError as error:
-        raise ValueError(f"{path}: missing or damaged ({str(error.__cause__)[:100]}); train again") from error
+        raise ValueError(
+            f"{path}: missing or damaged ({str(error.__cause__)[:100]}); train into a new folder"
+        ) from error

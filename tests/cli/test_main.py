@@ -232,7 +232,7 @@ def test_runs_that_cannot_be_used(run: Path, world: Path, photos: Path, tmp_path
     each(old, "do not fit together")
     shutil.copy(run / "run.json", old / "run.json")
     (old / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:1000])
-    each(old, "damaged", "train again")
+    each(old, "damaged", "new folder")
     (old / "model.safetensors").unlink()
     each(old, "missing or damaged")
 
@@ -266,12 +266,12 @@ def test_images_that_cannot_be_used(run: Path, world: Path, tmp_path: Path) -> N
         assert outcome.err.count("text.jpg: cannot be read as an image") == 2
     refused(attnpool("predict", run, tmp_path / "text.jpg"), tmp_path / "text.jpg", "cannot be read as an image")
     refused(attnpool("predict", run, tmp_path / "a", tmp_path / "b"), tmp_path / "a", f"; {tmp_path / 'b'}")
-    for path, words in (
-        (tmp_path / "gone.jpg", "no such file"),
-        (tmp_path / "empty", "no images in this folder"),
-    ):
-        refused(attnpool("predict", run, an_image(world), path), path, words)
-        refused(attnpool("explain", run, an_image(world), path, "--out", out), path, words)
+    gone, empty = tmp_path / "gone.jpg", tmp_path / "empty"
+    refused(attnpool("predict", run, an_image(world), gone), gone, "no such file")
+    refused(attnpool("explain", run, an_image(world), gone, "--out", out), gone, "no such file")
+    refused(attnpool("predict", run, empty), empty, "no images in this folder")
+    both = attnpool("predict", run, an_image(world), empty)
+    assert (both.code, an_image(world).name in both.out, "no images in this folder" in both.err) == (2, True, True)
     refused(attnpool("predict", run, an_image(world), "--top", 0), "top is 0", "at least 1")
     refused(attnpool("explain", run, an_image(world), "--class", "flying", "--out", out), "'flying'", "calling with")
     assert not out.exists()

@@ -37,13 +37,14 @@ def names(stores: Sequence[Store]) -> list[str]:
 
 
 def test_an_empty_cache(tmp_path: Path) -> None:
+    refused(attnpool("cache", "list", "--cache", tmp_path / "none"), "is no cache", "give the folder of a cache")
+    (tmp_path / "none" / "features").mkdir(parents=True)
     for found in (list_cache(cache=tmp_path / "none"), verify_cache(cache=tmp_path / "none")):
         assert (found.stores, found.problems, str(found)) == (
             [],
             [],
             f"{tmp_path / 'none' / 'features'}: 0 stores, 0.0 MB",
         )
-    assert not (tmp_path / "none").exists()
 
 
 def test_the_list_begins_with_the_last_used(tmp_path: Path) -> None:
@@ -124,3 +125,12 @@ def test_malformed_options(tmp_path: Path) -> None:
 def test_sizes(number: int, unit: tuple[str, int]) -> None:
     assert size_of(f"{number}{unit[0]}") == number * unit[1]
     assert size_of(f" {number}.5{unit[0]} ") == int((number + 0.5) * unit[1])
+
+
+def test_a_store_whose_list_is_damaged_is_named(tmp_path: Path) -> None:
+    folder = store(tmp_path, "a", 3)
+    (file,) = folder.glob("*.jsonl")
+    file.write_text("{bad", encoding="utf-8")
+    assert verify_cache(cache=tmp_path).stores[0].damaged == 1
+    (left,) = prune_cache(cache=tmp_path, days=0).left
+    assert "is damaged, or not of the cache; look at it, and delete the folder yourself" in left

@@ -40,6 +40,15 @@ def test_a_training_is_unfinished_until_its_run_is_written(model: Recognizer, tm
         run.require_new(folder / "run.json")
 
 
+def test_weights_that_lost_their_run_file_are_not_trained_over(model: Recognizer, tmp_path: Path) -> None:
+    save_run(model, tmp_path)
+    (tmp_path / run.RUN_FILE).unlink()
+    with pytest.raises(
+        ValueError, match=r"holds model\.safetensors and no run\.json that says what it is; put that back"
+    ):
+        run.require_usable(tmp_path)
+
+
 def test_the_last_state_alone_is_kept(tmp_path: Path) -> None:
     for step in (3, 4):
         run.save_state(tmp_path, {"step": step}, {"w": torch.full((2,), step)}, at=(0, step))

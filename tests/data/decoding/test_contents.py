@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import attnpool as ap
 from attnpool.data.decoding.contents import contents, frame_files, is_clip
 from attnpool.data.decoding.video import read_clip
 from attnpool.explain.png import png
-from attnpool.files import mark
+from attnpool.files import is_ours, mark
 
 
 def folder_of(root: Path, *names: str) -> Path:
@@ -66,6 +67,17 @@ def test_images_in_folders(tmp_path: Path) -> None:
         f"{tmp_path}: left out, drawn by attnpool: c/panel.png",
         f"{tmp_path}: left out, neither an image nor a video by its suffix: c/e.heic",
     ]
+
+
+def test_a_pipe_among_images_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    gif(tmp_path / "a.gif", 1)
+    assert names(contents(tmp_path, "images").media, tmp_path) == ["a.gif", "pipe.jpg"]
+    found = ap.predict("lite0", [tmp_path])
+    assert [(len(found), reason) for _, reason in found.failed] == [
+        (1, f"{tmp_path / 'pipe.jpg'}: cannot be read as an image (not a file); remove or replace it")
+    ]
+    assert not is_ours(tmp_path / "pipe.jpg")
 
 
 def test_many_left_out_files_are_counted(tmp_path: Path) -> None:
