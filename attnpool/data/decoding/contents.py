@@ -83,27 +83,28 @@ def contents(folder: Path, media: Media, above: tuple[str, ...] = ()) -> Content
     files = [entry for entry in entries if not entry.is_dir()]
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
-    panels = [image for image in images if is_ours(image)]
-    found.leave("drawn by attnpool", panels)
-    images = [image for image in images if image not in panels]
-    known = {*images, *videos, *panels}
+    known = {*images, *videos}
     found.leave("neither an image nor a video by its suffix", [file for file in files if file not in known])
+    panels = {image for image in images if is_ours(image)}
+    found.leave("drawn by attnpool", sorted(panels))
+    images = [image for image in images if image not in panels]
     below = Contents()
     for entry in entries:
         if entry.is_dir():
             below.add(contents(entry, media, (*above, here)))
     if media == "images":
-        found.media += [file for file in files if file in {*images, *videos}]
+        found.media += sorted([*images, *videos])
     else:
-        clips = [*videos, *(image for image in images if is_animated_gif(image))]
-        images = [image for image in images if image not in clips]
+        moving = {image for image in images if is_animated_gif(image)}
+        clips = sorted([*videos, *moving])
+        images = [image for image in images if image not in moving]
         frames, others = frames_among(images)
         if not clips and frames and (is_numbered(frames) or not below.media):
             found.media.append(folder)
             found.leave("not a frame of the clip", others)
         else:
             found.leave("an image beside clips", images)
-        found.media += sorted(clips)
+        found.media += clips
     found.add(below)
     return found
 
