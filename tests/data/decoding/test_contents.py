@@ -64,8 +64,8 @@ def test_images_in_folders(tmp_path: Path) -> None:
     found = contents(tmp_path, "images")
     assert names(found.media, tmp_path) == ["a.mp4", "b.JPG", "c/d.png"]
     assert found.notes(tmp_path) == [
-        f"{tmp_path}: left out, drawn by attnpool: c/panel.png",
         f"{tmp_path}: left out, neither an image nor a video by its suffix: c/e.heic",
+        f"{tmp_path}: left out, drawn by attnpool: c/panel.png",
     ]
 
 
