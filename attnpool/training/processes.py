@@ -101,8 +101,8 @@ def together() -> Iterator[None]:
 
 def told(accelerator: Any, numbers: list[float]) -> Tensor:
     """Some numbers of every process, `(processes, numbers)` float64."""
-    given = torch.tensor([numbers], dtype=torch.float64, device=accelerator.device)
-    return given if accelerator.num_processes == 1 else accelerator.gather(given)
+    given = torch.tensor([numbers], dtype=torch.float64)  # alone it stays on the CPU, where nobody waits for it
+    return given if accelerator.num_processes == 1 else accelerator.gather(given.to(accelerator.device)).cpu()
 
 
 class SharedStatistics:
