@@ -177,5 +177,5 @@ def looked_at(inputs: Inputs, answers: Answers[Any]) -> Iterator[tuple[Path, Cli
             answers.failed.append((str(path), str(error)))
         else:
             yield path, seen
-    if len(answers.failed) - len(inputs.failed) == len(inputs.files):
+    if inputs.files and len(answers.failed) - len(inputs.failed) == len(inputs.files):
         raise ValueError("; ".join(answers.problems))
