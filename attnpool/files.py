@@ -212,8 +212,8 @@ CHECK = "check"  # the key of what `sealed` adds
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values with a checksum of them, so that a damaged file is not taken for a good one."""
-    plain = {key: value for key, value in content.items() if key != CHECK}
+    """Values as JSON gives them back, with a checksum, so that a damaged file is not taken for a good one."""
+    plain = json.loads(json.dumps({key: value for key, value in content.items() if key != CHECK}))
     return plain | {CHECK: digest_of(json.dumps(plain, sort_keys=True).encode())}
 
 

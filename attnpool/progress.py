@@ -7,6 +7,11 @@ import sys
 from typing import Any
 
 
+def process_count() -> int:
+    """The number of processes of the job that `torchrun` has started; 1 for a process that is alone."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def is_first() -> bool:
     """Whether this process is the one that shows and prints: it is alone, or the first of those of `torchrun`."""
     return os.environ.get("RANK", "0") == "0"

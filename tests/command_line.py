@@ -141,6 +141,15 @@ def _run(words: list[str], out: str, err: str, cache: str, limit: int | None, th
     sys.exit(main(words))
 
 
+def launch(*words: Any, processes: int = 2, restarts: int = 0) -> subprocess.Popen[str]:
+    """A command in several processes of `torchrun`, whose port is chosen by the system, as tests run side by side."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    given = [*start, f"--max-restarts={restarts}", "-m", "attnpool", *map(str, words)]
+    return subprocess.Popen(
+        given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
 class SmallDisk:
     """A disk of a few KiB: a file system in memory where that is allowed, else a limit on the size of every file."""
 

@@ -18,7 +18,7 @@ from attnpool.cli.flags import Parser, add_flag, is_positional, merged
 from attnpool.cli.signatures import REQUIRED, Option
 from attnpool.cli.verbs import VERBS, Verb, options
 from attnpool.files import is_full
-from attnpool.progress import is_first
+from attnpool.progress import is_first, process_count
 from attnpool.training.interruption import Elsewhere, Interrupted, TrainingFailed
 
 EXIT_CODES = """\
@@ -36,7 +36,7 @@ def stop(signum: int, frame: FrameType | None) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # else every process says that all parameters have gradients
+    if process_count() > 1:  # else every process says that all parameters have gradients
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     previous = signal.signal(signal.SIGTERM, stop)
     for stream in (sys.stdout, sys.stderr):
@@ -103,7 +103,7 @@ def fail(message: str, code: int) -> int:
     Of the processes of a job each says which it is. Before they have joined, all come to the same mistake, and the
     first of every machine says it.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if process_count() > 1:
         from torch import distributed
 
         if distributed.is_initialized():

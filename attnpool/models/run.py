@@ -215,8 +215,7 @@ def save_run(
             files = {WEIGHTS_FILE: save_tensors(folder / WEIGHTS_FILE, model.state_dict())}
             if (folder / BEST_FILE).exists():
                 files[BEST_FILE] = digest_of((folder / BEST_FILE).read_bytes())
-            # Only what JSON gives back can be compared.
-            write_json(folder / RUN_FILE, sealed(json.loads(json.dumps(about | {"files": files}))))
+            write_json(folder / RUN_FILE, sealed(about | {"files": files}))
         except BaseException:
             if new:
                 (folder / WEIGHTS_FILE).unlink(missing_ok=True)
@@ -309,7 +308,7 @@ def save_state(folder: Path, content: Mapping[str, Any], tensors: Mapping[str, T
     """
     name = STATE_TENSORS.format(*at)
     digest = save_tensors(folder / name, tensors)
-    write_json(folder / STATE_FILE, sealed(json.loads(json.dumps({**content, "tensors": name, "digest": digest}))))
+    write_json(folder / STATE_FILE, sealed({**content, "tensors": name, "digest": digest}))
     remove_all_but(folder, STATE_TENSORS.format("*", "*"), name)
 
 
@@ -359,7 +358,7 @@ def save_choice(
     """Writes what a training has chosen before its first step; while it is choosing, the tensors of a checkpoint."""
     name = None if tensors is None else CHOICE_TENSORS.format(step)
     digest = None if tensors is None else save_tensors(folder / CHOICE_TENSORS.format(step), tensors)
-    write_json(folder / CHOICE_FILE, sealed(json.loads(json.dumps({**content, "tensors": name, "digest": digest}))))
+    write_json(folder / CHOICE_FILE, sealed({**content, "tensors": name, "digest": digest}))
     remove_all_but(folder, CHOICE_TENSORS.format("*"), name)
 
 

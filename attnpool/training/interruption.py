@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from attnpool.progress import process_count
 
 
 class Interrupted(Exception):
@@ -56,7 +57,7 @@ class StopSignals:
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if process_count() == 1:
             self._restore()
 
     def _restore(self) -> None:

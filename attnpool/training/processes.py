@@ -6,7 +6,6 @@ goes through the same batches and makes the same updates.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from attnpool.progress import process_count
 from attnpool.training.interruption import Elsewhere
 
 WAIT = timedelta(days=30)  # how long processes wait for one that computes features or chooses for all
@@ -29,7 +29,7 @@ def join() -> Any:
     """The state of the job, which this process joins with the first call; see `accelerate.PartialState`."""
     from accelerate import PartialState
 
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if process_count() == 1:
         return PartialState()
     # Unless it is told otherwise, Accelerate treats processes without a GPU as unrelated.
     return PartialState(cpu=not torch.cuda.is_available(), timeout=WAIT)
@@ -125,6 +125,10 @@ class SharedStatistics:
         ]
         rates = [torch.full_like(values, norm.momentum or 0.0) for norm in self.norms for values in statistics(norm)]
         self.kept = 1 - flat(rates) if rates else torch.empty(0)
+        self.begin()
+
+    def begin(self) -> None:
+        """Takes the statistics as those before a step."""
         self.start = self.read()
 
     def read(self) -> Tensor:

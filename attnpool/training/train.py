@@ -260,6 +260,7 @@ def prepare(
     """The sources of the batches of `parts` (to fit and to monitor); also fits the model's `Standardize`."""
     fitted, monitored = parts
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    common: dict[str, Any] = {"workers": options.workers, "device": device, "progress": progress}
     if not model.backbone.frozen or not options.use_cache:
         if preprocessing.cached_views > 1:
             raise ValueError(
@@ -269,9 +270,7 @@ def prepare(
         if isinstance(model.standardize, Standardize):
             with tempfile.TemporaryDirectory() as place:  # use_cache off keeps nothing
                 folder = cache if options.use_cache else Path(place)
-                features = extract(
-                    model, fitted, cache=folder, workers=options.workers, device=device, progress=progress
-                )
+                features = extract(model, fitted, cache=folder, **common)
                 standardize(model, features, pooled=pooled)
                 del features
         return Images(fitted, preprocessing, options.workers), Images(monitored, preprocessing, options.workers)
@@ -279,10 +278,9 @@ def prepare(
     views = preprocessing.cached_views
     if views > 1:  # first, because it refuses clips
         crops, flip = preprocessing.kept
-        common: dict[str, Any] = {"workers": options.workers, "device": device, "progress": progress}
         seen = extract(model, fitted, crops=crops, flip=flip, cache=cache, **common)
     both = train.joined(val, "all")
-    features = extract(model, both, cache=cache, workers=options.workers, device=device, progress=progress)
+    features = extract(model, both, cache=cache, **common)
     chosen = [features.select([sample.path for sample in part], part.split) for part in parts]
     for part, readable in zip(parts, chosen, strict=True):
         if not len(readable):

@@ -164,13 +164,15 @@ class Trainer:
         order = self.order(at.epoch)
         self.model.train()
         self.started, self.seen = time.monotonic(), 0
+        shared = SharedStatistics(self.model, self.accelerator) if self.num_processes > 1 else None
         for batch in self.train_source.batches(order[at.step :], seed=options.seed, epoch=at.epoch, train=True):
             first = at.step // options.accumulate * options.accumulate
             last = min(first + options.accumulate, len(order))
             update = at.step + 1 == last
             # The batches of the update, in all processes.
             of_update = min(last * self.num_processes, self.batches) - first * self.num_processes
-            shared = SharedStatistics(self.model, self.accelerator) if self.num_processes > 1 else None
+            if shared:
+                shared.begin()
             with contextlib.nullcontext() if update else self.accelerator.no_sync(self.step):
                 self.backward(batch, of_update)
             if shared:

@@ -47,10 +47,10 @@ def test_a_run_with_names_beyond_ascii_is_resumed_scored_and_explained(photos: P
     about = json.loads(text.replace(f'"{first}"', '"été 走る"', 1))
     del about["check"]
     (run / "run.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
-    picture = next((photos / "val" / first).iterdir())
-    said = command("predict", run, picture, "--top", 14)
+    photo = next((photos / "val" / first).iterdir())
+    said = command("predict", run, photo, "--top", 14)
     assert (said.returncode, b"\\xe9t\\xe9" in said.stdout) == (0, True), said
-    assert command("explain", run, picture, "--out", out, "--json").returncode == 0
+    assert command("explain", run, photo, "--out", out, "--json").returncode == 0
 
 
 def test_folders_that_cannot_be_named_there_are_refused_in_a_line(photos: Path, tmp_path: Path) -> None:

@@ -107,8 +107,8 @@ def variants(sources: list[Path], count: int, folder: Path, seed: int) -> list[P
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    root = tmp_path_factory.mktemp("pictures")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("originals")
     noise = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((90, 70))
     exif = Image.Exif()
@@ -124,13 +124,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.mark.timeout(3000)
-def test_images(pictures: list[Path], tmp_path: Path) -> None:
+def test_images(originals: list[Path], tmp_path: Path) -> None:
     def read(path: Path) -> None:
         image = read_image(path)
         assert image.mode == "RGB"
         np.asarray(image)
 
-    found = watch(read, variants(pictures, 5000, tmp_path / "files", 1), "images")
+    found = watch(read, variants(originals, 5000, tmp_path / "files", 1), "images")
     assert min(found.values()) > 250
 
 

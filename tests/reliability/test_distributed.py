@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import attnpool
+from command_line import attnpool, launch
 from safetensors.torch import load_file, save_file
 
 from attnpool.backbones.backbone import Backbone
@@ -31,14 +29,6 @@ CASES = {
     "more processes than batches": [*WHOLE, "--batch-size", 28],
     "auto": ["--lr", "auto", "--batch-size", 5],
 }
-
-
-def launch(*words: Any, processes: int, restarts: int = 0) -> subprocess.Popen[str]:
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    given = [*start, f"--max-restarts={restarts}", "-m", "attnpool", *map(str, words)]
-    return subprocess.Popen(
-        given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
 
 
 @pytest.fixture

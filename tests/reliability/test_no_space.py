@@ -51,11 +51,11 @@ def content(folder: Path) -> dict[str, str]:
 
 def commands(disk: Path, small: Path) -> dict[str, list[Any]]:
     world, run = f"folder:{disk / 'world'}", disk / "run"
-    picture = next((disk / "world" / "val").rglob("*.jpg"))
+    photo = next((disk / "world" / "val").rglob("*.jpg"))
     return {
         "train": ["train", world, "--out", disk / "new", "--image-size", 64, "--epochs", 2, "--pooling", "average"],
         "evaluate": ["evaluate", run, world],
-        "explain": ["explain", run, picture, "--out", disk / "explained"],
+        "explain": ["explain", run, photo, "--out", disk / "explained"],
         "convert": ["convert", "lite0", "--out", disk / "converted"],
         "pose": ["pose", f"folder:{disk / 'photos'}", *MEDIAPIPE],
         "reproduce": [

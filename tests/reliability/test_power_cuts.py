@@ -173,10 +173,10 @@ def test_training(disk: Disk, small: Path) -> None:
 def test_outputs(disk: Disk, small: Path, verb: str) -> None:
     """An output that was there before is the old one or the new one."""
     shutil.copytree(small / "run", disk.folder / "run")
-    picture = next((small / "world" / "val").rglob("*.jpg"))
+    photo = next((small / "world" / "val").rglob("*.jpg"))
     words: dict[str, list[Any]] = {
         "evaluate": ["evaluate", disk.folder / "run", f"folder:{small / 'world'}"],
-        "explain": ["explain", disk.folder / "run", picture, "--out", disk.folder / "explained"],
+        "explain": ["explain", disk.folder / "run", photo, "--out", disk.folder / "explained"],
         "convert": ["convert", "lite0", "--out", disk.folder / "converted"],
     }
     if verb != "convert":  # which refuses a folder with a run

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from command_line import attnpool
+from command_line import attnpool, launch
 from safetensors.torch import load_file, save_file
 
 from attnpool.backbones.backbone import Backbone
@@ -20,15 +17,6 @@ from attnpool.training.checkpoint import pack_scaler, unpack_scaler
 from attnpool.training.processes import Elsewhere, once, together
 
 BOUND = 1e-5  # of the difference between the weights of one and of two processes, whose sums are in another order
-
-
-def launch(*words: Any, processes: int = 2) -> subprocess.Popen[str]:
-    """A command in several processes. Their common port is chosen by the system, as tests run side by side."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    given = [*start, "-m", "attnpool", *map(str, words)]
-    return subprocess.Popen(
-        given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
 
 
 def log(run: Path) -> list[dict[str, Any]]:

@@ -116,11 +116,15 @@ def listed(folder: Path) -> list[Path]:
         ValueError: it cannot be listed.
     """
     try:
-        return sorted(
-            entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name != "__MACOSX"
-        )
+        return sorted(entry for entry in folder.iterdir() if is_visible(entry.name))
     except OSError as error:
         raise ValueError(f"{folder}: cannot be listed ({(error.strerror or str(error)).lower()})") from error
+
+
+def is_visible(name: str) -> bool:
+    """Whether a file or folder of this name counts."""
+    # macOS puts a folder __MACOSX into archives, with an unreadable copy of every name.
+    return not name.startswith(".") and name != "__MACOSX"
 
 
 def frame_files(folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from attnpool.data.dataset import Dataset, Sample
+from attnpool.data.decoding.contents import is_visible
 from attnpool.data.decoding.image import IMAGE_SUFFIXES
 from attnpool.data.formats.coco import FILE_NAME, POSES_NAME, Marks, read_marks
 from attnpool.data.formats.entry import Format, ReadOptions
@@ -53,8 +54,10 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
         what = "is a file, not a directory" if root.exists() else "does not exist"
         raise ValueError(f"{root} {what}; give a directory: {LAYOUT.format('DIR')}")
     found = parts_of(root)
-    parts = {part: _files_by_class(root, folder) for part, folder in found.items() if part != "test" or options.test}
-    parts = parts or {"all": _files_by_class(root, "")}
+    others: Counter[str] = Counter()
+    parts = {part: _files_by_class(root, folder, others) for part, folder in (found or {"all": ""}).items()}
+    if not options.test:
+        parts.pop("test", None)
     whole = parts.get("train") or parts.get("all") or {}
     left_out = [name for name, paths in whole.items() if name in options.left_out or len(paths) < options.min_per_class]
     if left_out and len(left_out) == len(whole):
@@ -85,7 +88,7 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
             f"{next(iter(marks))!r}; write file_name as the path in that folder, such as train/drinking/photo.jpg, or "
             "remove the file"
         )
-    classes, notes = tuple(whole), _unused(root, *found.values())
+    classes, notes = tuple(whole), _unused(root, others)
     return {
         split: Dataset(
             options.name,
@@ -160,19 +163,25 @@ def part_called(name: str) -> str:
     return next((part for part, names in PARTS.items() if word in names.split()), "")
 
 
-def _files_by_class(root: Path, part: str) -> dict[str, list[str]]:
-    """Class name -> its images, as paths relative to the root; both sorted by name."""
+def _files_by_class(root: Path, part: str, others: Counter[str]) -> dict[str, list[str]]:
+    """Class name -> its images, as paths relative to the root; both sorted by name.
+
+    `others` counts the other files by their suffix.
+    """
     if not (root / part).is_dir():
         raise ValueError(f"{root / part} is not a directory; {LAYOUT.format(part)}")
     prefix = f"{part}/" if part else ""
-    return {
-        name: sorted(path for path in _walk(root, prefix + name) if _is_image(path)) for name in _folders(root / part)
-    }
+    found: dict[str, list[str]] = {}
+    for name in _folders(root / part):
+        paths = list(_walk(root, prefix + name))
+        found[name] = sorted(filter(_is_image, paths))
+        others.update(Path(path).suffix.lower() or "no suffix" for path in paths if not _is_image(path))
+    return found
 
 
 def _check_classes(root: Path, files: Mapping[str, list[str]], at_least: int) -> None:
     if not any(files.values()):
-        loose = sum(_is_visible(path) and _is_image(path) for path in os.listdir(root))
+        loose = sum(is_visible(path) and _is_image(path) for path in os.listdir(root))
         if loose:
             raise ValueError(f"{root} holds {loose} images but no class folders; {LAYOUT.format('DIR')}")
         kinds = ", ".join(IMAGE_SUFFIXES)
@@ -200,14 +209,9 @@ def _samples(
     return tuple(samples)
 
 
-def _unused(root: Path, *parts: str) -> tuple[str, ...]:
+def _unused(root: Path, others: Counter[str]) -> tuple[str, ...]:
     """A line that counts the files in the folders of classes that are no images by their suffix."""
-    counts: Counter[str] = Counter()
-    for part in parts or ("",):
-        for name in _folders(root / part):
-            others = (path for path in _walk(root, f"{part}/{name}" if part else name) if not _is_image(path))
-            counts.update(Path(path).suffix.lower() or "no suffix" for path in others)
-    kinds = ", ".join(f"{count} x {suffix}" for suffix, count in sorted(counts.items()))
+    kinds = ", ".join(f"{count} x {suffix}" for suffix, count in sorted(others.items()))
     return (f"{root}: left out, no images by their suffix: {kinds}",) if kinds else ()
 
 
@@ -231,7 +235,7 @@ def _walk(root: Path, part: str, above: tuple[str, ...] = ()) -> Iterator[str]:
 def _entries(folder: Path) -> list[tuple[str, bool]]:
     try:
         with os.scandir(folder) as entries:
-            found = [(entry.name, entry.is_dir()) for entry in entries if _is_visible(entry.name)]
+            found = [(entry.name, entry.is_dir()) for entry in entries if is_visible(entry.name)]
     except OSError as error:
         raise ValueError(f"{folder}: cannot be listed ({(error.strerror or str(error)).lower()})") from error
     for name, is_folder in found:
@@ -239,11 +243,6 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
         if (is_folder or _is_image(name)) and any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in name):
             raise ValueError(f"{folder}: the name {name!r} holds characters that cannot be shown; rename it")
     return found
-
-
-def _is_visible(name: str) -> bool:
-    # macOS puts a folder __MACOSX into archives, with an unreadable copy of every name.
-    return not name.startswith(".") and name != "__MACOSX"
 
 
 def _is_image(path: str) -> bool:
