@@ -112,6 +112,11 @@ VERBS = {
         "attnpool explain runs/a photo.jpg --out explained/",
         "attnpool.explain.explain:explain_files",
     ),
+    "shard": Verb(
+        "write a dataset as WebDataset shards; the same command continues where it was stopped",
+        "attnpool shard folder:photos shards/ --short-side 512",
+        "attnpool.data.shards.write:shard",
+    ),
     "pose": Verb(
         "label a dataset with the joints that a pose estimator finds; the same command continues where it was stopped",
         "attnpool pose folder:photos --estimator mediapipe",

@@ -18,6 +18,7 @@ from attnpool.data.decoding.video import probe
 from attnpool.data.formats import READERS
 from attnpool.data.formats.coco import FILE_NAME, POSES_NAME
 from attnpool.data.formats.openpose import read_openpose
+from attnpool.data.people import keypoint_files
 from attnpool.data.reading import read_splits
 from attnpool.keypoints.joints import Joints
 from attnpool.progress import bar
@@ -118,19 +119,22 @@ class _Look:
 def _look(dataset: Dataset, sample: Sample) -> _Look:
     look = _Look(sample.path)
     points = _count_people(dataset, sample, look)
-    file = dataset.file(sample)
     try:
-        if dataset.media == "clips":
-            clip = probe(file)
-            width, height, look.frames, look.damage = clip.width, clip.height, clip.frames, clip.problem
-            files = frame_files(file) if file.is_dir() else [file]
-        else:
-            width, height = decode(file).size
-            look.damage = only_first(file)
-            files = [file]
-        look.digest = _digest(files)
+        with dataset.opened(sample) as file:
+            if not file.exists():
+                look.problem = MISSING
+                return look
+            if dataset.media == "clips":
+                clip = probe(file)
+                width, height, look.frames, look.damage = clip.width, clip.height, clip.frames, clip.problem
+                files = frame_files(file) if file.is_dir() else [file]
+            else:
+                width, height = decode(file).size
+                look.damage = only_first(file)
+                files = [file]
+            look.digest = _digest(files)
     except Unreadable as error:
-        look.problem = error.reason if file.exists() else MISSING
+        look.problem = error.reason
         return look
     look.outside = _outside(sample, points, width, height)
     return look
@@ -139,7 +143,9 @@ def _look(dataset: Dataset, sample: Sample) -> _Look:
 def _count_people(dataset: Dataset, sample: Sample, look: _Look) -> list[tuple[float, float]]:
     """Counts the people of a sample, also those in its keypoint files, and returns all their joints."""
     bodies: list[Joints] = [person.joints for person in sample.people]
-    for name in _keypoint_files(dataset, sample):
+    if sample.keypoints and dataset.storage:
+        bodies += dataset.storage.people(sample.path, None)
+    for name in keypoint_files(dataset, sample):
         try:
             bodies += read_openpose(dataset.root / name)
         except ValueError as error:
@@ -147,15 +153,6 @@ def _count_people(dataset: Dataset, sample: Sample, look: _Look) -> list[tuple[f
     points = [joint for joints in bodies for joint in joints if joint is not None]
     look.people, look.joints = len(bodies), len(points)
     return points
-
-
-def _keypoint_files(dataset: Dataset, sample: Sample) -> list[str]:
-    if not sample.keypoints or dataset.media != "clips":
-        return [sample.keypoints] if sample.keypoints else []
-    folder = dataset.root / sample.keypoints
-    if not folder.is_dir():
-        return []
-    return [f"{sample.keypoints}/{name}" for name in sorted(os.listdir(folder)) if name.endswith(".json")]
 
 
 def _digest(files: Iterable[Path]) -> bytes:

@@ -7,9 +7,10 @@ package uses only the `Dataset`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from attnpool.keypoints.joints import Box, Joints
 
@@ -60,6 +61,25 @@ class Sample:
     keypoints: str = ""
 
 
+class Storage(Protocol):
+    """Where samples are that are no files in a folder; each method takes the `path` of a sample."""
+
+    def opened(self, path: str) -> AbstractContextManager[Path]:
+        """The sample as a file, or a folder of frames, until the block ends."""
+
+    def people(self, path: str, frame: int | None) -> list[Joints]:
+        """The joints of the people in a frame of a clip, or in all frames."""
+
+    def digest(self, path: str) -> str:
+        """What tells the content of the sample from any other."""
+
+    def size(self, path: str) -> tuple[int, int] | None:
+        """Width and height of an image, or of a clip's first frame, upright; None if they are not known."""
+
+    def block(self, path: str) -> int:
+        """The number of the block in which it is. Samples of one block are best read together."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A dataset, or one split of it: classes and samples.
@@ -75,6 +95,7 @@ class Dataset:
         format: the key of `data.formats.READERS` that read it; "" for none.
         left_out: classes that were left out because they have too few samples.
         notes: what else the reader left out, a line for each kind.
+        storage: where the samples are; None for files in `root`.
     """
 
     name: str
@@ -87,6 +108,7 @@ class Dataset:
     format: str = ""
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    storage: Storage | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -95,8 +117,33 @@ class Dataset:
         return iter(self.samples)
 
     def file(self, sample: Sample) -> Path:
-        """The path of a sample's file on disk."""
+        """The path of a sample's file in `root`; a sample in a `storage` has none, see `opened`."""
+        if self.storage is not None:
+            raise ValueError(f"{self.name}: {sample.path} is no file of its own; use opened")
         return self.root / sample.path
+
+    @contextmanager
+    def opened(self, sample: Sample) -> Iterator[Path]:
+        """The file of a sample, or the folder of its frames, which may be there only until the block ends."""
+        if self.storage is None:
+            yield self.file(sample)
+        else:
+            with self.storage.opened(sample.path) as file:
+                yield file
+
+    @property
+    def blocks(self) -> list[int] | None:
+        """For every sample the number of the block in which it is stored; None if each is a file of its own."""
+        return None if self.storage is None else [self.storage.block(sample.path) for sample in self.samples]
+
+    def sorted(self, samples: Iterable[Sample], split: str) -> Dataset:
+        """A dataset of these samples in a fixed order: by block and path."""
+        stored = self.storage
+
+        def place(sample: Sample) -> tuple[int, str]:
+            return 0 if stored is None else stored.block(sample.path), sample.path
+
+        return replace(self, samples=tuple(sorted(samples, key=place)), split=split)
 
     def joined(self, other: Dataset, split: str) -> Dataset:
         """The samples of both parts of a dataset, each of them once."""

@@ -27,7 +27,10 @@ from attnpool.keypoints.joints import Box, Joints
 
 # The first number of every generator's seed, so that the order and the views of one (seed, epoch) are independent:
 # NumPy's seeds [s, e] and [s, e, 0] are the same.
-_ORDER, _VIEW, _FRAMES, _GROUPS = 1, 2, 4, 5
+_ORDER, _VIEW, _FRAMES, _GROUPS, _BLOCKS = 1, 2, 4, 5, 7
+
+WINDOW = 8
+"""The number of blocks, such as shards, whose samples are mixed."""
 
 
 @dataclass
@@ -73,6 +76,7 @@ def batches(
     process_index: int = 0,
     num_processes: int = 1,
     groups: Sequence[Any] | None = None,
+    blocks: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """The batches of positions 0..n-1 in an epoch, for one of `num_processes` processes.
 
@@ -82,6 +86,9 @@ def batches(
 
     With `groups`, one for each position, a batch has positions of one group alone, whose images have one shape. Each
     group is dealt out as evenly as possible, and the batches come in random order.
+
+    With `blocks`, one for each position, which say what is stored together, `WINDOW` blocks at a time are mixed with
+    each other, in random order of blocks, so that every block is needed in one part of the epoch alone.
 
     Raises:
         ValueError: the seed or the epoch is negative, the batch size is less than 1, or `process_index` is out of
@@ -93,20 +100,33 @@ def batches(
             f"and process_index {process_index} one of {num_processes} from 0"
         )
     order = np.random.default_rng([_ORDER, seed, epoch]).permutation(n) if shuffle else np.arange(n)
+    windows = [order] if blocks is None else _windows(order, np.asarray(blocks), seed, epoch, shuffle)
     if groups is None:
+        order = np.concatenate([order[:0], *windows])
         parts = [order[start : start + batch_size] for start in range(0, n, batch_size)]
     else:
-        of_group: dict[Any, list[int]] = {}
-        for position in order.tolist():
-            of_group.setdefault(groups[position], []).append(position)
-        each = [np.array(of_group[group]) for group in sorted(of_group)]
-        parts = [part for found in each for part in np.array_split(found, math.ceil(len(found) / batch_size))]
-        if shuffle:
-            parts = [parts[i] for i in np.random.default_rng([_GROUPS, seed, epoch]).permutation(len(parts))]
+        parts, rng = [], np.random.default_rng([_GROUPS, seed, epoch])
+        for window in windows:
+            of_group: dict[Any, list[int]] = {}
+            for position in window.tolist():
+                of_group.setdefault(groups[position], []).append(position)
+            each = [np.array(of_group[group]) for group in sorted(of_group)]
+            dealt = [part for found in each for part in np.array_split(found, math.ceil(len(found) / batch_size))]
+            parts += [dealt[i] for i in rng.permutation(len(dealt))] if shuffle else dealt
     missing = -len(parts) % num_processes
     return [part.tolist() for part in parts[process_index::num_processes]] + (
         [[]] if process_index >= num_processes - missing else []
     )
+
+
+def _windows(order: np.ndarray, blocks: np.ndarray, seed: int, epoch: int, shuffle: bool) -> list[np.ndarray]:
+    """The positions in `order`, divided into those of `WINDOW` blocks each."""
+    each = np.unique(blocks)
+    if shuffle:
+        each = np.random.default_rng([_BLOCKS, seed, epoch]).permutation(each)
+    place = {block: number // WINDOW for number, block in enumerate(each.tolist())}
+    window = np.array([place[block] for block in blocks[order].tolist()])
+    return [order[window == number] for number in range(math.ceil(len(each) / WINDOW))]
 
 
 def load(
@@ -185,6 +205,7 @@ class _Item:
     evidence: list[Box] = field(default_factory=list)
     objects: list[Box] = field(default_factory=list)
     reason: str = ""
+    lost: str = ""  # why the data cannot be reached, which ends the epoch
 
 
 class _Views(torch_data.Dataset[_Item]):
@@ -207,13 +228,17 @@ class _Views(torch_data.Dataset[_Item]):
             return self.clip(i, sample) if self.dataset.media == "clips" else self.still(i, sample)
         except Unreadable as error:
             return _Item(i, reason=error.reason)
+        except OSError as error:  # a worker's exception would arrive as the text of its traceback
+            return _Item(i, lost=str(error))
 
     def generator(self, i: int, stream: int = _VIEW) -> np.random.Generator | None:
         """The random generator of a sample's view; None in testing."""
         return np.random.default_rng([stream, self.seed, self.epoch, i]) if self.train else None
 
     def still(self, i: int, sample: Sample) -> _Item:
-        image, rng = read_image(self.dataset.file(sample)), self.generator(i)
+        rng = self.generator(i)
+        with self.dataset.opened(sample) as file:
+            image = read_image(file)
         if rng is not None:
             views = [train_view(image, self.options, rng)]
         else:
@@ -232,14 +257,15 @@ class _Views(torch_data.Dataset[_Item]):
         )
 
     def clip(self, i: int, sample: Sample) -> _Item:
-        clip = read_views(
-            self.dataset.file(sample),
-            self.options,
-            places=self.generator(i, _FRAMES),
-            rng=self.generator(i),
-            crops=self.crops,
-            flip=self.flip,
-        )
+        with self.dataset.opened(sample) as file:
+            clip = read_views(
+                file,
+                self.options,
+                places=self.generator(i, _FRAMES),
+                rng=self.generator(i),
+                crops=self.crops,
+                flip=self.flip,
+            )
         crops = len(clip.views) // len(clip.numbers)
         people = [
             [view.points(person) for person in people_of(self.dataset, sample, clip.numbers[v // crops])]
@@ -250,6 +276,8 @@ class _Views(torch_data.Dataset[_Item]):
 
 
 def _collate(items: Sequence[_Item], dataset: Dataset, options: Preprocessing) -> PixelBatch:
+    if lost := [item.lost for item in items if item.lost]:
+        raise OSError(lost[0])
     good = [item for item in items if item.pixels is not None]
     arrays = [item.pixels for item in good if item.pixels is not None]
     channels = 2 * FLOW_LENGTH if options.modality == "flow" else 3

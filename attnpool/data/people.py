@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from attnpool.data.dataset import Dataset, Sample
@@ -28,6 +29,8 @@ def people_of(dataset: Dataset, sample: Sample, frame: int | None = None) -> lis
         UnreadableKeypoints: (a ValueError) the keypoint file is malformed, so that the persons are not known.
     """
     joints: list[Joints] = [person.joints for person in sample.people if person.joints]
+    if sample.keypoints and dataset.storage and frame is not None:
+        return joints + dataset.storage.people(sample.path, frame)
     if sample.keypoints:
         name = sample.keypoints if frame is None else frame_file(sample.keypoints, frame)
         path = dataset.root / name
@@ -37,6 +40,16 @@ def people_of(dataset: Dataset, sample: Sample, frame: int | None = None) -> lis
             problem = str(error).removeprefix(f"{path}: ").partition("; correct the file")[0]
             raise UnreadableKeypoints(path, f"keypoint file {name}: {problem}") from error
     return joints
+
+
+def keypoint_files(dataset: Dataset, sample: Sample) -> list[str]:
+    """The keypoint files of a sample: one for an image, those that there are of the frames of a clip."""
+    if not sample.keypoints or dataset.media != "clips":
+        return [sample.keypoints] if sample.keypoints else []
+    folder = dataset.root / sample.keypoints
+    if not folder.is_dir():
+        return []
+    return [f"{sample.keypoints}/{name}" for name in sorted(os.listdir(folder)) if name.endswith(".json")]
 
 
 def person_boxes(sample: Sample, joints: Sequence[Joints]) -> list[Box]:

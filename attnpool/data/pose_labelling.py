@@ -13,6 +13,7 @@ from PIL import Image
 from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.image import Unreadable, read_image
 from attnpool.data.decoding.video import read_clip
+from attnpool.data.formats import READERS
 from attnpool.data.pose_store import Store, open_store
 from attnpool.data.reading import read_splits
 from attnpool.keypoints.detections import Estimator
@@ -110,6 +111,17 @@ def label_pose(
     if every < 1:
         raise ValueError(f"every is {every}; give at least 1")
     splits = read_splits(source, test=True)
+    if READERS[splits["train"].format].sealed:
+        raise ValueError(f"{source}: joints cannot be added; label what it was written from, and write it again")
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
+    if every < 1:
+        raise ValueError(f"every is {every}; give at least 1")
+    splits = read_splits(source, test=True)
+    if READERS[splits["train"].format].sealed:
+        raise ValueError(
+            f"{source}: its samples are written for good; label what they were written from, and write them again"
+        )
     if split not in ("all", *splits):
         raise ValueError(f"{source} has no split {split!r}: use one of all, {', '.join(splits)}")
     parts = splits.values() if split == "all" else [splits[split]]
@@ -146,7 +158,9 @@ def _label(
                 if clips:
                     _label_clip(dataset, sample, store, finder, every, done)
                 else:
-                    _find(sample, None, read_image(dataset.file(sample)), store, finder, done)
+                    with dataset.opened(sample) as file:
+                        image = read_image(file)
+                    _find(sample, None, image, store, finder, done)
             except Unreadable as error:
                 done.failed.append((sample.path, error.reason))
             shown.update(1)
@@ -160,7 +174,8 @@ def _label_clip(
 
     before, left = done.labelled, AT_ONCE + 1
     while left > AT_ONCE:
-        count, images, _ = read_clip(dataset.file(sample), lambda count: missing(count)[:AT_ONCE])
+        with dataset.opened(sample) as file:
+            count, images, _ = read_clip(file, lambda count: missing(count)[:AT_ONCE])
         frames = missing(count)
         left = len(frames)
         for frame, image in zip(frames[:AT_ONCE], images, strict=True):

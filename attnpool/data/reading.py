@@ -65,10 +65,9 @@ def read(
 
 
 def read_all(source: str | Path, *, split_seed: int | None = None, val_fraction: float | None = None) -> Dataset:
-    """Reads train and val as one dataset, in order of path, without a test split. Errors are those of `read_splits`."""
+    """Reads train and val as one dataset, in a fixed order, without a test split. Errors are those of `read_splits`."""
     train, val = read(source, split_seed=split_seed, val_fraction=val_fraction)
-    samples = sorted((*train.samples, *val.samples), key=lambda sample: sample.path)
-    return replace(train, samples=tuple(samples), split="all")
+    return train.sorted((*train.samples, *val.samples), "all")
 
 
 def has_own_split(source: str | Path) -> bool:

@@ -86,7 +86,8 @@ def deletion(
     model.eval()
     before: list[Tensor] = []
     drops: dict[str, list[Tensor]] = {name: [] for name in ORDERS}
-    order = batches(len(source.dataset), BATCH, seed=0, epoch=0, shuffle=False, groups=source.shapes)
+    shapes, blocks = source.shapes, source.blocks
+    order = batches(len(source.dataset), BATCH, seed=0, epoch=0, shuffle=False, groups=shapes, blocks=blocks)
     with bar(len(source.dataset), "deletion", "images", hidden=not progress) as shown:
         for batch in source.batches(order, seed=0, epoch=0, train=False):
             shown.update(len(batch.paths) + len(batch.failed))

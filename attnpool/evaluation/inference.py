@@ -68,7 +68,8 @@ def score_source(
     logits, targets, label_mask, paths, pointed, failed = [], [], [], [], [], list(source.failed)
     size = max(1, BATCH // source.inputs_per_sample)
     groups = [source.shapes[i] for i in chosen] if source.shapes else None
-    parts = batches(len(chosen), size, seed=0, epoch=0, shuffle=False, groups=groups)
+    blocks = [source.blocks[i] for i in chosen] if source.blocks else None
+    parts = batches(len(chosen), size, seed=0, epoch=0, shuffle=False, groups=groups, blocks=blocks)
     order = [[chosen[i] for i in part] for part in parts]
     unit = "clips" if source.dataset.media == "clips" else "images"
     shown = bar(len(chosen), progress, unit, hidden=not progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +29,7 @@ def choose_split(run: Run, source: str, split: Literal["val", "train", "all", "t
             raise ValueError(f"{source}: has no test part; use split val, train or all")
         return splits["test"]
     every = {sample.path: sample for part in ("train", "val") for sample in splits[part]}
-    dataset = replace(splits["train"], samples=tuple(every[path] for path in sorted(every)), split="all")
+    dataset = splits["train"].sorted(every.values(), "all")
     if split == "all":
         return dataset
     used = [*saved.get("train", ()), *saved.get("val", ())]

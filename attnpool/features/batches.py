@@ -63,6 +63,7 @@ class BatchSource(Protocol):
         inputs_per_sample: number of network inputs per sample in testing: its frames times its views.
         shapes: height and width of the network's input for every sample, by which `data.batches` groups them; None if
             all are alike.
+        blocks: for every sample what it is stored with, for `data.batches`; None if the order makes no difference.
     """
 
     dataset: Dataset
@@ -77,6 +78,9 @@ class BatchSource(Protocol):
 
     @property
     def shapes(self) -> list[tuple[int, int]] | None: ...
+
+    @property
+    def blocks(self) -> list[int] | None: ...
 
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Batch]:
         """Yields a batch for each list of positions in `dataset`."""
@@ -109,6 +113,10 @@ class Images:
     @cached_property
     def shapes(self) -> list[tuple[int, int]] | None:
         return shapes(self.dataset, self.options)
+
+    @cached_property
+    def blocks(self) -> list[int] | None:
+        return self.dataset.blocks
 
     def batches(self, order: Sequence[Sequence[int]], *, seed: int, epoch: int, train: bool) -> Iterator[Batch]:
         loaded = load(
@@ -150,6 +158,7 @@ class CachedFeatures:
     """
 
     cached = True
+    blocks: list[int] | None = None
 
     def __init__(self, features: Features, segments: int = 0, *, all_views: bool = False) -> None:
         self.features = features

@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from attnpool.backbones.batchnorm_folding import folded
-from attnpool.data import Dataset, Preprocessing, load, shapes
+from attnpool.data import Dataset, Preprocessing, batches, load, shapes
 from attnpool.data.crops import require_crops, zoomed
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.data.views import mirror
@@ -99,38 +100,36 @@ def extract_view(
 ) -> Features:
     """The features of one view of every image; `hashed` is what `digest_files` found."""
     digests, failed = hashed[0], list(hashed[1])
-    of_samples = shapes(dataset, options)
-    kinds = sorted(set(of_samples)) if of_samples else [(options.image_size, options.image_size)]
+    of_samples = shapes(dataset, options) or [(options.image_size, options.image_size)] * len(dataset)
+    kinds = []
+    for size in sorted(set(of_samples)):
+        store = store_key(model, dataset.media, options, size, mirrored)
+        here = [i for i in range(len(dataset)) if of_samples[i] == size]
+        kinds.append(OfShape(size, here, digests, FeatureStore((cache or cache_folder()) / "features" / store)))
+    if missing := sum(len(kind.todo) for kind in kinds):
+        title = "features" + (", mirrored" if mirrored else "")
+        with bar(missing, title, dataset.media, hidden=not progress) as shown:
+            while left := [kind for kind in kinds if kind.todo]:
+                # All shapes in one pass over the data, whose shards may be far away.
+                with ExitStack() as held:
+                    writers = {kind.size: writer for kind in left if (writer := held.enter_context(kind.claimed()))}
+                    if writers:
+                        todo = sorted(kind.todo[digest] for kind in left for digest in kind.mine)
+                        images = (dataset, options, todo, workers)
+                        failed += compute(model, images, writers, of_samples, digests, device, shown, mirrored=mirrored)
+                    else:
+                        waiting = sum(len(kind.todo) for kind in left)
+                        shown.set_description(f"{title} ({waiting} are computed by another process)")
+                        time.sleep(POLL_SECONDS)
+                shown.update(sum(kind.look() for kind in left))
     found: dict[int, tuple[int, Row]] = {}
     arrays: list[np.ndarray] = []
     sizes: list[tuple[int, int]] = []
     for kind in kinds:
-        here = [i for i in range(len(dataset)) if of_samples is None or of_samples[i] == kind]
-        title = "features" + (f" {kind[1]}x{kind[0]}" if len(kinds) > 1 else "") + (", mirrored" if mirrored else "")
-        key = store_key(model, dataset.media, options, kind, mirrored)
-        store = FeatureStore((cache or cache_folder()) / "features" / key)
-        # An image that the dataset holds twice is computed once.
-        wanted = {digests[i]: i for i in reversed(here) if digests[i]}
-        stored, known = store.read(wanted)
-        todo = {digest: i for digest, i in wanted.items() if digest not in known}
-        if todo:
-            with bar(len(todo), title, dataset.media, hidden=not progress) as shown:
-                while todo:
-                    with store.claim(todo) as writer:
-                        if writer:
-                            mine = (dataset, options, sorted(todo[digest] for digest in writer.digests), workers)
-                            failed += compute(model, mine, writer, digests, device, shown, mirrored=mirrored)
-                            todo = {digest: i for digest, i in todo.items() if digest not in set(writer.digests)}
-                        else:
-                            shown.set_description(f"{title} ({len(todo)} are computed by another process)")
-                            time.sleep(POLL_SECONDS)
-                    others = store.read(todo)[1] if todo else {}
-                    todo = {digest: i for digest, i in todo.items() if digest not in others}
-                    shown.update(len(others))
-            stored, known = store.read(wanted)
-        found |= {i: (len(arrays) + known[digests[i]][0], known[digests[i]][1]) for i in here if digests[i] in known}
-        arrays += stored
-        sizes += [kind] * len(stored)
+        known = {i: kind.known[digests[i]] for i in kind.positions if digests[i] in kind.known}
+        found |= {i: (len(arrays) + number, row) for i, (number, row) in known.items()}
+        arrays += kind.arrays
+        sizes += [kind.size] * len(kind.arrays)
     if not found:
         raise ValueError(
             f"{dataset.name}: none of its {len(dataset)} images can be read; see attnpool check {dataset.name}"
@@ -147,6 +146,43 @@ def extract_view(
         with_copies(failed, dataset, digests),
         mirrored,
     )
+
+
+class OfShape:
+    """The images whose inputs have one shape, and what their store has of them.
+
+    Attributes:
+        size: height and width of the inputs.
+        positions: positions of the images in the dataset.
+        arrays, known: what `FeatureStore.read` found.
+        todo: digest -> position of the images that are not known.
+        mine: the digests of those that this process has claimed.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], positions: Sequence[int], digests: Sequence[str], store: FeatureStore
+    ) -> None:
+        self.size, self.positions, self.store = size, positions, store
+        # An image that the dataset holds twice is computed once.
+        wanted = {digests[i]: i for i in reversed(positions) if digests[i]}
+        self.arrays, self.known = store.read(wanted)
+        self.todo = {digest: i for digest, i in wanted.items() if digest not in self.known}
+        self.mine: frozenset[str] = frozenset()
+
+    @contextmanager
+    def claimed(self) -> Iterator[Writer | None]:
+        """Takes those of `todo` on which no other process works, see `FeatureStore.claim`."""
+        with self.store.claim(self.todo) as writer:
+            self.mine = frozenset(writer.digests if writer else ())
+            yield writer
+
+    def look(self) -> int:
+        """Reads what was computed since; returns the number of rows that others than this process computed."""
+        arrays, known = self.store.read(self.todo)
+        self.known |= {digest: (len(self.arrays) + number, row) for digest, (number, row) in known.items()}
+        self.arrays += arrays
+        self.todo = {digest: i for digest, i in self.todo.items() if digest not in known and digest not in self.mine}
+        return len(known.keys() - self.mine)
 
 
 def store_key(model: Recognizer, media: str, options: Preprocessing, size: tuple[int, int], mirrored: bool) -> str:
@@ -172,7 +208,8 @@ def digest_files(dataset: Dataset) -> tuple[list[str], list[tuple[str, str]]]:
     digests, failed = [], []
     for sample in dataset:
         try:
-            digests.append(digest_of(dataset.file(sample)))
+            stored = dataset.storage
+            digests.append(stored.digest(sample.path) if stored else digest_of(dataset.file(sample)))
         except OSError as error:
             digests.append("")
             failed.append((sample.path, error.strerror or str(error)))
@@ -209,22 +246,32 @@ def with_copies(
 def compute(
     model: Recognizer,
     images: tuple[Dataset, Preprocessing, Sequence[int], int],
-    rows: Writer,
+    writers: Mapping[tuple[int, int], Writer],
+    of_samples: Sequence[tuple[int, int]],
     digests: Sequence[str],
     device: torch.device | None,
     shown: Any,
     *,
     mirrored: bool,
 ) -> list[tuple[str, str]]:
-    """Writes the features of images to a store; returns `(path, reason)` of those that cannot be decoded.
+    """Writes features to the stores of their shapes; returns `(path, reason)` of the images that cannot be decoded.
 
     `images` are their dataset, the preprocessing, their positions, and the number of processes that decode them.
     """
     dataset, options, todo, workers = images
     device = device or torch.device("cpu")
     backbone = folded(model.backbone, device)
-    size = BATCH if dataset.media == "images" else 1
-    parts = [list(todo[start : start + size]) for start in range(0, len(todo), size)]
+    groups, blocks = [of_samples[i] for i in todo], dataset.blocks
+    order = batches(
+        len(todo),
+        BATCH if dataset.media == "images" else 1,
+        seed=0,
+        epoch=0,
+        shuffle=False,
+        groups=groups,
+        blocks=blocks and [blocks[i] for i in todo],
+    )
+    parts = [[todo[i] for i in part] for part in order]
     loaded = load(dataset, options, parts, seed=0, epoch=0, train=False, workers=workers)
     failed = []
     for batch in loaded:
@@ -240,6 +287,8 @@ def compute(
                 features = features.unflatten(0, pixels.shape[:-3])
             if not bool(torch.isfinite(features).all()):
                 raise ValueError(f"{model.backbone.name}: its features exceed half precision; turn use_cache off")
-            rows.write(features.numpy(), [digests[i] for i in batch.indices.tolist()], matrices, batch.frames)
+            positions = batch.indices.tolist()
+            rows = writers[of_samples[positions[0]]]
+            rows.write(features.numpy(), [digests[i] for i in positions], matrices, batch.frames)
         shown.update(len(batch.indices) + len(batch.failed))
     return failed

@@ -195,6 +195,7 @@ class Trainer:
             process_index=0 if alone else self.process_index,
             num_processes=1 if alone else self.num_processes,
             groups=self.train_source.shapes,
+            blocks=self.train_source.blocks,
         )
 
     def backward(self, batch: Batch, of_update: float) -> None:

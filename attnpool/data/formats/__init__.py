@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attnpool.data.formats import folder, hico, hmdb51, mpii
+from attnpool.data.formats import folder, hico, hmdb51, mpii, wds
 from attnpool.data.formats.entry import Format, ReadOptions
 
 __all__ = ["READERS", "Format", "ReadOptions"]
@@ -14,5 +14,6 @@ READERS: dict[str, Format] = {
     "hmdb51": hmdb51.FORMAT,
     "hmdb51-2": hmdb51.FORMAT_2,
     "hmdb51-3": hmdb51.FORMAT_3,
+    "wds": wds.FORMAT,
 }
 """FORMAT in `FORMAT:PATH` -> its description and reader."""

@@ -53,6 +53,7 @@ class Format:
             if the benchmark has no server.
         every_file: whether all files in the folder should be samples, so that `check` lists every other file and not
             only images and videos; such a reader can also leave out classes.
+        sealed: whether the data were written once from other data, so that joints cannot be added to them.
     """
 
     read: Callable[[Path, ReadOptions], dict[str, Dataset]]
@@ -60,3 +61,4 @@ class Format:
     keypoint_place: Callable[[Dataset, Sample], str] | None = None
     image_numbers: Callable[[Path], dict[str, int]] | None = None
     every_file: bool = False
+    sealed: bool = False

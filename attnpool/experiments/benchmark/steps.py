@@ -79,7 +79,7 @@ class Repeated:
     cached = False
     failed: tuple[tuple[str, str], ...] = ()
     views = inputs_per_sample = 1
-    shapes = None
+    shapes = blocks = None
 
     def __init__(self, dataset: Dataset, batch: Batch) -> None:
         self.dataset, self.batch = dataset, batch

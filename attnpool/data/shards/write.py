@@ -1,0 +1,359 @@
+"""`attnpool shard`: writes a dataset as shards, which `wds:` reads here or anywhere."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from attnpool.data.dataset import Dataset, Person, Sample
+from attnpool.data.decoding.contents import frame_files
+from attnpool.data.decoding.image import Unreadable, decode, only_first, quiet
+from attnpool.data.decoding.video import probe
+from attnpool.data.people import UnreadableKeypoints, keypoint_files, people_of
+from attnpool.data.reading import has_own_split, read_splits
+from attnpool.data.shards.index import CLASS_LISTS, KEYPOINTS, NAME, SHARDS, Header, Record, lines_of, record_of, scan
+from attnpool.data.splits import by_hash
+from attnpool.files import claim, digest_of, replacing, sync, write_text
+from attnpool.keypoints.joints import Box, Joints
+from attnpool.progress import bar
+
+PER_SHARD = {"images": 1000, "clips": 100}
+QUALITY = 95  # of resized images, as JPEG
+LISTED = 10  # number of files that the text lists
+AT_ONCE = 64  # samples that are in memory at a time
+
+
+@dataclass
+class Sharded:
+    """What `shard` has written; `str()` says it.
+
+    Attributes:
+        source: the dataset.
+        out: the folder of the shards.
+        shards: number of shards.
+        kept: number of those that an earlier call had written.
+        samples: number of samples in them, by split.
+        bytes: size of the shards.
+        failed: `(path, reason)` of samples that are in no shard because they cannot be read.
+        noted: `(path, what)` of samples that are there, but not all of them.
+        notes: what of the dataset its reader left out.
+    """
+
+    source: str
+    out: str
+    shards: int = 0
+    kept: int = 0
+    samples: dict[str, int] = field(default_factory=dict)
+    bytes: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    noted: list[tuple[str, str]] = field(default_factory=list)
+    notes: Sequence[str] = ()
+
+    exit_code = 1  # if there are samples that are in no shard
+
+    @property
+    def problems(self) -> list[str]:
+        return [f"{len(self.failed)} files are in no shard, because they cannot be read"] if self.failed else []
+
+    def to_json(self) -> dict[str, Any]:
+        listed = {
+            name: [{"file": path, "reason": reason} for path, reason in getattr(self, name)]
+            for name in ("failed", "noted")
+        }
+        return {name: getattr(self, name) for name in self.__dataclass_fields__} | listed
+
+    def __str__(self) -> str:
+        lines = []
+        for what, found in (("cannot be read", self.failed), ("note", self.noted)):
+            lines += [f"{what}: {path} ({reason})" for path, reason in found[:LISTED]]
+            if len(found) > LISTED:
+                lines.append(f"and {len(found) - LISTED} more, see --json")
+        parts = ", ".join(f"{count} {part}" for part, count in self.samples.items())
+        before = f", {self.kept} of them by an earlier call" if self.kept else ""
+        lines.append(f"{self.out}: {self.shards} shards{before}, {self.bytes / 1e6:.1f} MB, {parts}")
+        lines.append(f"read them as wds:{self.out}")
+        return "\n".join(lines)
+
+
+def shard(
+    source: str | Path,
+    out: str | Path,
+    *,
+    short_side: int | None = None,
+    per_shard: int | None = None,
+    split_seed: int | None = None,
+    val_fraction: float | None = None,
+    progress: bool = False,
+) -> Sharded:
+    """Writes a dataset as shards: tar files in WebDataset's layout, with an index that says what lies where.
+
+    Every file is decoded first, and every shard is read again and compared when it is on the disk. Samples are mixed,
+    so that a shard has images of all classes. Labels, joints and boxes go along. The same call continues where it was
+    interrupted; shards that are there are compared with the data.
+
+    Args:
+        source: dataset to write, as FORMAT:PATH, such as folder:photos.
+        out: folder of the shards.
+        short_side: short side in pixels to which larger images are reduced, as JPEG of quality 95 (default: every file
+            as it is).
+        per_shard: number of samples in a shard (default: 1000 images or 100 clips).
+        split_seed: seed of the split into train and val, for a dataset without a split of its own (default: 0).
+        val_fraction: fraction of every class that becomes val, for a dataset without a split of its own (default:
+            0.25).
+        progress: show a progress bar with the time left.
+
+    Raises:
+        ValueError: the dataset or an option cannot be used, or the folder holds other files, or shards of other data.
+        OSError: a shard cannot be written.
+    """
+    splits = read_splits(source, split_seed=split_seed, val_fraction=val_fraction)
+    first = splits["train"]
+    folder = Path(out)
+    if per_shard is not None and per_shard < 1:
+        raise ValueError(f"per_shard is {per_shard}; give at least 1")
+    if short_side is not None and (first.media == "clips" or short_side < 1):
+        raise ValueError(
+            f"short_side {short_side}: give at least 1, and leave it out for clips, which are kept as they are"
+        )
+    if unlisted := [name for name in first.classes if len(name.splitlines()) != 1 or name != name.strip()]:
+        raise ValueError(f"class {unlisted[0]!r} cannot be in a list of classes, a line each; rename its folder")
+    if folder.resolve().is_relative_to(first.root.resolve()):
+        raise ValueError(f"out {folder}: is inside the dataset; give a folder outside of it")
+    count = per_shard or PER_SHARD[first.media]
+    smaller = f", short_side {short_side}" if short_side else ""
+    seeded = "" if has_own_split(source) else f", split_seed {split_seed or 0}, val_fraction {val_fraction or 0.25:g}"
+    claim(folder, f"{SHARDS} {source}, {count} a shard{smaller}{seeded}")
+    write_text(folder / CLASS_LISTS[0], "".join(f"{name}\n" for name in first.classes))
+    test_is_val = splits.get("test") is splits["val"]
+    if test_is_val:
+        del splits["test"]
+    done = Sharded(str(source), str(folder), notes=first.notes)
+    records: dict[str, list[Record]] = {}
+    media = first.media
+    total = sum(map(len, splits.values()))
+    with quiet(), ThreadPoolExecutor(2) as pool, bar(total, "shard", media, hidden=not progress) as shown:
+        for part, dataset in splits.items():
+            by_name = {sample.path: sample for sample in dataset}
+            mixed = [by_name[path] for path in by_hash(list(by_name), 0)]
+            for start in range(0, len(mixed), count):
+                name = f"{part}-{start // count:06d}.tar"
+                writing = Writing(dataset, mixed[start : start + count], start, short_side, pool, done, shown)
+                records[name] = writing.records(folder / name)
+                done.samples[part] = done.samples.get(part, 0) + len(records[name])
+    sizes = {name: (folder / name).stat().st_size for name in records}
+    header = Header(first.classes, first.task, media, sizes, test_is_val)
+    with replacing(folder / NAME) as partial, partial.open("wb") as file:
+        file.writelines(lines_of(header, records))
+    done.shards, done.bytes = len(sizes), sum(sizes.values())
+    return done
+
+
+@dataclass
+class Prepared:
+    """A sample as it is written: its files by suffix, and its record; neither, and a reason, if it cannot be read."""
+
+    sample: Sample
+    files: dict[str, bytes] = field(default_factory=dict)
+    record: Record = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass
+class Writing:
+    """A shard that is to be written.
+
+    Attributes:
+        dataset: the dataset.
+        samples: the samples of this shard.
+        start: the number of the first of them.
+        short_side: as in `shard`.
+        pool: threads that decode.
+        done, shown: what is said about all shards, and the progress bar.
+    """
+
+    dataset: Dataset
+    samples: Sequence[Sample]
+    start: int
+    short_side: int | None
+    pool: ThreadPoolExecutor
+    done: Sharded
+    shown: Any
+
+    def records(self, file: Path) -> list[Record]:
+        """Writes the shard, or compares the one that is there with the data; returns its records.
+
+        Raises:
+            ValueError: there is one of other data.
+            OSError: it cannot be written, or what is read from the disk is not what was written.
+        """
+        if file.exists():
+            records = self.compared(file)
+            self.done.kept += 1
+        else:
+            with replacing(file) as partial:
+                written = self.write(partial)
+                sync(partial)
+                records = scan(partial, str(file))
+                members = [
+                    member for record in records for member in (*record["members"], record["keypoints"]) if member
+                ]
+                read = {member.name: member.digest for member in members}
+                if read != written:
+                    raise OSError(f"{file}: what is on the disk is not what was written; look at the disk")
+        self.done.noted += [(record["path"], record["note"]) for record in records if record["note"]]
+        return records
+
+    def write(self, partial: Path) -> dict[str, str]:
+        """Writes the shard; returns the checksum of every image, clip and file of joints in it."""
+        written: dict[str, str] = {}
+        with tarfile.open(partial, "w") as tar:
+            for number, prepared in enumerate(self.prepared(self.samples), self.start):
+                if prepared.reason:
+                    self.done.failed.append((prepared.sample.path, prepared.reason))
+                    continue
+                key, task, labels = f"{number:09d}", self.dataset.task, prepared.sample.labels
+                for suffix, content in prepared.files.items():
+                    add(tar, f"{key}.{suffix}", content)
+                    written[f"{key}.{suffix}"] = digest_of(content)
+                if task == "single" and labels:
+                    add(tar, f"{key}.cls", str(labels[0]).encode())
+                add(tar, f"{key}.json", json.dumps(prepared.record).encode())
+        return written
+
+    def compared(self, file: Path) -> list[Record]:
+        """The records of a shard that is there, whose samples must be those that it would have now."""
+        there = scan(file, str(file))
+        known = {record["path"]: record["source"] for record in there}
+        for prepared in self.prepared([sample for sample in self.samples if sample.path not in known]):
+            if not prepared.reason:
+                raise ValueError(
+                    f"{file}: lacks {prepared.sample.path}; the data have changed, give a new folder as out"
+                )
+            self.done.failed.append((prepared.sample.path, prepared.reason))
+        here = [sample for sample in self.samples if sample.path in known]
+        changed = [path for path, source in self.pool.map(self.source, here) if source != known[path]]
+        if changed or len(here) < len(known):
+            name = changed[0] if changed else sorted(known.keys() - {sample.path for sample in here})[0]
+            raise ValueError(
+                f"{file}: {name} is not as it was written; the data have changed, give a new folder as out"
+            )
+        self.shown.update(len(here))
+        return there
+
+    def source(self, sample: Sample) -> tuple[str, str]:
+        """The path of a sample, and what tells it from others; "" if it cannot be read any more."""
+        try:
+            with self.dataset.opened(sample) as path:
+                return sample.path, source_of(self.dataset, sample, path)
+        except (OSError, Unreadable):
+            return sample.path, ""
+
+    def prepared(self, samples: Sequence[Sample]) -> Iterator[Prepared]:
+        for start in range(0, len(samples), AT_ONCE):
+            for prepared in self.pool.map(self.prepare, samples[start : start + AT_ONCE]):
+                yield prepared
+                self.shown.update(1)
+
+    def prepare(self, sample: Sample) -> Prepared:
+        """Reads and decodes a sample."""
+        dataset = self.dataset
+        try:
+            with dataset.opened(sample) as path:
+                if dataset.media == "clips":
+                    clip = probe(path)
+                    size, frames, notes = (clip.width, clip.height), clip.frames, [clip.problem]
+                else:
+                    image = decode(path)
+                    size, frames, notes = image.size, 0, [only_first(path)]
+                source, files = source_of(dataset, sample, path), contents_of(path)
+        except Unreadable as error:
+            return Prepared(sample, reason=error.reason)
+        sample, of_frames, problem = with_joints(dataset, sample, frames)
+        if of_frames:
+            files[KEYPOINTS] = json.dumps(of_frames).encode()
+        if self.short_side and min(size) > self.short_side:
+            small = resized(image, self.short_side)
+            files = {"jpg": as_jpeg(small)}
+            sample, size = scaled(sample, small.width / size[0], small.height / size[1]), small.size
+        said = {"task": dataset.task, "media": dataset.media, "size": size, "source": source}
+        note = "; ".join(filter(None, [*notes, problem]))
+        return Prepared(sample, files, record_of(sample, dataset.classes, **said, note=note))
+
+
+def contents_of(path: Path) -> dict[str, bytes]:
+    """The files of a sample by what follows its number in the shard: `jpg`, or `000001.jpg` for a frame."""
+    if not path.is_dir():
+        return {path.suffix.lower().removeprefix("."): path.read_bytes()}
+    frames = enumerate(frame_files(path), 1)
+    return {f"{number:06d}{frame.suffix.lower()}": frame.read_bytes() for number, frame in frames}
+
+
+def source_of(dataset: Dataset, sample: Sample, path: Path) -> str:
+    """What tells the files and annotations of a sample from any others; `path` is where it is open."""
+    files = frame_files(path) if path.is_dir() else [path]
+    points = [dataset.root / name for name in keypoint_files(dataset, sample)]
+    people = dataset.storage.people(sample.path, None) if dataset.storage and sample.keypoints else []
+    digests = [digest_of(file.read_bytes()) for file in (*files, *points) if file.is_file()]
+    return digest_of(json.dumps([digests, people, record_of(sample, dataset.classes)]).encode())
+
+
+def with_joints(dataset: Dataset, sample: Sample, frames: int) -> tuple[Sample, dict[str, list[Joints]], str]:
+    """A sample with the joints of its keypoint file, or the joints in each of its frames; and what cannot be read."""
+    of_frames: dict[str, list[Joints]] = {}
+    try:
+        if dataset.media == "images":
+            joints = people_of(dataset, sample)[sum(bool(person.joints) for person in sample.people) :]
+            return replace(sample, people=(*sample.people, *map(Person, joints))), {}, ""
+        if sample.keypoints:
+            found = {str(frame): people_of(dataset, sample, frame) for frame in range(frames)}
+            of_frames = {frame: people for frame, people in found.items() if people}
+    except UnreadableKeypoints as error:
+        return sample, {}, f"without its joints, {error.reason}"
+    return sample, of_frames, ""
+
+
+def resized(image: Image.Image, short_side: int) -> Image.Image:
+    """An image whose shorter side has so many pixels."""
+    scale = short_side / min(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def as_jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)  # colours at full resolution
+    return buffer.getvalue()
+
+
+def scaled(sample: Sample, x: float, y: float) -> Sample:
+    """A sample whose joints and boxes are those of the image enlarged x and y times."""
+
+    def box(corners: Box) -> Box:
+        x1, y1, x2, y2 = corners
+        return x1 * x, y1 * y, x2 * x, y2 * y
+
+    def person(each: Person) -> Person:
+        joints = tuple(None if joint is None else (joint[0] * x, joint[1] * y) for joint in each.joints)
+        return Person(joints, None if each.box is None else box(each.box))
+
+    return replace(
+        sample,
+        people=tuple(map(person, sample.people)),
+        evidence=tuple(map(box, sample.evidence)),
+        objects=tuple(map(box, sample.objects)),
+    )
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Adds a file of which the shard says nothing but its name, so that equal data give equal shards."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
