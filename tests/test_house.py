@@ -199,7 +199,9 @@ TESTED_BY = {
     "data.formats.entry": "data/test_reading.py",
     "data.formats.published": "data/formats/test_hico.py",
     "data.people": "models/test_instance_pooling.py",
+    "data.order": "data/test_loader.py",
     "data.pose_store": "data/test_pose_labelling.py",
+    "data.shards.prepare": "data/shards/test_write.py",
     "evaluation.splits": "evaluation/test_evaluate.py",
     **dict.fromkeys(
         (*("experiments.benchmark." + part for part in ("heads", "measure", "passes", "report")), "experiments.pages"),

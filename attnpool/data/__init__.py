@@ -7,7 +7,8 @@ from attnpool.data.check_report import Check
 from attnpool.data.dataset import Dataset, Person, Sample
 from attnpool.data.decoding.image import read_image
 from attnpool.data.formats import READERS
-from attnpool.data.loader import PixelBatch, batches, label_tensors, load
+from attnpool.data.loader import PixelBatch, label_tensors, load
+from attnpool.data.order import batches
 from attnpool.data.preprocessing import Preprocessing
 from attnpool.data.reading import has_own_split, read, read_all, read_splits
 from attnpool.data.shapes import shapes

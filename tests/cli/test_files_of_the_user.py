@@ -21,7 +21,16 @@ OURS = (
     *("evaluation-val.png", "evaluation-val.json", "scores.json", "results.json", "report.html", "submission.mat"),
     *("maps-attentional.png", "poolings.json", "poolings.md", "poolings.png", "table1.json", "table1.md"),
     *("pooling.json", "pooling.md", "pooling.png", "training.json", "annotations.json", "poses.json"),
-    *(".poses.json.partial.jsonl", "store.json", "classes.txt", "weights.safetensors", "weights.pth", "recipe.yaml"),
+    *(
+        ".poses.json.partial.jsonl",
+        "store.json",
+        "classes.txt",
+        "index.jsonl",
+        "train-000000.tar",
+        "weights.safetensors",
+        "weights.pth",
+        "recipe.yaml",
+    ),
 )
 
 # Files of every kind, also in folders, with and without a suffix, hidden, and with names beyond ASCII.
@@ -73,6 +82,7 @@ def commands(mine: Path, run: Path) -> Iterator[list[Any]]:
     for word in (["list"], ["verify"], ["prune", "--max-size", 0], ["prune", "--days", 0]):
         yield ["cache", *word, "--cache", mine]
     for out in (mine, mine / "runs", mine / "a"):
+        yield ["shard", photos, out]
         yield ["train", photos, "--out", out, "--image-size", 64, "--epochs", 1]
         yield ["convert", "lite0", "--out", out]
         yield ["convert-tf", mine / "model", "--variant", "pose", "--classes", mine / "classes.txt", "--out", out]
@@ -85,6 +95,7 @@ def commands(mine: Path, run: Path) -> Iterator[list[Any]]:
     yield ["convert", "lite0", "--weights", mine / "weights.safetensors", "--out", mine]
     yield ["evaluate", run, photos, "--plot", mine / "a0.png"]
     yield ["evaluate", mine, photos]
+    yield ["check", f"wds:{mine}"]
     yield ["predict", run, mine]
     yield ["explain", run, photo, mine / "clip.avi", "--out", mine]
     yield ["explain", run, photo, "--out", mine]

@@ -28,6 +28,7 @@ from attnpool.data import (
     train_view,
 )
 from attnpool.data.loader import _VIEW, _Views
+from attnpool.data.order import WINDOW
 from attnpool.keypoints import MPII_FLIP
 
 
@@ -239,3 +240,39 @@ def test_batches_of_one_group(groups: list[int], size: int, processes: int, shuf
     for lengths in of_group.values():
         assert max(lengths) - min(lengths) <= 1
         assert max(lengths) <= size * processes
+
+
+@given(
+    blocks=st.lists(st.integers(0, 30), min_size=1, max_size=120),
+    size=st.integers(1, 9),
+    grouped=st.booleans(),
+    shuffle=st.booleans(),
+    epoch=st.integers(0, 3),
+)
+def test_blocks_are_needed_in_one_part_of_an_epoch(
+    blocks: list[int], size: int, grouped: bool, shuffle: bool, epoch: int
+) -> None:
+    """At any time only those of one window, or of two that follow each other, are needed."""
+    groups = [i % 3 for i in range(len(blocks))] if grouped else None
+    found = batches(len(blocks), size, seed=1, epoch=epoch, shuffle=shuffle, groups=groups, blocks=blocks)
+    order = list(itertools.chain(*found))
+    assert sorted(order) == list(range(len(blocks)))
+    assert all(len(batch) <= size for batch in found)
+    if not grouped:
+        assert all(len(batch) == size for batch in found[:-1])
+    first, last = (
+        {blocks[i]: place for place, i in each} for each in (reversed([*enumerate(order)]), enumerate(order))
+    )
+    for place in range(len(order)):
+        assert sum(first[block] <= place <= last[block] for block in first) <= WINDOW
+    if not shuffle:
+        windows = [sorted(set(blocks)).index(blocks[i]) // WINDOW for i in order]
+        assert windows == sorted(windows)
+
+
+def test_blocks_come_in_another_order_in_every_epoch() -> None:
+    blocks = [i // 10 for i in range(400)]
+    firsts = {tuple(blocks[i] for i in batches(400, 8, seed=0, epoch=e, blocks=blocks)[0]) for e in range(5)}
+    assert len(firsts) == 5
+    assert batches(400, 8, seed=0, epoch=1, blocks=blocks) == batches(400, 8, seed=0, epoch=1, blocks=blocks)
+    assert all(len({blocks[i] for i in batch}) > 2 for batch in batches(400, 8, seed=0, epoch=0, blocks=blocks))

@@ -26,10 +26,13 @@ from command_line import attnpool
 from PIL import Image
 
 import attnpool as ap
+from attnpool.data import load, read_splits
 from attnpool.data.decoding.image import read_image
 from attnpool.data.decoding.video import read_clip
 from attnpool.data.formats.coco import read_marks
 from attnpool.data.formats.openpose import read_openpose
+from attnpool.data.preprocessing import Preprocessing
+from attnpool.data.shards.write import shard
 from attnpool.features.store import FeatureStore
 
 SECONDS = 20
@@ -221,6 +224,36 @@ def test_run_folders(world: Path, tmp_path: Path) -> None:
 
     found = watch(read, list(range(1000)), "run folders")
     assert found["refused"] > 900
+
+
+@pytest.mark.timeout(3000)
+def test_shards(world: Path, tmp_path: Path) -> None:
+    """A shard, its index, or one without an index; with an index every sample is what was written, or is left out."""
+    shard(f"folder:{world}", tmp_path / "shards", per_shard=7)
+    names = ("index.jsonl", "train-000001.tar", "train-000001.tar")
+    options, original = Preprocessing(image_size=32), read_splits(f"wds:{tmp_path / 'shards'}")["train"]
+    order = [list(range(len(original)))]
+    (expected,) = load(original, options, order, seed=0, epoch=0, train=False)
+
+    def read(number: int) -> None:
+        copy, name = tmp_path / "copy", names[number % len(names)]
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(tmp_path / "shards", copy)
+        content = damaged((copy / name).read_bytes(), np.random.default_rng([6, number]))
+        if number % 2:  # of the same size, as after a fault of the disk
+            content = content[: (copy / name).stat().st_size].ljust((copy / name).stat().st_size, b"\0")
+        (copy / name).write_bytes(content)
+        if number % len(names) == 2:
+            (copy / "index.jsonl").unlink()
+            (copy / ".attnpool.json").unlink()
+        found = read_splits(f"wds:{copy}")["train"]
+        (batch,) = load(found, options, [list(range(len(found)))], seed=0, epoch=0, train=False)
+        if number % len(names) != 2:
+            assert found.samples == original.samples, "silently used"
+            assert batch.pixels.equal(expected.pixels[batch.indices]), "silently used"
+
+    found = watch(read, list(range(1000)), "shards")
+    assert min(found.values()) > 100
 
 
 @pytest.mark.timeout(3000)

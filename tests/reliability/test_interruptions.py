@@ -25,6 +25,7 @@ WHOLE = ["--backbone", "test_resnet", "--no-freeze-backbone"]
 CASES = {
     "cached, pose, accumulated": ["--pooling", "pose", "--dropout", 0.3, "--batch-size", 5, "--accumulate", 2],
     "cached, sgd, patience": ["--rank", 2, "--optimizer", "sgd", "--patience", 30, "--batch-size", 8],
+    "whole, shards, two workers": [*WHOLE, "--workers", 2, "--batch-size", 3],
     "whole, no workers": [*WHOLE, "--color-jitter", 0.3, "--batch-size", 7],
     "whole, two workers, bf16": [*WHOLE, "--workers", 2, "--precision", "bf16", "--batch-size", 5, "--accumulate", 3],
 }
@@ -40,12 +41,16 @@ def writes(place: Path) -> bool:
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("case", CASES)
 def test_a_training_that_is_disturbed(world: Path, tmp_path: Path, case: str) -> None:
-    epochs = 4 if "workers, bf16" in case else 12  # every epoch starts the workers anew
+    epochs = 4 if "two workers" in case else 12  # every epoch starts the workers anew
     options = ["--epochs", epochs, "--image-size", 96, "--ema", 0.9, *CASES[case]]
     if "whole" in case:
         save_file(Backbone("test_resnet", "random").net.state_dict(), tmp_path / "start.safetensors")
         options += ["--weights", tmp_path / "start.safetensors"]
-    words: list[Any] = ["train", f"folder:{world}", *options, "--out"]
+    source = f"folder:{world}"
+    if "shards" in case:
+        attnpool("shard", source, tmp_path / "shards", "--per-shard", 2).text()
+        source = f"wds:{tmp_path / 'shards'}"
+    words: list[Any] = ["train", source, *options, "--out"]
     attnpool(*words, tmp_path / "whole", "--cache", tmp_path / "cache").text()
     began = time.monotonic()
     assert Process(*words, tmp_path / "timed", "--cache", tmp_path / "c", folder=tmp_path / "o").wait(600).code == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import Process
+from command_line import Process, attnpool
 
 import attnpool as ap
 from attnpool.backbones.backbone import Backbone
@@ -22,6 +22,7 @@ CASES = {
     "cached": ["--pooling", "attentional", "--batch-size", 7],
     "decoded": ["--no-use-cache", "--standardize", "--batch-size", 7],
     "whole network": ["--backbone", "test_resnet", "--weights", "random", "--no-freeze-backbone", "--ema", 0.9],
+    "whole network, shards": ["--backbone", "test_resnet", "--weights", "random", "--no-freeze-backbone"],
     "whole network, two workers": [
         "--backbone",
         "test_resnet",
@@ -38,7 +39,11 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_memory_is_flat(world: Path, tmp_path: Path, case: str) -> None:
     out = tmp_path / "run"
-    words = ["train", f"folder:{world}", "--out", out, "--epochs", EPOCHS, "--image-size", 96, *CASES[case]]
+    source = f"folder:{world}"
+    if "shards" in case:
+        attnpool("shard", source, tmp_path / "shards", "--per-shard", 2).text()
+        source = f"wds:{tmp_path / 'shards'}"
+    words = ["train", source, "--out", out, "--epochs", EPOCHS, "--image-size", 96, *CASES[case]]
     process = Process(*words, folder=tmp_path / "output", always_save=True)
     log, sizes = out / "log.jsonl", []
 

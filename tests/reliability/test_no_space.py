@@ -62,11 +62,12 @@ def commands(disk: Path, small: Path) -> dict[str, list[Any]]:
             *("reproduce", "poolings", "--data", world, "--rows", "average", "--seeds", 0, "--epochs", 1),
             *("--image-size", 64, "--out", disk / "study"),
         ],
+        "shard": ["shard", world, disk / "shards", "--per-shard", 8],
     }
 
 
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("verb", ["train", "evaluate", "explain", "convert", "pose", "reproduce"])
+@pytest.mark.parametrize("verb", ["train", "evaluate", "explain", "convert", "pose", "reproduce", "shard"])
 def test_every_write(disk: Disk, small: Path, verb: str) -> None:
     def fresh() -> list[Any]:
         shutil.rmtree(disk.folder)
@@ -95,6 +96,6 @@ def test_every_write(disk: Disk, small: Path, verb: str) -> None:
         if k % 5 == 0 or k in (1, count):  # there is space again
             again, _ = disk.run(*words)
             assert again.code == 0, (k, again)
-            same = {name for name in whole if name.endswith((".safetensors", ".png", "poses.json"))}
+            same = {name for name in whole if name.endswith((".safetensors", ".png", "poses.json", ".tar", ".jsonl"))}
             end = content(disk.folder)
             assert {name: end.get(name) for name in same} == {name: whole[name] for name in same}, k

@@ -169,7 +169,7 @@ def test_training(disk: Disk, small: Path) -> None:
 
 
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("verb", ["evaluate", "explain", "convert"])
+@pytest.mark.parametrize("verb", ["evaluate", "explain", "convert", "shard"])
 def test_outputs(disk: Disk, small: Path, verb: str) -> None:
     """An output that was there before is the old one or the new one."""
     shutil.copytree(small / "run", disk.folder / "run")
@@ -178,8 +178,9 @@ def test_outputs(disk: Disk, small: Path, verb: str) -> None:
         "evaluate": ["evaluate", disk.folder / "run", f"folder:{small / 'world'}"],
         "explain": ["explain", disk.folder / "run", photo, "--out", disk.folder / "explained"],
         "convert": ["convert", "lite0", "--out", disk.folder / "converted"],
+        "shard": ["shard", f"folder:{small / 'world'}", disk.folder / "shards", "--per-shard", 8],
     }
-    if verb != "convert":  # which refuses a folder with a run
+    if verb in ("evaluate", "explain"):  # the others do not write twice
         assert disk.run(*words[verb])[0].code == 0
     start, before = Folder(disk.folder), contents(disk.folder)
     outcome, count = disk.run(*words[verb], log=True)
@@ -189,6 +190,7 @@ def test_outputs(disk: Disk, small: Path, verb: str) -> None:
         require_whole(disk.folder)
         now = contents(disk.folder)
         assert all(now.get(name) in (content, after[name]) for name, content in before.items()), number
+        assert all(content == after[name] for name, content in now.items() if name.endswith((".tar", ".jsonl"))), number
     assert disk.run(*words[verb])[0].code == (2 if verb == "convert" else 0)
     print(f"{verb}: {count} writes, {len(steps)} steps, {number + 1} states", file=sys.__stderr__)
 

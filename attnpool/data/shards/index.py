@@ -81,7 +81,7 @@ class Header:
     test_is_val: bool = False
 
 
-def record_of(sample: Sample, classes: Sequence[str], **more: Any) -> Record:
+def record_of(sample: Sample, classes: Sequence[str]) -> Record:
     """A sample as JSON. Joints are lists of `[x, y]` or null, boxes `[x1, y1, x2, y2]`."""
 
     def names(labels: Sequence[int]) -> list[str]:
@@ -96,7 +96,6 @@ def record_of(sample: Sample, classes: Sequence[str], **more: Any) -> Record:
         "people": [{"joints": person.joints, "box": person.box} for person in sample.people],
         "evidence": sample.evidence,
         "objects": sample.objects,
-        **more,
     }
 
 

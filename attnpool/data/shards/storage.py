@@ -66,11 +66,19 @@ class Shards:
         """
         entry = self.entries[path]
         contents = [self.content(entry.shard, member, path) for member in entry.members]
-        with tempfile.TemporaryDirectory(prefix="attnpool-", ignore_cleanup_errors=True) as folder:
-            files = [Path(folder, member.name) for member in entry.members]
-            for file, content in zip(files, contents, strict=True):
-                file.write_bytes(content)
-            yield Path(folder) if entry.frames else files[0]
+        if entry.frames:
+            with tempfile.TemporaryDirectory(prefix="attnpool-", ignore_cleanup_errors=True) as folder:
+                for member, content in zip(entry.members, contents, strict=True):
+                    Path(folder, member.name).write_bytes(content)
+                yield Path(folder)
+            return
+        handle, name = tempfile.mkstemp(prefix="attnpool-", suffix=Path(entry.members[0].name).suffix)
+        try:
+            with open(handle, "wb") as file:
+                file.write(contents[0])
+            yield Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)
 
     def content(self, shard: int, member: Member, path: str) -> bytes:
         """The bytes of a file in a shard."""

@@ -7,26 +7,21 @@ import json
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from attnpool.data.dataset import Dataset, Person, Sample
-from attnpool.data.decoding.contents import frame_files
-from attnpool.data.decoding.image import Unreadable, decode, only_first, quiet
-from attnpool.data.decoding.video import probe
-from attnpool.data.people import UnreadableKeypoints, keypoint_files, people_of
+from attnpool.data.dataset import Dataset, Sample
+from attnpool.data.decoding.image import Unreadable, quiet
 from attnpool.data.reading import has_own_split, read_splits
-from attnpool.data.shards.index import CLASS_LISTS, KEYPOINTS, NAME, SHARDS, Header, Record, lines_of, record_of, scan
+from attnpool.data.shards.index import CLASS_LISTS, NAME, SHARDS, Header, Record, lines_of, scan
+from attnpool.data.shards.prepare import Prepared, prepare, source_of
 from attnpool.data.splits import by_hash
 from attnpool.files import claim, digest_of, replacing, sync, write_text
-from attnpool.keypoints.joints import Box, Joints
 from attnpool.progress import bar
 
 PER_SHARD = {"images": 1000, "clips": 100}
-QUALITY = 95  # of resized images, as JPEG
 LISTED = 10  # number of files that the text lists
 AT_ONCE = 64  # samples that are in memory at a time
 
@@ -157,16 +152,6 @@ def shard(
 
 
 @dataclass
-class Prepared:
-    """A sample as it is written: its files by suffix, and its record; neither, and a reason, if it cannot be read."""
-
-    sample: Sample
-    files: dict[str, bytes] = field(default_factory=dict)
-    record: Record = field(default_factory=dict)
-    reason: str = ""
-
-
-@dataclass
 class Writing:
     """A shard that is to be written.
 
@@ -257,99 +242,12 @@ class Writing:
             return sample.path, ""
 
     def prepared(self, samples: Sequence[Sample]) -> Iterator[Prepared]:
+        """Reads and decodes samples, a few at a time."""
+        prepare_one = partial(prepare, self.dataset, short_side=self.short_side)
         for start in range(0, len(samples), AT_ONCE):
-            for prepared in self.pool.map(self.prepare, samples[start : start + AT_ONCE]):
+            for prepared in self.pool.map(prepare_one, samples[start : start + AT_ONCE]):
                 yield prepared
                 self.shown.update(1)
-
-    def prepare(self, sample: Sample) -> Prepared:
-        """Reads and decodes a sample."""
-        dataset = self.dataset
-        try:
-            with dataset.opened(sample) as path:
-                if dataset.media == "clips":
-                    clip = probe(path)
-                    size, frames, notes = (clip.width, clip.height), clip.frames, [clip.problem]
-                else:
-                    image = decode(path)
-                    size, frames, notes = image.size, 0, [only_first(path)]
-                source, files = source_of(dataset, sample, path), contents_of(path)
-        except Unreadable as error:
-            return Prepared(sample, reason=error.reason)
-        sample, of_frames, problem = with_joints(dataset, sample, frames)
-        if of_frames:
-            files[KEYPOINTS] = json.dumps(of_frames).encode()
-        if self.short_side and min(size) > self.short_side:
-            small = resized(image, self.short_side)
-            files = {"jpg": as_jpeg(small)}
-            sample, size = scaled(sample, small.width / size[0], small.height / size[1]), small.size
-        said = {"task": dataset.task, "media": dataset.media, "size": size, "source": source}
-        note = "; ".join(filter(None, [*notes, problem]))
-        return Prepared(sample, files, record_of(sample, dataset.classes, **said, note=note))
-
-
-def contents_of(path: Path) -> dict[str, bytes]:
-    """The files of a sample by what follows its number in the shard: `jpg`, or `000001.jpg` for a frame."""
-    if not path.is_dir():
-        return {path.suffix.lower().removeprefix("."): path.read_bytes()}
-    frames = enumerate(frame_files(path), 1)
-    return {f"{number:06d}{frame.suffix.lower()}": frame.read_bytes() for number, frame in frames}
-
-
-def source_of(dataset: Dataset, sample: Sample, path: Path) -> str:
-    """What tells the files and annotations of a sample from any others; `path` is where it is open."""
-    files = frame_files(path) if path.is_dir() else [path]
-    points = [dataset.root / name for name in keypoint_files(dataset, sample)]
-    people = dataset.storage.people(sample.path, None) if dataset.storage and sample.keypoints else []
-    digests = [digest_of(file.read_bytes()) for file in (*files, *points) if file.is_file()]
-    return digest_of(json.dumps([digests, people, record_of(sample, dataset.classes)]).encode())
-
-
-def with_joints(dataset: Dataset, sample: Sample, frames: int) -> tuple[Sample, dict[str, list[Joints]], str]:
-    """A sample with the joints of its keypoint file, or the joints in each of its frames; and what cannot be read."""
-    of_frames: dict[str, list[Joints]] = {}
-    try:
-        if dataset.media == "images":
-            joints = people_of(dataset, sample)[sum(bool(person.joints) for person in sample.people) :]
-            return replace(sample, people=(*sample.people, *map(Person, joints))), {}, ""
-        if sample.keypoints:
-            found = {str(frame): people_of(dataset, sample, frame) for frame in range(frames)}
-            of_frames = {frame: people for frame, people in found.items() if people}
-    except UnreadableKeypoints as error:
-        return sample, {}, f"without its joints, {error.reason}"
-    return sample, of_frames, ""
-
-
-def resized(image: Image.Image, short_side: int) -> Image.Image:
-    """An image whose shorter side has so many pixels."""
-    scale = short_side / min(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-
-
-def as_jpeg(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)  # colours at full resolution
-    return buffer.getvalue()
-
-
-def scaled(sample: Sample, x: float, y: float) -> Sample:
-    """A sample whose joints and boxes are those of the image enlarged x and y times."""
-
-    def box(corners: Box) -> Box:
-        x1, y1, x2, y2 = corners
-        return x1 * x, y1 * y, x2 * x, y2 * y
-
-    def person(each: Person) -> Person:
-        joints = tuple(None if joint is None else (joint[0] * x, joint[1] * y) for joint in each.joints)
-        return Person(joints, None if each.box is None else box(each.box))
-
-    return replace(
-        sample,
-        people=tuple(map(person, sample.people)),
-        evidence=tuple(map(box, sample.evidence)),
-        objects=tuple(map(box, sample.objects)),
-    )
 
 
 def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -20,7 +20,8 @@ from PIL import Image
 
 from attnpool.data import Dataset, check, read_image, read_splits
 from attnpool.data.people import people_of
-from attnpool.data.shards.write import QUALITY, resized, shard
+from attnpool.data.shards.prepare import QUALITY, resized
+from attnpool.data.shards.write import shard
 
 
 def hashes(folder: Path) -> dict[str, str]:
