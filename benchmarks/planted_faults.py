@@ -163,7 +163,7 @@ FAULTS = (
     Fault(
         name="state-overwritten",
         what="the tensors of a saved state are replaced before the file that belongs to them names new ones",
-        file="attnpool/models/run.py",
+        file="attnpool/models/state.py",
         old="name = STATE_TENSORS.format(*at)",
         new="name = STATE_TENSORS.format(0, 0)",
         tests=("tests/models/test_run.py::test_a_training_killed_between_two_files_of_its_state_has_the_one_before",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ def add_flag(parser: Any, option: Option) -> None:
     assert option.type, f"{option.name} cannot be typed on a command line"
     assert option.help, f"{option.name} has no entry under Args"
     required = option.default is REQUIRED
-    name = option.name.strip("_").replace("_", "-")  # `class_` is --class
+    name = flag_of(option.name)[2:]
     more: dict[str, Any] = {"help": described(option.help, option.default).replace("%", "%%")}
     if option.type is bool:
         more["action"] = argparse.BooleanOptionalAction
@@ -46,6 +47,23 @@ def add_flag(parser: Any, option: Option) -> None:
         parser.add_argument(option.name, **more | {"metavar": name.upper()})
     else:
         parser.add_argument(f"--{name}", dest=option.name, default=argparse.SUPPRESS, required=required, **more)
+
+
+def flag_of(name: str) -> str:
+    """The flag of an option: `image_size` is --image-size, and `class_` is --class."""
+    return "--" + name.strip("_").replace("_", "-")
+
+
+def in_flags(message: str, names: Iterable[str]) -> str:
+    """A message of the library with its options as they are typed: `image_size` is --image-size, `use_cache off` is
+    --no-use-cache. Names of a single word are left, since they may be words of the sentence.
+    """
+    for name in sorted((name for name in names if "_" in name.strip("_")), key=len, reverse=True):
+        flag = flag_of(name)
+        alone = rf"(?<![\w./'\"-]){re.escape(name)}(?![\w/'\"-]|\.\w)"
+        message = re.sub(alone + " off", f"--no-{flag[2:]}", message)
+        message = re.sub(alone + "(=True)?", flag, message)
+    return message
 
 
 def number_or(words: Sequence[str], kind: type) -> Callable[[str], Any]:

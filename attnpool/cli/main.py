@@ -14,7 +14,7 @@ from inspect import signature
 from types import FrameType
 from typing import Any
 
-from attnpool.cli.flags import Parser, add_flag, is_positional, merged
+from attnpool.cli.flags import Parser, add_flag, in_flags, is_positional, merged
 from attnpool.cli.signatures import REQUIRED, Option
 from attnpool.cli.verbs import VERBS, Verb, options
 from attnpool.files import is_full
@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if process_count() > 1:  # else every process says that all parameters have gradients
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    names: list[str] = []
     previous = signal.signal(signal.SIGTERM, stop)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to lose a result
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not words or words[0] not in VERBS:
             root_parser().parse_args(words[:1])
         verb = VERBS[words[0]]
+        names = [option.name for found in (own_options(verb), *verb.groups().values()) for option in found]
         calls, as_json = parse(words[0], verb, words[1:])
         result: Any = None
         for function, given in calls.items():
@@ -84,11 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as mistake:
         if os.environ.get("ATTNPOOL_DEBUG"):
             raise
-        return fail(str(mistake), 2)
+        return fail(in_flags(str(mistake), names), 2)
     except OSError as error:
         if os.environ.get("ATTNPOOL_DEBUG"):
             raise
         where = f"{error.filename}: {error.strerror or error}" if error.filename else str(error)
+        where = in_flags(where, names)
         if is_full(error):
             return fail(f"no space left: {where}; free some or use another disk, then run the same command again", 1)
         return fail(where, 2)

@@ -286,7 +286,7 @@ def compute(
                 features = backbone(x).permute(0, 2, 3, 1).to("cpu", torch.float16)
                 features = features.unflatten(0, pixels.shape[:-3])
             if not bool(torch.isfinite(features).all()):
-                raise ValueError(f"{model.backbone.name}: its features exceed half precision; turn use_cache off")
+                raise ValueError(f"{model.backbone.name}: its features exceed half precision; train with use_cache off")
             positions = batch.indices.tolist()
             rows = writers[of_samples[positions[0]]]
             rows.write(features.numpy(), [digests[i] for i in positions], matrices, batch.frames)

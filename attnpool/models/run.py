@@ -1,4 +1,4 @@
-"""The run folder: every file in it is named, written and read here.
+"""The run folder: every file of a finished run is named, written and read here.
 
 - `.attnpool.json`: the mark of a folder that is ours to write to; it is written first.
 - `run.json`: the model, the options, the split and the results. It is written last: a folder that has it is a finished
@@ -6,12 +6,9 @@
 - `model.safetensors`: the model's weights.
 - `best.safetensors`: the weights of the epoch with the best monitored mAP, without a frozen backbone.
 - `log.jsonl` and `tensorboard/`: the measurements after every epoch.
-- `choice.json` and the `choice-STEP.safetensors` that it may name: what a training that is not finished has chosen by
-  cross-validation on its images, or how far the choosing has come. It is replaced as `state.json` is.
 - `evaluation-SPLIT.json` and `evaluation-SPLIT.png`: the numbers of an evaluation and their plot, with a number behind
   SPLIT if they are of another dataset or with other options.
-- `state.json` and the `state-EPOCH-STEP.safetensors` that it names: the checkpoint of a training that is not finished.
-  It is replaced atomically: new tensors are written beside the old ones and are valid once `state.json` names them.
+- what a training that is not finished leaves there: see `models/state.py`.
 """
 
 from __future__ import annotations
@@ -38,7 +35,6 @@ from attnpool.files import (
     claimed,
     digest_of,
     is_intact,
-    read_tensors,
     require_free,
     save_tensors,
     sealed,
@@ -46,6 +42,7 @@ from attnpool.files import (
     write_text,
 )
 from attnpool.models.recognizer import Recognizer
+from attnpool.models.state import CHOICE_FILE, STATE_FILE, own_tensors
 
 FORMAT = 2  # version of the run folder's format; increased when older code cannot read new folders
 RUN_FILE = "run.json"
@@ -56,10 +53,6 @@ LOG_FILE = "log.jsonl"
 HOLDS = "a run"
 BOARD_FOLDER = "tensorboard"
 EVALUATION_FILE = "evaluation-{}.{}"  # by split and suffix
-STATE_FILE = "state.json"
-CHOICE_FILE = "choice.json"
-STATE_TENSORS = "state-{}-{}.safetensors"  # by epoch and step
-CHOICE_TENSORS = "choice-{}.safetensors"  # by step
 PACKAGES = ("attnpool", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "accelerate")
 
 
@@ -230,7 +223,7 @@ def load_model(run: str | Path) -> Recognizer:
         ValueError: the folder is not a run, is damaged, or was written by an incompatible version.
     """
     about = read_run(run)
-    tensors = _own_tensors(Path(run) / WEIGHTS_FILE, about.get("files", {}).get(WEIGHTS_FILE))
+    tensors = own_tensors(Path(run) / WEIGHTS_FILE, about.get("files", {}).get(WEIGHTS_FILE))
     try:
         model = Recognizer.from_description(about["model"])
         model.load_state_dict(tensors)
@@ -261,7 +254,7 @@ def load_best(model: Recognizer, folder: Path) -> None:
     """
     path = folder / BEST_FILE
     files = read_run(folder).get("files", {}) if is_finished(folder) else {}
-    tensors, own = _own_tensors(path, files.get(BEST_FILE)), trained_tensors(model)
+    tensors, own = own_tensors(path, files.get(BEST_FILE)), trained_tensors(model)
     if tensors.keys() != own.keys() or any(tensors[name].shape != own[name].shape for name in own):
         raise ValueError(f"{path}: its tensors are not those of the model; train again into a new folder")
     with torch.no_grad():
@@ -297,110 +290,6 @@ def open_board(folder: Path, step: int) -> Iterator[Any]:
         threading.excepthook = printed
 
 
-def save_state(folder: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor], at: tuple[int, int]) -> None:
-    """Writes the checkpoint of a training atomically.
-
-    Args:
-        folder: the run folder.
-        content: JSON values.
-        tensors: tensors of the model and the optimizer.
-        at: epoch and step of the checkpoint.
-    """
-    name = STATE_TENSORS.format(*at)
-    digest = save_tensors(folder / name, tensors)
-    write_json(folder / STATE_FILE, sealed({**content, "tensors": name, "digest": digest}))
-    remove_all_but(folder, STATE_TENSORS.format("*", "*"), name)
-
-
-def remove_all_but(folder: Path, pattern: str, name: str | None) -> None:
-    """Removes the tensors of checkpoints that were replaced."""
-    for old in folder.glob(pattern):
-        if old.name != name:
-            old.unlink()
-
-
-def read_state(folder: Path) -> dict[str, Any] | None:
-    """Reads the `content` that `save_state` wrote, with the name of the file of tensors; None if there is none.
-
-    Raises:
-        ValueError: the checkpoint is damaged.
-    """
-    path = folder / STATE_FILE
-    if not path.exists():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found = dict(content) | {"tensors": str(content["tensors"])}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise damaged_state(folder) from error
-    if not is_intact(found):
-        raise damaged_state(folder)
-    return found
-
-
-def damaged_state(folder: Path) -> ValueError:
-    """The error for a checkpoint whose content is not what `save_state` writes."""
-    return ValueError(f"{folder / STATE_FILE}: damaged; train into a new folder")
-
-
-def read_state_tensors(folder: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Reads the tensors of a checkpoint whose content `read_state` or `read_choice` returned.
-
-    Raises:
-        ValueError: the file is missing or damaged.
-    """
-    return _own_tensors(folder / content["tensors"], content.get("digest"))
-
-
-def save_choice(
-    folder: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None, step: int = 0
-) -> None:
-    """Writes what a training has chosen before its first step; while it is choosing, the tensors of a checkpoint."""
-    name = None if tensors is None else CHOICE_TENSORS.format(step)
-    digest = None if tensors is None else save_tensors(folder / CHOICE_TENSORS.format(step), tensors)
-    write_json(folder / CHOICE_FILE, sealed({**content, "tensors": name, "digest": digest}))
-    remove_all_but(folder, CHOICE_TENSORS.format("*"), name)
-
-
-def read_choice(folder: Path) -> dict[str, Any] | None:
-    """Reads the `content` that `save_choice` wrote; None if there is none.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    path = folder / CHOICE_FILE
-    if not path.exists():
-        return None
-    damaged = ValueError(f"{path}: damaged; train into a new folder")
-    try:
-        found = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise damaged from error
-    if not is_intact(found):
-        raise damaged
-    return found
-
-
-def remove_state(folder: Path) -> None:
-    """Removes the checkpoint, which only an unfinished training needs."""
-    (folder / STATE_FILE).unlink(missing_ok=True)
-    (folder / CHOICE_FILE).unlink(missing_ok=True)
-    for pattern in (STATE_TENSORS.format("*", "*"), CHOICE_TENSORS.format("*")):
-        remove_all_but(folder, pattern, None)
-
-
 def versions() -> dict[str, str]:
     """The versions of the software that computed a run."""
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-
-
-def _own_tensors(path: Path, digest: str | None) -> dict[str, Tensor]:
-    """Reads a file of tensors that a training wrote; raises ValueError if it is missing or damaged."""
-    if digest is not None and path.is_file() and digest_of(path.read_bytes()) != digest:
-        raise ValueError(f"{path}: is not what was written there, it was damaged or changed; train into a new folder")
-    try:
-        return read_tensors(path)
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: missing or damaged ({str(error.__cause__)[:100]}); train into a new folder"
-        ) from error

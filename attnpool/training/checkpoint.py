@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnpool.models import run
+from attnpool.models import state
 
 SAVE_SECONDS = 60  # seconds between two checkpoints: the most that a killed process loses
 
@@ -37,7 +37,7 @@ class Progress:
 def save_state(folder: Path, progress: Progress, options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Writes the state of a training atomically."""
     content = {"options": dict(options), "progress": vars(progress)}
-    run.save_state(folder, content, tensors, at=(progress.epoch, progress.step))
+    state.save_state(folder, content, tensors, at=(progress.epoch, progress.step))
 
 
 def load_state(folder: Path, options: Mapping[str, Any]) -> tuple[Progress, dict[str, Tensor]] | None:
@@ -46,15 +46,15 @@ def load_state(folder: Path, options: Mapping[str, Any]) -> tuple[Progress, dict
     Raises:
         ValueError: the training was started with other options, or the state is damaged.
     """
-    content = run.read_state(folder)
+    content = state.read_state(folder)
     if content is None:
         return None
     try:
         progress, before = Progress(**content["progress"]), content["options"]
     except (KeyError, TypeError) as error:
-        raise run.damaged_state(folder) from error
+        raise state.damaged_state(folder) from error
     require_same(folder, before, options)
-    return progress, run.read_state_tensors(folder, content)
+    return progress, state.read_state_tensors(folder, content)
 
 
 def require_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -124,11 +124,11 @@ class ChoiceFile:
 
     def __init__(self, folder: Path, options: Mapping[str, Any]) -> None:
         self.folder, self.options = folder, dict(options)
-        self.path = folder / run.CHOICE_FILE
-        found = run.read_choice(folder)
+        self.path = folder / state.CHOICE_FILE
+        found = state.read_choice(folder)
         if found is None:
             found = {"options": self.options, "choice": None, "notes": {}, "stage": None, "step": 0, "tensors": None}
-            run.save_choice(folder, found)  # the folder is this training's from here on
+            state.save_choice(folder, found)  # the folder is this training's from here on
         try:
             before, self.choice, self.notes = found["options"], found["choice"], dict(found["notes"])
             self.stage, self.step, self.tensors = found["stage"], int(found["step"]), found["tensors"]
@@ -153,7 +153,7 @@ class ChoiceFile:
         """The number of steps of a stage that are done, and their tensors; None before its first checkpoint."""
         if self.tensors is None or self.stage != stage:
             return None
-        return self.step, run.read_state_tensors(self.folder, {"tensors": self.tensors})
+        return self.step, state.read_state_tensors(self.folder, {"tensors": self.tensors})
 
     def _save(
         self,
@@ -163,7 +163,7 @@ class ChoiceFile:
         tensors: Mapping[str, Tensor] | None = None,
     ) -> None:
         content = {"options": self.options, "choice": choice, "notes": self.notes, "stage": stage, "step": step}
-        run.save_choice(self.folder, content, tensors, step)
+        state.save_choice(self.folder, content, tensors, step)
 
 
 def seed_step(seed: int, batch: int) -> None:

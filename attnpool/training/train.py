@@ -20,7 +20,8 @@ from attnpool.features.features import standardize
 from attnpool.keypoints.joints import MPII_JOINTS
 from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
-from attnpool.models.run import Run, is_finished, open_folder, remove_state, require_usable, save_run
+from attnpool.models.run import Run, is_finished, open_folder, require_usable, save_run
+from attnpool.models.state import remove_state
 from attnpool.training.checkpoint import ChoiceFile, load_state, require_same
 from attnpool.training.class_weights import weights_of
 from attnpool.training.config import OptimizerOptions, TrainOptions

@@ -17,7 +17,8 @@ from attnpool.evaluation.evaluate import summarize
 from attnpool.evaluation.inference import merge, score_source
 from attnpool.features.batches import Batch, BatchSource
 from attnpool.models.recognizer import Recognizer
-from attnpool.models.run import STATE_FILE, load_best, open_board, save_best, trained_tensors, write_log
+from attnpool.models.run import load_best, open_board, save_best, trained_tensors, write_log
+from attnpool.models.state import STATE_FILE
 from attnpool.progress import bar
 from attnpool.training.checkpoint import (
     SAVE_SECONDS,

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from attnpool.backbones import weights
+from attnpool.cli.flags import in_flags
 
 
 def real(*arguments: Any) -> Outcome:
@@ -405,3 +406,22 @@ def test_a_full_disk_for_the_run(world: Path, run: Path, tmp_path: Path, kib: in
         disk.grow()
         attnpool(*words).text()
         attnpool("predict", out, an_image(world)).text()
+
+
+@pytest.mark.parametrize(
+    ("said", "typed"),
+    [
+        ("image_size is 0; give a positive number", "--image-size is 0; give a positive number"),
+        ("leave split_seed out, or use_cache off", "leave --split-seed out, or --no-use-cache"),
+        ("use freeze_backbone=True", "use --freeze-backbone"),
+        ("a/image_size.jpg: 'image_size', image_size.tar", "a/image_size.jpg: 'image_size', image_size.tar"),
+        ("tune_image_size_x, with rank and class_", "tune_image_size_x, with rank and class_"),
+        ("smaller than image_size.", "smaller than --image-size."),
+    ],
+)
+def test_messages_name_options_as_they_are_typed(said: str, typed: str) -> None:
+    assert in_flags(said, ["image_size", "split_seed", "use_cache", "freeze_backbone", "rank", "class_"]) == typed
+
+
+def test_a_message_names_the_flag(tmp_path: Path) -> None:
+    refused(attnpool("train", "folder:x", "--out", tmp_path / "out", "--image-size", -1), "--image-size is -1; give")

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyp
 import attnpool as ap
 from attnpool.features.extraction import extract
 from attnpool.features.features import Features, standardize
-from attnpool.models.run import CHOICE_FILE
+from attnpool.models.state import CHOICE_FILE
 from attnpool.pooling import AttentionalPooling
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.cross_validation import Tried, regression_decay

@@ -21,7 +21,7 @@ VIDEO_SUFFIXES: tuple[str, ...] = (
 Media = Literal["images", "clips"]
 
 # What programs that extract frames call optical flow: flow_x_00001.jpg, x_00001.jpg, u_1.png.
-_FLOW = re.compile(r"flow.*|([xyuv])[_-]?\d+", re.IGNORECASE)
+_FLOW = re.compile(r"flow(?![a-z]).*|([xyuv])[_-]?\d+", re.IGNORECASE)
 _NAMED = 3  # files that a message names
 
 
@@ -93,7 +93,9 @@ def contents(folder: Path, media: Media, above: tuple[str, ...] = ()) -> Content
         if entry.is_dir():
             below.add(contents(entry, media, (*above, here)))
     if media == "images":
-        found.media += sorted([*images, *videos])
+        flow = flow_among(images)
+        found.leave("optical flow by its name", sorted(flow))
+        found.media += sorted([*(image for image in images if image not in flow), *videos])
     else:
         moving = {image for image in images if is_animated_gif(image)}
         clips = sorted([*videos, *moving])
@@ -150,15 +152,20 @@ def frame_files(folder: Path) -> list[Path]:
 
 def frames_among(images: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """The images that are frames, in natural order, and the others; see `frame_files`."""
-    words = {image: _FLOW.fullmatch(image.stem) for image in images}
-    axes = {found[1].lower() for found in words.values() if found and found[1]}
-    paired = {axis for pair in ("xy", "uv") if set(pair) <= axes for axis in pair}
-    flow = {image for image, found in words.items() if found and (found[1] is None or found[1].lower() in paired)}
+    flow = flow_among(images)
     frames = [image for image in images if image not in flow]
     if is_numbered(frames):
         frames = [image for image in frames if has_number(image)]
     chosen = set(frames)
     return sorted(frames, key=lambda path: natural(path.name)), [image for image in images if image not in chosen]
+
+
+def flow_among(images: Sequence[Path]) -> set[Path]:
+    """The images that are optical flow by their names."""
+    words = {image: _FLOW.fullmatch(image.stem) for image in images}
+    axes = {found[1].lower() for found in words.values() if found and found[1]}
+    paired = {axis for pair in ("xy", "uv") if set(pair) <= axes for axis in pair}
+    return {image for image, found in words.items() if found and (found[1] is None or found[1].lower() in paired)}
 
 
 def is_numbered(images: Sequence[Path]) -> bool:

@@ -44,6 +44,7 @@ CLIPS = {
     "folders of frames and a cover": (["cover.jpg", "a/1.jpg", "a/2.jpg", "b/1.jpg"], ["a", "b"], ["cover.jpg"]),
     "frames in folders and beside them": (["1.jpg", "2.jpg", "a/1.jpg", "a/2.jpg"], [".", "a"], []),
     "other files": (["a.mp4", "a.srt", "Makefile", ".hidden.mp4", "__MACOSX/a.mp4"], ["a.mp4"], ["Makefile", "a.srt"]),
+    "flowers are no flow": (["flower_1.jpg", "flower_2.jpg", "flow_x_1.jpg"], ["."], ["flow_x_1.jpg"]),
     "x alone is no flow": (["x_1.jpg", "x_2.jpg"], ["."], []),
     "nothing": ([], [], []),
 }  # fmt: skip
@@ -66,6 +67,18 @@ def test_images_in_folders(tmp_path: Path) -> None:
     assert found.notes(tmp_path) == [
         f"{tmp_path}: left out, neither an image nor a video by its suffix: c/e.heic",
         f"{tmp_path}: left out, drawn by attnpool: c/panel.png",
+    ]
+
+
+def test_optical_flow_among_images(tmp_path: Path) -> None:
+    """It is no photo of anything, and that it is left out is said."""
+    folder_of(
+        tmp_path, "img_1.jpg", "flow_x_1.jpg", "a/x_1.jpg", "a/y_1.jpg", "b/x_1.jpg", "sunflower.jpg", "flower.jpg"
+    )
+    found = contents(tmp_path, "images")
+    assert names(found.media, tmp_path) == ["flower.jpg", "img_1.jpg", "b/x_1.jpg"]
+    assert found.notes(tmp_path) == [
+        f"{tmp_path}: left out, optical flow by its name: flow_x_1.jpg, a/x_1.jpg, a/y_1.jpg"
     ]
 
 
