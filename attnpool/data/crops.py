@@ -67,6 +67,18 @@ def input_size(size: tuple[int, int], options: Preprocessing) -> tuple[int, int]
     return across * CELL, down * CELL
 
 
+def detail(size: tuple[int, int], options: Preprocessing, crops: int = 1) -> float:
+    """How many pixels of an image of a width and height become one of the network's input, in a row, at the least.
+
+    Options that resample an image before it is cut, as the paper's do, need all of its pixels: 1.
+    """
+    if options.squash or options.max_width is not None:
+        return 1.0
+    (width, height), (across, down) = _area(size, zoomed(options) if crops == 2 else options), input_size(size, options)
+    least = min(width / across, height / down)
+    return least * math.sqrt(_AREA[0] * _RATIO[0]) if options.random_resized_crop else least
+
+
 def eval_crops(size: tuple[int, int], options: Preprocessing, crops: int = 1, flip: bool = False) -> list[Crop]:
     """The crops of the test-time views, see `views.eval_views`."""
     require_crops(crops, options)

@@ -6,6 +6,7 @@ import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch.utils import data as torch_data
 from torch.utils.data import DataLoader
 
 from attnpool.data.clips import read_views
-from attnpool.data.crops import require_crops
+from attnpool.data.crops import detail, require_crops
 from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.image import Unreadable, read_image
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
@@ -170,7 +171,7 @@ class _Views(torch_data.Dataset[_Item]):
     def still(self, i: int, sample: Sample) -> _Item:
         rng = self.generator(i)
         with self.dataset.opened(sample) as file:
-            image = read_image(file)
+            image = read_image(file, partial(detail, options=self.options, crops=self.crops))
         if rng is not None:
             views = [train_view(image, self.options, rng)]
         else:

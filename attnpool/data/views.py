@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from attnpool.data.crops import SQUASHED, Crop, Jitter, eval_crops, input_size, train_crops
+from attnpool.data.decoding.image import full_size
 from attnpool.data.preprocessing import Preprocessing
 from attnpool.keypoints.joints import MPII_FLIP, Box, Joint, Joints
 
@@ -95,7 +96,7 @@ def eval_views(
     """The test-time views of an image, or of each frame of a clip.
 
     Args:
-        frames: one RGB image of any size, or the frames of a clip.
+        frames: one RGB image of any size, or the frames of a clip; see `full_size` for one decoded at a smaller scale.
         options: the preprocessing; options for training are ignored. Corner crops differ from the centre crop along the
             short side only if `short_side` is larger than `image_size`.
         crops: 1, the centre, 2: the centre and its middle, enlarged, or 10: the centre, the four corners, and the
@@ -110,7 +111,9 @@ def eval_views(
         ValueError: from `require_crops`.
     """
     return [
-        cut([frame], options, crop, size) for frame in frames for crop in eval_crops(frame.size, options, crops, flip)
+        cut([frame], options, crop, size)
+        for frame in frames
+        for crop in eval_crops(full_size(frame), options, crops, flip)
     ]
 
 
@@ -136,7 +139,7 @@ def train_views(
     size: tuple[int, int] | None = None,
 ) -> list[View]:
     """`train_view` for a clip: all of its frames share one crop, one flip, one colour jitter and one `size`."""
-    crops, jitter = train_crops([frame.size for frame in frames], options, rng)
+    crops, jitter = train_crops([full_size(frame) for frame in frames], options, rng)
     views = [cut([frame], options, crop, size) for frame, crop in zip(frames, crops, strict=True)]
     if options.color_jitter > 0:
         views = [replace(view, pixels=_jitter(view.pixels, options.color_jitter, jitter)) for view in views]
@@ -155,8 +158,8 @@ def cut(
         size_of_whole: width and height of a whole view (default: those of the image's own shape).
     """
     if options.view == "whole":
-        return cut_whole(planes, options, crop.flipped, size_of_whole or input_size(planes[0].size, options))
-    size, (width, height) = options.image_size, planes[0].size
+        return cut_whole(planes, options, crop.flipped, size_of_whole or input_size(full_size(planes[0]), options))
+    size, (width, height) = options.image_size, full_size(planes[0])
     # Rounding errors must not move the rectangle over the border.
     left = min(max(crop.left, 0.0), width - crop.width)
     top = min(max(crop.top, 0.0), height - crop.height)
@@ -180,7 +183,7 @@ def cut_whole(planes: Sequence[Image.Image], options: Preprocessing, flipped: bo
 
     What is left at two sides has the mean colour of ImageNet, which to the network is as its own padding with zeros.
     """
-    (width, height), (across, down) = planes[0].size, size
+    (width, height), (across, down) = full_size(planes[0]), size
     scale = min(across / width, down / height)
     w, h = (min(max(1, round(scale * side)), most) for side, most in ((width, across), (height, down)))
     left, top = (across - w) // 2, (down - h) // 2

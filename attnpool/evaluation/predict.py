@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import torch
 
 from attnpool.data import Preprocessing, View, eval_view, read_image
 from attnpool.data.clips import Clip, read_views
+from attnpool.data.crops import detail
 from attnpool.data.decoding.contents import Media, is_clip
 from attnpool.data.decoding.image import only_first
 from attnpool.evaluation.inference import as_probabilities
@@ -102,7 +104,7 @@ def look(model: Recognizer, path: Path, media: Media = "images") -> Clip:
         return read_views(path, options)
     if options.modality == "flow":
         raise ValueError(f"{path}: an image has no optical flow, which this run takes; give it a video, or its frames")
-    image = read_image(path)
+    image = read_image(path, partial(detail, options=options))
     return Clip(0, [], [image], [eval_view(image, options)], only_first(path))
 
 

@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 
+from attnpool.data.decoding.image import full_size
 from attnpool.evaluation.pointing import as_array, peak
 from attnpool.explain.lettering import draw_lines, font, line_height, number, wrap
 
@@ -195,7 +196,8 @@ def _on_screen(box: Box | None, image: Image.Image, shown: Image.Image) -> tuple
     x1, y1, x2, y2 = box
     if not (x2 > x1 and y2 > y1):
         raise ValueError(f"the box {box} has no area: give (x1, y1, x2, y2) with x1 < x2 and y1 < y2")
-    sx, sy = shown.width / image.width, shown.height / image.height
+    width, height = full_size(image)
+    sx, sy = shown.width / width, shown.height / height
     left, upper = round(x1 * sx), round(y1 * sy)
     return left, upper, max(left + 1, round(x2 * sx)), max(upper + 1, round(y2 * sy))
 

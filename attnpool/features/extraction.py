@@ -33,7 +33,7 @@ from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import versions
 from attnpool.progress import bar
 
-FORMAT = 3
+FORMAT = 4
 POLL_SECONDS = 0.5  # between two looks at what another process has computed
 BATCH = 8  # larger ones leave the processor's caches and are slower on a CPU
 # Libraries whose versions can change the last digits of a pixel or a feature.

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -10,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from attnpool.data.crops import detail, eval_crops, train_crops
+from attnpool.data.decoding.image import full_size, read_image
 from attnpool.data.preprocessing import Preprocessing
 from attnpool.data.views import View, eval_view, eval_views, train_view, train_views
 from attnpool.evaluation.pointing import peak
@@ -357,3 +361,31 @@ def test_what_does_not_go_together_with_a_whole_view() -> None:
         Preprocessing(view="squash", squash=True)
     with pytest.raises(ValueError, match="unknown view"):
         Preprocessing(view="all")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("view", ["crop", "whole", "squash"])
+@pytest.mark.parametrize("train", [False, True])
+def test_an_image_decoded_at_a_smaller_scale_has_the_same_views(tmp_path: Path, view: str, train: bool) -> None:
+    """Where things are is in pixels of the whole image, and what is seen is the same to what JPEG blurs."""
+    coarse = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize((1203, 901), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg", quality=95)
+    options = Preprocessing(image_size=96, view=view)  # type: ignore[arg-type]
+    small, full = read_image(tmp_path / "a.jpg", partial(detail, options=options)), read_image(tmp_path / "a.jpg")
+    assert small.width in (301, 602)
+    assert full_size(small) == full.size == (1203, 901)
+    one, other = (train_view(image, options, rng(4)) if train else eval_view(image, options) for image in (small, full))
+    np.testing.assert_array_equal(one.matrix, other.matrix)
+    assert one.flipped == other.flipped
+    assert (one.pixels.float() - other.pixels.float()).abs().mean() < 1
+    assert one.boxes([(100, 100, 900, 700)]) == other.boxes([(100, 100, 900, 700)])
+
+
+@given(st.integers(60, 4000), st.integers(60, 4000), options_strategy, st.integers(0, 10**6))
+def test_the_detail_of_no_crop_is_finer(width: int, height: int, options: Preprocessing, seed: int) -> None:
+    """No more pixels of the image become one of the input than in the crop with the least."""
+    crops, _ = train_crops([(width, height)], options, rng(seed))
+    crops += eval_crops((width, height), options)
+    least = detail((width, height), options)
+    assert all(
+        min(crop.width, crop.height) / options.image_size >= least * (1 - 1e-9) or least == 1.0 for crop in crops
+    )

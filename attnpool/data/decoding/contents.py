@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from attnpool.data.decoding.image import IMAGE_SUFFIXES, frames_in
+from attnpool.data.decoding.image import IMAGE_SUFFIXES, frames_in, is_image
 from attnpool.data.decoding.video_stream import UnreadableVideo
 from attnpool.files import is_ours
 
@@ -81,7 +81,7 @@ def contents(folder: Path, media: Media, above: tuple[str, ...] = ()) -> Content
         return found
     entries = listed(folder)
     files = [entry for entry in entries if not entry.is_dir()]
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    images = [file for file in files if is_image(file)]
     videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
     known = {*images, *videos}
     found.leave("neither an image nor a video by its suffix", [file for file in files if file not in known])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.contents import is_visible
-from attnpool.data.decoding.image import IMAGE_SUFFIXES
+from attnpool.data.decoding.image import IMAGE_SUFFIXES, is_image
 from attnpool.data.formats.coco import FILE_NAME, POSES_NAME, Marks, read_marks
 from attnpool.data.formats.entry import Format, ReadOptions
 from attnpool.data.splits import choose
@@ -135,7 +135,7 @@ def parts_of(root: Path) -> dict[str, str]:
             parts[part] = name
     if "train" in parts and ("val" in parts or inside[parts["train"]]):
         for name in sorted(set(top) - set(parts.values())):
-            if extra := sum(_is_image(path) for path in _walk(root, name)):
+            if extra := sum(is_image(root / path) for path in _walk(root, name)):
                 raise ValueError(
                     f"{root / name}: holds {extra} images beside {parts['train']}; move them into a class of a part, "
                     "or out of the dataset"
@@ -174,14 +174,15 @@ def _files_by_class(root: Path, part: str, others: Counter[str]) -> dict[str, li
     found: dict[str, list[str]] = {}
     for name in _folders(root / part):
         paths = list(_walk(root, prefix + name))
-        found[name] = sorted(filter(_is_image, paths))
-        others.update(Path(path).suffix.lower() or "no suffix" for path in paths if not _is_image(path))
+        images = {path for path in paths if is_image(root / path)}
+        found[name] = sorted(images)
+        others.update(Path(path).suffix.lower() or "no suffix" for path in paths if path not in images)
     return found
 
 
 def _check_classes(root: Path, files: Mapping[str, list[str]], at_least: int) -> None:
     if not any(files.values()):
-        loose = sum(is_visible(path) and _is_image(path) for path in os.listdir(root))
+        loose = sum(is_visible(path) and is_image(root / path) for path in os.listdir(root))
         if loose:
             raise ValueError(f"{root} holds {loose} images but no class folders; {LAYOUT.format('DIR')}")
         kinds = ", ".join(IMAGE_SUFFIXES)
@@ -240,10 +241,7 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
         raise ValueError(f"{folder}: cannot be listed ({(error.strerror or str(error)).lower()})") from error
     for name, is_folder in found:
         # Control characters, and bytes that are not UTF-8, would break logs and reports later.
-        if (is_folder or _is_image(name)) and any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in name):
+        strange = any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in name)
+        if strange and (is_folder or is_image(folder / name)):
             raise ValueError(f"{folder}: the name {name!r} holds characters that cannot be shown; rename it")
     return found
-
-
-def _is_image(path: str) -> bool:
-    return path.lower().endswith(IMAGE_SUFFIXES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -72,7 +73,7 @@ def read_shards(root: Path, options: ReadOptions) -> dict[str, Dataset]:
             if sample.path in entries:
                 raise ValueError(f"{place.address}: {sample.path} is in it and in another shard; leave one of them out")
             entries[sample.path] = entry
-            samples.setdefault(parts[place.address], []).append(sample)
+            samples.setdefault(parts.get(place.address, "train"), []).append(sample)
     task: Task = "multi" if header.task == "multi" else "single"
     media: Media = "clips" if header.media == "clips" else "images"
 
@@ -85,7 +86,11 @@ def read_shards(root: Path, options: ReadOptions) -> dict[str, Dataset]:
     if "val" in parts.values():
         splits = {part: dataset(part) for part in ("train", "val")}
     else:
-        rest, held = hold_out(dataset("train"), options.val_fraction, options.split_seed)
+        whole_train = dataset("train")
+        if parts:
+            note = f"{root}: there are no shards to validate on; a part of every class of train becomes val"
+            whole_train = replace(whole_train, notes=(note,))
+        rest, held = hold_out(whole_train, options.val_fraction, options.split_seed)
         splits = {"train": rest, "val": replace(held, split="val")}
     if "test" in parts.values() and options.test:
         splits["test"] = dataset("test")
@@ -109,8 +114,8 @@ FORMAT = Format(read_shards, own_split=own_split, sealed=True)
 
 
 def address_of(root: Path) -> str:
-    """What was typed: a path has one slash where an address had two."""
-    return _SCHEME.sub(r"\1://", root.as_posix())
+    """What was typed: a path has one slash where an address had two. An address on this disk is a path."""
+    return re.sub(r"^(file|local)://", "/", _SCHEME.sub(r"\1://", root.as_posix()))
 
 
 def shards_at(pattern: str) -> list[str]:
@@ -119,7 +124,10 @@ def shards_at(pattern: str) -> list[str]:
     Raises:
         ValueError: there are none.
     """
-    found = [address for name in expanded(pattern) for address in named(name)]
+    if not storage.is_remote(pattern) and Path(pattern).exists():  # whatever signs are in its name
+        found = [pattern] if Path(pattern).is_file() else in_folder(pattern)
+    else:
+        found = [address for name in expanded(pattern) for address in named(name)]
     if not found:
         raise ValueError(f"{pattern}: there are no shards; {FIX}")
     if len({address.rpartition("/")[0] for address in found}) > 1:
@@ -153,13 +161,19 @@ def named(name: str) -> list[str]:
     """The shards that a name without braces stands for: itself, those that it matches, or those in a folder."""
     if any(sign in name for sign in "*?["):
         return storage.listed(name)
-    if name.endswith(".tar"):
-        return [name]
-    folder = name.rstrip("/")
+    return [name] if name.endswith(".tar") else in_folder(name.rstrip("/"))
+
+
+def in_folder(folder: str) -> list[str]:
+    """The shards in a folder: those of its index, or all.
+
+    Raises:
+        ValueError: the index is damaged.
+    """
     try:
         first = next(storage.read_lines(f"{folder}/{NAME}"), b"")
     except FileNotFoundError:
-        return storage.listed(f"{folder}/*.tar")
+        return storage.listed(f"{folder if storage.is_remote(folder) else glob.escape(folder)}/*.tar")
     try:
         header = header_of(first)
     except (KeyError, TypeError, ValueError, RecursionError, AttributeError) as error:
@@ -168,7 +182,7 @@ def named(name: str) -> list[str]:
 
 
 def parts_of(addresses: Sequence[str]) -> dict[str, str]:
-    """The split of every shard, by its name; with none to validate on, all are of train but those of test.
+    """The split of every shard by its name; none if no name says one.
 
     Raises:
         ValueError: some are of no split, or there is nothing to train on.
@@ -176,7 +190,7 @@ def parts_of(addresses: Sequence[str]) -> dict[str, str]:
     words = {address: re.split(r"[-_.\d]+", PurePosixPath(address).stem) for address in addresses}
     parts = {address: next(filter(None, map(part_called, each)), "") for address, each in words.items()}
     if not any(parts.values()):
-        return dict.fromkeys(addresses, "train")
+        return {}
     if unknown := [address for address, part in parts.items() if not part]:
         raise ValueError(f"{unknown[0]}: its name does not say train, val or test as others do; rename it")
     if "train" not in parts.values():
@@ -201,8 +215,12 @@ def indexed(folder: str, addresses: Sequence[str]) -> tuple[Header, list[Place],
             raise ValueError(f"{address}: is not in {folder}/{NAME}; move it to a folder of its own")
         size = header.shards[name]
         key = storage.key_of(address, size, [record["members"] for record in records[name]])
-        if not storage.is_remote(address) and (there := storage.found_at(address).bytes) != size:
-            raise ValueError(f"{address}: has {there} bytes, not {size} as its index says; copy it again")
+        if not storage.is_remote(address):
+            there = Path(address).stat().st_size if Path(address).is_file() else 0
+            if there != size:
+                said = f"has {there} bytes, not {size}" if there else "is not there,"
+                fix = "copy it again, or delete it and run the same attnpool shard again"
+                raise ValueError(f"{address}: {said} as the index beside it says; {fix}")
         places.append(Place(address, size, key))
     return header, places, records
 

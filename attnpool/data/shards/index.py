@@ -211,6 +211,9 @@ def record_at(shard: str, key: str, members: Mapping[str, Member], texts: Mappin
         media = "clips" if shown[0].name.lower().endswith(VIDEO_SUFFIXES) else "images"
         record = {"path": f"{PurePosixPath(shard).stem}/{key}", "labels": [label], "task": "single", "media": media}
     shown.sort(key=lambda member: member.offset)
+    for member in (*shown, members.get(KEYPOINTS)):
+        if member and member.digest != record.get("digests", {}).get(member.name, member.digest):
+            raise ValueError(f"{where}: {member.name} is damaged; copy or write the shard again")
     return record | {"members": shown, "keypoints": members.get(KEYPOINTS)}
 
 

@@ -47,12 +47,20 @@ def prepare(dataset: Dataset, sample: Sample, short_side: int | None) -> Prepare
     sample, of_frames, problem = with_joints(dataset, sample, frames)
     if of_frames:
         files[KEYPOINTS] = json.dumps(of_frames).encode()
-    if short_side and min(size) > short_side:
+    reduced = short_side is not None and min(size) > short_side
+    if short_side is not None and reduced:
         small = resized(image, short_side)
         files = {"jpg": as_jpeg(small)}
         sample, size = scaled(sample, small.width / size[0], small.height / size[1]), small.size
     note = "; ".join(filter(None, [*notes, problem]))
-    said = {"task": dataset.task, "media": dataset.media, "size": size, "source": source, "note": note}
+    said = {
+        "task": dataset.task,
+        "media": dataset.media,
+        "size": size,
+        "source": source,
+        "note": note,
+        "reduced": reduced,
+    }
     return Prepared(sample, files, record_of(sample, dataset.classes) | said)
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.image import Unreadable, quiet
@@ -18,7 +22,7 @@ from attnpool.data.reading import has_own_split, read_splits
 from attnpool.data.shards.index import CLASS_LISTS, NAME, SHARDS, Header, Record, lines_of, scan
 from attnpool.data.shards.prepare import Prepared, prepare, source_of
 from attnpool.data.splits import by_hash
-from attnpool.files import claim, digest_of, replacing, sync, write_text
+from attnpool.files import MARK_FILE, claim, digest_of, replacing, sync, write_text
 from attnpool.progress import bar
 
 PER_SHARD = {"images": 1000, "clips": 100}
@@ -38,6 +42,7 @@ class Sharded:
         samples: number of samples in them, by split.
         bytes: size of the shards.
         failed: `(path, reason)` of samples that are in no shard because they cannot be read.
+        reduced: number of images that were reduced; None if that was not asked for.
         noted: `(path, what)` of samples that are there, but not all of them.
         notes: what of the dataset its reader left out.
     """
@@ -49,6 +54,7 @@ class Sharded:
     samples: dict[str, int] = field(default_factory=dict)
     bytes: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
+    reduced: int | None = None
     noted: list[tuple[str, str]] = field(default_factory=list)
     notes: Sequence[str] = ()
 
@@ -74,7 +80,9 @@ class Sharded:
         parts = ", ".join(f"{count} {part}" for part, count in self.samples.items())
         before = f", {self.kept} of them by an earlier call" if self.kept else ""
         lines.append(f"{self.out}: {self.shards} shards{before}, {self.bytes / 1e6:.1f} MB, {parts}")
-        lines.append(f"read them as wds:{self.out}")
+        if self.reduced is not None:
+            lines.append(f"{self.reduced} of {sum(self.samples.values())} images were larger and are reduced")
+        lines.append(f"read them as {shlex.quote(f'wds:{self.out}')}")
         return "\n".join(lines)
 
 
@@ -114,10 +122,10 @@ def shard(
     folder = Path(out)
     if per_shard is not None and per_shard < 1:
         raise ValueError(f"per_shard is {per_shard}; give at least 1")
-    if short_side is not None and (first.media == "clips" or short_side < 1):
-        raise ValueError(
-            f"short_side {short_side}: give at least 1, and leave it out for clips, which are kept as they are"
-        )
+    if short_side is not None and first.media == "clips":
+        raise ValueError(f"short_side is {short_side}, but clips are kept as they are; leave it out")
+    if short_side is not None and short_side < 1:
+        raise ValueError(f"short_side is {short_side}; give at least 1 pixel, such as 512")
     if unlisted := [name for name in first.classes if len(name.splitlines()) != 1 or name != name.strip()]:
         raise ValueError(f"class {unlisted[0]!r} cannot be in a list of classes, a line each; rename its folder")
     if folder.resolve().is_relative_to(first.root.resolve()):
@@ -126,11 +134,43 @@ def shard(
     smaller = f", short_side {short_side}" if short_side else ""
     seeded = "" if has_own_split(source) else f", split_seed {split_seed or 0}, val_fraction {val_fraction or 0.25:g}"
     claim(folder, f"{SHARDS} {source}, {count} a shard{smaller}{seeded}")
+    with alone(folder):
+        return written(splits, source, folder, count, short_side, progress)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps other calls from writing to a folder.
+
+    Raises:
+        ValueError: another call does.
+    """
+    lock = FileLock(folder / f"{MARK_FILE}.lock", timeout=0)
+    try:
+        with lock:
+            try:
+                yield
+            finally:
+                Path(lock.lock_file).unlink(missing_ok=True)
+    except Timeout as error:
+        raise ValueError(f"out {folder}: another attnpool shard writes there; wait until it has ended") from error
+
+
+def written(
+    splits: dict[str, Dataset],
+    source: str | Path,
+    folder: Path,
+    count: int,
+    short_side: int | None,
+    progress: bool,
+) -> Sharded:
+    """Writes all shards, and then their index."""
+    first = splits["train"]
     write_text(folder / CLASS_LISTS[0], "".join(f"{name}\n" for name in first.classes))
     test_is_val = splits.get("test") is splits["val"]
     if test_is_val:
         del splits["test"]
-    done = Sharded(str(source), str(folder), notes=first.notes)
+    done = Sharded(str(source), str(folder), reduced=None if short_side is None else 0, notes=first.notes)
     records: dict[str, list[Record]] = {}
     media = first.media
     total = sum(map(len, splits.values()))
@@ -193,6 +233,8 @@ class Writing:
                 read = {member.name: member.digest for member in members}
                 if read != written:
                     raise OSError(f"{file}: what is on the disk is not what was written; look at the disk")
+        if self.done.reduced is not None:
+            self.done.reduced += sum(record["reduced"] for record in records)
         self.done.noted += [(record["path"], record["note"]) for record in records if record["note"]]
         return records
 
@@ -205,17 +247,21 @@ class Writing:
                     self.done.failed.append((prepared.sample.path, prepared.reason))
                     continue
                 key, task, labels = f"{number:09d}", self.dataset.task, prepared.sample.labels
+                digests = {f"{key}.{suffix}": digest_of(content) for suffix, content in prepared.files.items()}
+                written |= digests
                 for suffix, content in prepared.files.items():
                     add(tar, f"{key}.{suffix}", content)
-                    written[f"{key}.{suffix}"] = digest_of(content)
                 if task == "single" and labels:
                     add(tar, f"{key}.cls", str(labels[0]).encode())
-                add(tar, f"{key}.json", json.dumps(prepared.record).encode())
+                add(tar, f"{key}.json", json.dumps(prepared.record | {"digests": digests}).encode())
         return written
 
     def compared(self, file: Path) -> list[Record]:
         """The records of a shard that is there, whose samples must be those that it would have now."""
-        there = scan(file, str(file))
+        try:
+            there = scan(file, str(file))
+        except ValueError as error:
+            raise ValueError(f"{error}: delete it, and the same command writes it again") from error
         known = {record["path"]: record["source"] for record in there}
         for prepared in self.prepared([sample for sample in self.samples if sample.path not in known]):
             if not prepared.reason:

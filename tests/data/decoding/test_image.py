@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import csv
 import io
 import os
 import re
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 import torch
 import torchvision
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
-from attnpool.data.decoding.image import IMAGE_SUFFIXES, MAX_PIXELS, UnreadableImage, read_image
+from attnpool.data.decoding.image import IMAGE_SUFFIXES, MAX_PIXELS, UnreadableImage, full_size, is_image, read_image
 
 
 def sample_image(width: int = 96, height: int = 64, seed: int = 0) -> Image.Image:
@@ -28,15 +32,23 @@ def difference(a: Image.Image, b: Image.Image) -> float:
     return float(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).mean())
 
 
-@pytest.mark.parametrize("suffix", [*IMAGE_SUFFIXES, ".JPG", ".jpeg"])
+# GIF has 256 colours, many others are lossy; the rest comes back exactly.
+LOSSY = {".gif": 12.0, ".webp": 4.0, **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), 3.0)}
+LOSSY |= dict.fromkeys((".avif", ".avifs", ".heic", ".heif", ".hif"), 4.0)
+
+
+@pytest.mark.parametrize("suffix", [*IMAGE_SUFFIXES, ".JPG", ".HEIC"])
 def test_every_format_comes_back(tmp_path: Path, suffix: str) -> None:
     original = sample_image().convert("L") if suffix == ".pgm" else sample_image()
-    original.save(tmp_path / f"a{suffix}")
-    read = read_image(tmp_path / f"a{suffix}")
+    file = tmp_path / f"a{suffix}"
+    if suffix.lower() in (".heic", ".heif", ".hif"):
+        pillow_heif.from_pillow(original).save(file, quality=95)
+    else:
+        original.save(file)
+    read = read_image(file)
     assert read.mode == "RGB"
-    # GIF has 256 colours, JPEG and WebP are lossy.
-    tolerance = {".gif": 12.0, ".jpg": 3.0, ".jpeg": 3.0, ".webp": 4.0}.get(suffix.lower(), 0.0)
-    assert difference(read, original.convert("RGB")) <= tolerance
+    assert read.info == {}
+    assert difference(read, original.convert("RGB")) <= LOSSY.get(suffix.lower(), 0.0)
 
 
 @pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")  # torchvision is going to give it up
@@ -250,3 +262,128 @@ def test_floating_point_is_refused_with_the_fix(tmp_path: Path) -> None:
 
 def test_the_limit_is_pillows() -> None:
     assert MAX_PIXELS == Image.MAX_IMAGE_PIXELS
+
+
+REAL = Path(__file__).parents[4] / "shared" / "real" / "awkward"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the files of other projects' tests are not here")
+def test_awkward_files_of_other_projects() -> None:
+    """Size, orientation and mean colour as decoders independent of ours see them, or a refusal."""
+    with (REAL / "expected.tsv").open(encoding="utf-8", newline="") as table:
+        rows = list(csv.DictReader(table, delimiter="\t"))
+    assert len(rows) > 100
+    wrong = []
+    for row in rows:
+        try:
+            image = read_image(REAL / row["file"])
+        except UnreadableImage as error:
+            if row["right"] != "refuse" or len(str(error).splitlines()) != 1:
+                wrong.append((row["file"], str(error)))
+            continue
+        mean = np.asarray(image, np.float64).mean((0, 1))
+        reference = [float(row[name] or "nan") for name in ("mean_r", "mean_g", "mean_b")]
+        right = row["right"] == "read" and image.size == (int(row["width"]), int(row["height"]))
+        if not right or np.abs(mean - reference).max() > 2:
+            wrong.append((row["file"], f"{image.size} {mean}"))
+    assert wrong == []
+
+
+def profile(primaries: str) -> bytes:
+    """A colour profile: sRGB, or one with red and green exchanged, as wide as sRGB."""
+    made = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    if primaries == "exchanged":
+        at = {made[132 + 12 * i : 136 + 12 * i].decode(): 132 + 12 * i for i in range(int.from_bytes(made[128:132]))}
+        red, green = at["rXYZ"], at["gXYZ"]
+        made[red : red + 4], made[green : green + 4] = made[green : green + 4], made[red : red + 4]
+    return bytes(made)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp", "tif", "alpha", "palette"])
+def test_colours_are_those_of_the_profile(tmp_path: Path, kind: str) -> None:
+    original = sample_image()
+    file = tmp_path / f"a.{kind if len(kind) <= 4 and kind != 'alpha' else 'png'}"
+    saved = {"alpha": original.convert("RGBA"), "palette": original.quantize(256)}.get(kind, original)
+    plain = tmp_path / f"plain{file.suffix}"
+    saved.save(plain)
+    for primaries in ("sRGB", "exchanged"):
+        saved.save(file, icc_profile=profile(primaries))
+        red, green, blue = read_image(plain).split()
+        expected = Image.merge("RGB", (green, red, blue) if primaries == "exchanged" else (red, green, blue))
+        assert difference(read_image(file), expected) < 1.0
+
+
+@pytest.mark.parametrize("broken", [b"none", b"", profile("sRGB")[:200], bytes(500)])
+def test_a_damaged_profile_is_none(tmp_path: Path, broken: bytes) -> None:
+    sample_image().save(tmp_path / "a.png", icc_profile=broken)
+    sample_image().save(tmp_path / "b.png")
+    assert difference(read_image(tmp_path / "a.png"), read_image(tmp_path / "b.png")) == 0
+
+
+def test_a_profile_for_other_pixels_is_none(tmp_path: Path) -> None:
+    sample_image().convert("L").save(tmp_path / "a.png", icc_profile=profile("exchanged"))
+    assert difference(read_image(tmp_path / "a.png"), sample_image().convert("L").convert("RGB")) == 0
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(("needed", "side"), [(1.0, 1600), (3.9, 1600), (4.0, 800), (7.9, 800), (9, 400), (40, 200)])
+def test_a_large_jpeg_is_decoded_at_the_scale_that_is_needed(
+    tmp_path: Path, needed: float, side: int, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    sample_image(1600, 1200).save(tmp_path / "a.jpg", exif=exif)
+    asked = []
+
+    def detail(size: tuple[int, int]) -> float:
+        asked.append(size)
+        return needed
+
+    image = read_image(tmp_path / "a.jpg", detail)
+    full = (1600, 1200) if orientation == 1 else (1200, 1600)
+    assert asked == [full]
+    assert full_size(image) == full
+    assert image.size == (full[0] * side // 1600, full[1] * side // 1600)
+    reference = read_image(tmp_path / "a.jpg").resize(image.size, Image.Resampling.BOX)
+    assert difference(image, reference) < 2
+
+
+def test_what_is_told_by_its_content(tmp_path: Path) -> None:
+    """A file without a suffix, and a file of another kind than its name says."""
+    sample_image().save(tmp_path / "photo", "JPEG")
+    pillow_heif.from_pillow(sample_image()).save(tmp_path / "b.heic", quality=95)
+    (tmp_path / "b.heic").rename(tmp_path / "b.jpg")
+    (tmp_path / "Makefile").write_text("all:\n", encoding="utf-8")
+    (tmp_path / "notes.txt").write_bytes((tmp_path / "photo").read_bytes())
+    assert {file.name for file in tmp_path.iterdir() if is_image(file)} == {"photo", "b.jpg"}
+    assert difference(read_image(tmp_path / "photo"), sample_image()) < 3
+    assert difference(read_image(tmp_path / "b.jpg"), sample_image()) < 4
+
+
+CHATTER = """
+import sys
+from attnpool.data.decoding.image import read_image
+for name in sys.argv[1:]:
+    try:
+        read_image(name)
+    except ValueError:
+        pass
+"""
+
+
+def test_libtiff_says_nothing(tmp_path: Path) -> None:
+    """Neither of damaged data nor of odd tags; errors are in the exception."""
+    rng = np.random.default_rng(0)
+    files = []
+    for compression in ("tiff_lzw", "jpeg", "tiff_adobe_deflate", "packbits"):
+        buffer = io.BytesIO()
+        sample_image(50, 40).save(buffer, "TIFF", compression=compression)
+        for i in range(60):
+            content = bytearray(buffer.getvalue())
+            for _ in range(3):
+                content[rng.integers(len(content))] = rng.integers(256)
+            files.append(tmp_path / f"{compression}{i}.tif")
+            files[-1].write_bytes(bytes(content[: len(content) if i % 3 else len(content) * 2 // 3]))
+    command = [sys.executable, "-c", CHATTER, *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -250,9 +250,7 @@ def test_order_of_listing_does_not_matter(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_small_classes_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
-    make(
-        tmp_path, [*classes(9, "a", "b"), *classes(4, "few"), *classes(1, "one"), "a/notes.txt", "b/c.heic", "b/d.heic"]
-    )
+    make(tmp_path, [*classes(9, "a", "b"), *classes(4, "few"), *classes(1, "one"), "a/notes.txt", "b/c.psd", "b/d.psd"])
     (tmp_path / "none").mkdir()
     source = f"folder:{tmp_path}"
     with pytest.raises(
@@ -262,7 +260,7 @@ def test_small_classes_are_left_out_where_that_is_asked_for(tmp_path: Path) -> N
     train, val = read(source, min_per_class=2)
     assert (train.classes, train.left_out) == (("a", "b", "few"), ("none", "one"))
     assert len(train) + len(val) == 22
-    assert train.notes == (f"{tmp_path}: left out, no images by their suffix: 2 x .heic, 1 x .txt",)
+    assert train.notes == (f"{tmp_path}: left out, no images by their suffix: 2 x .psd, 1 x .txt",)
     assert read(source, min_per_class=5)[0].classes == ("a", "b")
     # A class keeps its split, whatever is left out beside it.
     assert set(read(source, min_per_class=5)[1].samples) == {s for s in val if s.path[0] in "ab"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import shlex
 import shutil
 import tarfile
 from collections.abc import Callable, Mapping
@@ -205,7 +206,7 @@ def test_changed_shards(world: Path, tmp_path: Path) -> None:
         attnpool("check", f"wds:{tmp_path}"), f"{file}: has {len(good) - 512} bytes, not {len(good)}", "copy it again"
     )
     file.unlink()
-    refused(attnpool("check", f"wds:{tmp_path}"), f"{file}: no such file")
+    refused(attnpool("check", f"wds:{tmp_path}"), f"{file}: is not there, as the index", "run the same attnpool shard")
     sample = read_splits(f"wds:{tmp_path}" if file.write_bytes(good) else "")["train"].samples[3]
     record = json.loads((tmp_path / "index.jsonl").read_bytes().splitlines()[4])
     assert record["path"] == sample.path
@@ -249,3 +250,43 @@ def test_braces_that_are_too_many() -> None:
     with pytest.raises(ValueError, match="names 1000000 shards"):
         expanded("{0..999}{0..999}.tar")
     assert list(itertools.islice(expanded("{0..999}{0..9}.tar"), 2)) == ["00.tar", "01.tar"]
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a{1,2}", "q?x", "a*b", "with blanks", "été"])
+def test_a_folder_is_a_folder_whatever_its_name(world: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "aXb").mkdir()
+    said = attnpool("shard", f"folder:{world}", tmp_path / name).text()
+    assert said.splitlines()[-1] == f"read them as {shlex.quote(f'wds:{tmp_path / name}')}"
+    assert len(read_splits(f"wds:{tmp_path / name}")["train"]) == 28
+    assert len(read_splits(f"wds:{tmp_path / name}/train-000000.tar")["train"]) == 14
+    for file in (tmp_path / name).glob("*[ln]"):
+        file.unlink()
+    assert len(read_splits(f"wds:{tmp_path / name}")["train"]) == 28
+
+
+def test_an_address_on_this_disk(world: Path, tmp_path: Path) -> None:
+    shard(f"folder:{world}", tmp_path / "out")
+    assert len(read_splits(f"wds:file://{tmp_path / 'out'}")["train"]) == 28
+
+
+def test_a_part_of_train_becomes_val_and_that_is_said(world: Path, tmp_path: Path) -> None:
+    shard(f"folder:{world}", tmp_path)
+    (tmp_path / "val-000000.tar").unlink()
+    splits = read_splits(f"wds:{tmp_path}/train-000000.tar")
+    assert splits["train"].notes == (
+        f"{tmp_path}/train-000000.tar: there are no shards to validate on; a part of every class of train becomes val",
+    )
+
+
+def test_a_shard_proves_itself(world: Path, tmp_path: Path) -> None:
+    """Without an index, too, and when the same command is run again."""
+    shard(f"folder:{world}", tmp_path / "out", short_side=48)
+    file = tmp_path / "out" / "train-000000.tar"
+    torn = bytearray(file.read_bytes())
+    record = json.loads((tmp_path / "out" / "index.jsonl").read_bytes().splitlines()[3])
+    torn[record["members"][0][1] + 100] ^= 1
+    file.write_bytes(bytes(torn))
+    words = (f"{file}: sample '000000002': 000000002.jpg is damaged", "delete it, and the same command writes it again")
+    refused(attnpool("shard", f"folder:{world}", tmp_path / "out", "--short-side", 48), *words)
+    shutil.copy(file, tmp_path / "train-000000.tar")
+    refused(attnpool("check", f"wds:{tmp_path}/train-000000.tar"), "000000002.jpg is damaged")

@@ -155,6 +155,8 @@ def test_reduced(world: Path, tmp_path: Path) -> None:
             assert half.box == (person.box and tuple(value / 2 for value in person.box))
             assert half.joints == tuple(joint and (joint[0] / 2, joint[1] / 2) for joint in person.joints)
         assert other.evidence == tuple(tuple(value / 2 for value in box) for box in sample.evidence)
+    said = attnpool("shard", f"folder:{tmp_path / 'play'}", tmp_path / "out", "--short-side", 48).text()
+    assert "41 of 42 images were larger and are reduced" in said
     assert resized(Image.new("RGB", (301, 100)), 10).size == (30, 10)
     assert QUALITY == 95
 
@@ -211,7 +213,7 @@ def test_other_data_are_refused(world: Path, tmp_path: Path) -> None:
     command = ("shard", source, out, "--per-shard", 10)
     attnpool(*command).text()
     before = hashes(out)
-    refused(attnpool(*command, "--short-side", 48), "short_side 48", "give a new folder")
+    refused(attnpool(*command, "--short-side", 48), "--short-side 48", "give a new folder")
     refused(attnpool("shard", source, out), "1000 a shard", "give a new folder")
     first = sorted(tmp_path.glob("play/train/*/*.jpg"))[0]
     image = first.read_bytes()
@@ -236,7 +238,23 @@ def test_a_damaged_shard_is_not_gone_on_with(world: Path, tmp_path: Path) -> Non
     attnpool("shard", f"folder:{world}", tmp_path / "out").text()
     file = tmp_path / "out" / "train-000000.tar"
     file.write_bytes(file.read_bytes()[:2000])
-    refused(attnpool("shard", f"folder:{world}", tmp_path / "out"), file, "cannot be read as a shard")
+    refused(
+        attnpool("shard", f"folder:{world}", tmp_path / "out"),
+        file,
+        "cannot be read as a shard",
+        "delete it, and the same command writes it again",
+    )
+
+
+def test_two_calls_at_once(world: Path, tmp_path: Path) -> None:
+    """The second says that the first writes there, which is not disturbed."""
+    command = ("shard", f"folder:{world}", tmp_path / "out", "--per-shard", 1)
+    process = Process(*command, folder=tmp_path / "log")
+    process.until(lambda: len(list((tmp_path / "out").glob("*.tar"))) > 2)
+    refused(attnpool(*command), "another attnpool shard writes there; wait")
+    assert process.wait().code == 0
+    assert len(read_splits(f"wds:{tmp_path / 'out'}")["train"]) == 28
+    assert not list((tmp_path / "out").glob("*.lock"))
 
 
 def test_mistakes(photos: Path, world: Path, tmp_path: Path) -> None:
