@@ -187,6 +187,7 @@ TESTED_BY = {
     "data.check_report": "data/test_check.py",
     "data.clips": "models/test_clip_pooling.py",
     "data.dataset": "data/test_reading.py",
+    "data.decoding.colour": "data/decoding/test_image.py",
     "data.decoding.video_stream": "data/decoding/test_video.py",
     "data.formats.coco_merging": "data/test_pose_labelling.py",
     "data.formats.entry": "data/test_reading.py",
@@ -195,6 +196,7 @@ TESTED_BY = {
     "data.order": "data/test_loader.py",
     "data.pose_store": "data/test_pose_labelling.py",
     "data.shards.prepare": "data/shards/test_write.py",
+    "data.shards.report": "data/shards/test_write.py",
     "evaluation.splits": "evaluation/test_evaluate.py",
     **dict.fromkeys(
         (*("experiments.benchmark." + part for part in ("heads", "measure", "passes", "report")), "experiments.pages"),
@@ -319,7 +321,7 @@ def test_examples_in_docstrings() -> None:
 
 def test_only_the_readers_name_a_format() -> None:
     """What differs between formats is a field of their entry in READERS; the tables are about benchmarks by name."""
-    allowed = ("data/formats/", "playground/", "experiments/paper/", "cli/")
+    allowed = ("data/formats/", "data/shards/", "playground/", "experiments/paper/", "cli/")
     names = [name for name in READERS if name != "folder"]  # "folder:DIR" is what users are told to write
     words = {*names, *(f"{name}:" for name in names)}
     found = []

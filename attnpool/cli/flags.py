@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from attnpool.cli.signatures import REQUIRED, Option
 
+_RECIPE = re.compile(r"\S+\.ya?ml: ")
 METAVARS = {int: "N", float: "X", Path: "PATH"}  # a str is shown by its own name
 
 
@@ -56,8 +57,11 @@ def flag_of(name: str) -> str:
 
 def in_flags(message: str, names: Iterable[str]) -> str:
     """A message of the library with its options as they are typed: `image_size` is --image-size, `use_cache off` is
-    --no-use-cache. Names of a single word are left, since they may be words of the sentence.
+    --no-use-cache. Names of a single word are left, since they may be words of the sentence, and all names in what is
+    said of a recipe, where they stand as they are.
     """
+    if _RECIPE.match(message):
+        return message
     for name in sorted((name for name in names if "_" in name.strip("_")), key=len, reverse=True):
         flag = flag_of(name)
         alone = rf"(?<![\w./'\"-]){re.escape(name)}(?![\w/'\"-]|\.\w)"

@@ -163,6 +163,6 @@ class PosesFile:
 def open_store(dataset: Dataset, base: Path, *, by: str, overwrite: bool) -> Store:
     """Makes the store for the format of a dataset."""
     place = READERS[dataset.format].keypoint_place
-    if place is None:
+    if place is None or not place(dataset, dataset.samples[0]):
         return PosesFile(dataset, base, by=by, overwrite=overwrite)
     return OpenPoseFiles(dataset, base, place, overwrite=overwrite)

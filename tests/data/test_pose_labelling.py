@@ -164,7 +164,7 @@ def test_mistakes(photos: Path, tmp_path: Path) -> None:
     )
     refused(attnpool("pose", source, *MEDIAPIPE, "--weights", "x"), "leave out weights")
     refused(attnpool("pose", source, "--python", "x"), "leave out python")
-    refused(attnpool("pose", source, *MEDIAPIPE, "--min-score", 2), "min_score")
+    refused(attnpool("pose", source, *MEDIAPIPE, "--min-score", 2), "--min-score")
     refused(attnpool("pose", source, *MEDIAPIPE, "--every", 0), "every")
     refused(attnpool("pose", source, *MEDIAPIPE, "--split", "test"), "test")
     refused(attnpool("pose", tmp_path, *MEDIAPIPE), "folder:")

@@ -55,6 +55,8 @@ def test_only_a_missing_folder_has_no_split_of_its_own(tmp_path: Path) -> None:
 
 
 def test_every_format_has_an_entry() -> None:
-    assert list(READERS) == ["folder", "mpii", "hico", "hmdb51", "hmdb51-2", "hmdb51-3"]
+    assert list(READERS) == ["folder", "mpii", "hico", "hmdb51", "hmdb51-2", "hmdb51-3", "wds"]
     assert [name for name, entry in READERS.items() if entry.image_numbers] == ["mpii"]
-    assert [name for name, entry in READERS.items() if entry.keypoint_place is None] == ["folder"]
+    assert [name for name, entry in READERS.items() if entry.keypoint_place is None] == ["wds"]
+    assert [name for name, entry in READERS.items() if entry.sealed] == ["wds"]
+    assert [name for name, entry in READERS.items() if entry.every_file] == ["folder"]

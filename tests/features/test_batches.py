@@ -147,8 +147,8 @@ def test_a_run_with_mirror_images_and_their_score_in_testing(
     [
         (["--cached-views", 3], "cached-views"),
         (["--cached-views", 4, "--view", "whole"], "cuts nothing"),
-        (["--cached-views", 2, "--no-use-cache"], "leave it out, or use freeze_backbone and use_cache"),
-        (["--cached-views", 2, "--no-freeze-backbone"], "leave it out, or use freeze_backbone and use_cache"),
+        (["--cached-views", 2, "--no-use-cache"], "leave it out, or use --freeze-backbone and --use-cache"),
+        (["--cached-views", 2, "--no-freeze-backbone"], "leave it out, or use --freeze-backbone and --use-cache"),
     ],
     ids=str,
 )
@@ -161,7 +161,7 @@ def test_clips_have_no_further_views(tmp_path: Path) -> None:
     attnpool("playground", tmp_path / "clips", "--style", "hmdb51", "--images", 28, "--frames", 4).text()
     source = f"hmdb51:{tmp_path / 'clips'}"
     more = ["--image-size", 64, "--epochs", 1, "--cached-views", 2]
-    refused(attnpool("train", source, "--out", tmp_path / "run", *more), "holds clips", "leave cached_views out")
+    refused(attnpool("train", source, "--out", tmp_path / "run", *more), "holds clips", "leave --cached-views out")
 
 
 def test_whole_clips_of_several_shapes(tmp_path: Path) -> None:

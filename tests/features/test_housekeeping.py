@@ -112,10 +112,10 @@ def test_what_is_not_of_the_cache_stays(tmp_path: Path) -> None:
 
 
 def test_malformed_options(tmp_path: Path) -> None:
-    refused(attnpool("cache", "prune"), "prune needs a limit: give max_size, such as 20GB, or days, such as 90")
+    refused(attnpool("cache", "prune"), "prune needs a limit: give --max-size, such as 20GB, or days, such as 90")
     refused(attnpool("cache", "prune", "--days", "-1"), "days is -1.0; give 0 or more")
     refused(attnpool("cache", "prune", "--days", "nan"), "days is nan; give 0 or more")
-    refused(attnpool("cache", "prune", "--max-size", "big"), "max_size is 'big'; give a number with a unit")
+    refused(attnpool("cache", "prune", "--max-size", "big"), "--max-size is 'big'; give a number with a unit")
     refused(attnpool("cache", "list", "--days", "3"), "list has no --days: leave it out")
     (tmp_path / "features").write_text("a file")
     refused(attnpool("cache", "list", "--cache", tmp_path), "is a file; give a folder of features")

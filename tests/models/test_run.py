@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attnpool.models import run
+from attnpool.models import run, state
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import save_run
 
@@ -22,8 +22,8 @@ def model() -> Recognizer:
 def test_a_training_is_unfinished_until_its_run_is_written(model: Recognizer, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "r"
     run.require_new(folder)
-    assert run.read_state(folder) is None
-    run.save_state(folder, {"lr": 0.1}, {"w": torch.ones(2)}, at=(0, 3))
+    assert state.read_state(folder) is None
+    state.save_state(folder, {"lr": 0.1}, {"w": torch.ones(2)}, at=(0, 3))
     assert run.is_unfinished(folder)
     with pytest.raises(ValueError, match="holds a run already"):
         run.require_new(folder)
@@ -32,7 +32,7 @@ def test_a_training_is_unfinished_until_its_run_is_written(model: Recognizer, tm
     save_run(model, folder)
     assert run.is_finished(folder)
     assert not run.is_unfinished(folder)
-    run.remove_state(folder)
+    state.remove_state(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "run.json"]
     with pytest.raises(ValueError, match="holds a run already"):
         run.require_new(folder)
@@ -51,19 +51,19 @@ def test_weights_that_lost_their_run_file_are_not_trained_over(model: Recognizer
 
 def test_the_last_state_alone_is_kept(tmp_path: Path) -> None:
     for step in (3, 4):
-        run.save_state(tmp_path, {"step": step}, {"w": torch.full((2,), step)}, at=(0, step))
+        state.save_state(tmp_path, {"step": step}, {"w": torch.full((2,), step)}, at=(0, step))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state-0-4.safetensors", "state.json"]
-    content = run.read_state(tmp_path)
+    content = state.read_state(tmp_path)
     assert content is not None
     assert content["step"] == 4
-    assert run.read_state_tensors(tmp_path, content)["w"].tolist() == [4, 4]
+    assert state.read_state_tensors(tmp_path, content)["w"].tolist() == [4, 4]
 
 
 def test_a_training_killed_between_two_files_of_its_state_has_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The new tensors are there already, the `state.json` that names them is not: what it named before must be."""
-    run.save_state(tmp_path, {"step": 3}, {"w": torch.full((2,), 3)}, at=(0, 3))
+    state.save_state(tmp_path, {"step": 3}, {"w": torch.full((2,), 3)}, at=(0, 3))
     replace = os.replace
 
     def killed_at_json(source: Path, target: Path) -> None:
@@ -74,18 +74,18 @@ def test_a_training_killed_between_two_files_of_its_state_has_the_one_before(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", killed_at_json)
         with pytest.raises(KeyboardInterrupt):
-            run.save_state(tmp_path, {"step": 4}, {"w": torch.full((2,), 4)}, at=(0, 4))
-    content = run.read_state(tmp_path)
+            state.save_state(tmp_path, {"step": 4}, {"w": torch.full((2,), 4)}, at=(0, 4))
+    content = state.read_state(tmp_path)
     assert content is not None
     assert content["step"] == 3
-    assert run.read_state_tensors(tmp_path, content)["w"].tolist() == [3, 3]
+    assert state.read_state_tensors(tmp_path, content)["w"].tolist() == [3, 3]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"3", b"\xff\xfe"])
 def test_a_damaged_state(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "state.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"state\.json: damaged; train into a new folder"):
-        run.read_state(tmp_path)
+        state.read_state(tmp_path)
 
 
 def test_the_best_weights_are_those_that_a_training_changes(model: Recognizer, tmp_path: Path) -> None:

@@ -116,10 +116,10 @@ def test_the_command_prints_the_table(world: Path, tmp_path: Path) -> None:
     [
         (["--pooling", "auto", "--rank", "2"], "leave rank out"),
         (["--pooling", "auto", "--lr", "auto"], "pooling auto chooses lr"),
-        (["--pooling", "auto", "--backbone-lr", "0.1"], "backbone_lr would change nothing"),
+        (["--pooling", "auto", "--backbone-lr", "0.1"], "--backbone-lr would change nothing"),
         (["--pooling", "auto", "--lr", "0.1"], "pooling auto chooses lr"),
         (["--pooling", "auto", "--departure", "0.1"], "pooling auto chooses departure"),
-        (["--lr", "auto", "--weight-decay", "0.1"], "lr auto chooses weight_decay"),
+        (["--lr", "auto", "--weight-decay", "0.1"], "lr auto chooses --weight-decay"),
         (["--lr", "auto", "--no-freeze-backbone"], "needs cached features"),
         (["--lr", "auto", "--no-use-cache"], "needs cached features"),
         (["--lr", "auto", "--pooling", "pose"], "pose head"),
@@ -137,7 +137,7 @@ def test_mistakes_show_before_the_choosing(world: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     command = ["train", f"folder:{world}", "--pooling", "auto", "--out"]
     refused(attnpool(*command, tmp_path / "file"), "is a file")
-    refused(attnpool(*command, tmp_path / "run", "--positive-weight", 3), "positive_weight is 3.0")
+    refused(attnpool(*command, tmp_path / "run", "--positive-weight", 3), "--positive-weight is 3.0")
     assert (tmp_path / "file").read_text() == "mine"
     assert not (tmp_path / "run").exists()
 

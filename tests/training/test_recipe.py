@@ -209,7 +209,7 @@ def test_a_recipe_with_a_mistake_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_joints_that_are_not_there_are_missed(tmp_path: Path, photos: Path) -> None:
     command = ["train", f"folder:{photos}", "--out", tmp_path / "run", "--image-size", 64, "--epochs", 1]
-    refused(attnpool(*command, "--pooling", "pose"), "no image of train has joints", "attnpool pose", "pose_weight 0")
+    refused(attnpool(*command, "--pooling", "pose"), "no image of train has joints", "attnpool pose", "--pose-weight 0")
     attnpool(*command, "--pooling", "pose", "--pose-weight", 0).text()
 
 

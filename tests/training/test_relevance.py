@@ -14,6 +14,7 @@ from command_line import attnpool, refused
 from PIL import Image
 from safetensors.numpy import load_file
 
+from attnpool.cli.flags import flag_of
 from attnpool.cli.signatures import Option
 from attnpool.cli.verbs import poolings, training_options
 
@@ -103,7 +104,8 @@ def test_an_option_changes_something_or_is_refused(option: Option, trained: Call
 @pytest.mark.parametrize("name", sorted(BESIDE.keys() - {"accumulate", "warmup", "weight_decay"}))
 def test_what_an_option_needs_is_said(name: str, trained: Callable[..., Any]) -> None:
     (option,) = (option for option in OPTIONS if option.name == name)
-    refused(trained(*others(option)[0]), f"{name} would change nothing: ", "; leave it out")
+    said = flag_of(name) if "_" in name else name
+    refused(trained(*others(option)[0]), f"{said} would change nothing: ", "; leave it out")
 
 
 def test_a_weight_decay_is_not_idle_beside_the_departure(trained: Callable[..., Any]) -> None:

@@ -61,6 +61,11 @@ def is_clip(path: Path, media: Media = "images") -> bool:
     return path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES or (media == "clips" and is_animated_gif(path))
 
 
+def is_media(path: Path) -> bool:
+    """Whether a file counts as an image or a video by its name."""
+    return path.suffix.lower() in VIDEO_SUFFIXES or is_image(path)
+
+
 def is_animated_gif(path: Path) -> bool:
     return path.suffix.lower() == ".gif" and frames_in(path) > 1
 

@@ -47,8 +47,8 @@ class Format:
             fix.
         own_split: whether the dataset in a folder has a split of its own, so that a seed would change nothing.
         keypoint_place: where the joints that an estimator found in a sample are stored as OpenPose JSON, so that the
-            reader finds them: a file for an image, a folder for a clip, relative to the root. `None` if they are stored
-            in `poses.json`.
+            reader finds them: a file for an image, a folder for a clip, relative to the root. `None`, or "" for a
+            sample, if they are stored in `poses.json`.
         image_numbers: `Sample.path` -> the number of the image on the benchmark's test server, counted from 1; `None`
             if the benchmark has no server.
         every_file: whether all files in the folder should be samples, so that `check` lists every other file and not

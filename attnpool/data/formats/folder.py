@@ -1,21 +1,33 @@
-"""`folder:DIR`: one folder of images per class, either directly in DIR or in DIR/train and DIR/val."""
+"""`folder:DIR`: one folder of images or clips per class, either directly in DIR or in DIR/train and DIR/val."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from attnpool.data.dataset import Dataset, Sample
-from attnpool.data.decoding.contents import is_visible
-from attnpool.data.decoding.image import IMAGE_SUFFIXES, is_image
+from attnpool.data.decoding.contents import VIDEO_SUFFIXES, Media, is_media
+from attnpool.data.decoding.image import IMAGE_SUFFIXES
+from attnpool.data.formats.class_files import (
+    ClassFiles,
+    class_order,
+    entries,
+    folders,
+    holds_frames,
+    look_through,
+    notes_of,
+    one_name,
+    samples_in,
+    told_apart,
+    walk,
+)
 from attnpool.data.formats.coco import FILE_NAME, POSES_NAME, Marks, read_marks
 from attnpool.data.formats.entry import Format, ReadOptions
 from attnpool.data.splits import choose
 
+KEYPOINTS = ".keypoints"
 LAYOUT = "put the images in one folder per class, such as {}/drinking/photo.jpg"
 NAMED = 5  # number of classes that a message names
 # What parts of a dataset are called, in any spelling of capitals, with "set" behind or "seg" before.
@@ -53,23 +65,27 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
     if not root.is_dir():
         what = "is a file, not a directory" if root.exists() else "does not exist"
         raise ValueError(f"{root} {what}; give a directory: {LAYOUT.format('DIR')}")
-    found = parts_of(root)
-    others: Counter[str] = Counter()
-    parts = {part: _files_by_class(root, folder, others) for part, folder in (found or {"all": ""}).items()}
+    root, found = layout_of(root)
+    there = {part: _files_by_class(root, folder) for part, folder in (found or {"all": ""}).items()}
+    every = [files for classes in there.values() for files in classes.values()]
+    media = told_apart(root, every)
+    parts = {
+        part: {name: samples_in(files, media) for name, files in classes.items()} for part, classes in there.items()
+    }
     if not options.test:
         parts.pop("test", None)
     whole = parts.get("train") or parts.get("all") or {}
     left_out = [name for name, paths in whole.items() if name in options.left_out or len(paths) < options.min_per_class]
     if left_out and len(left_out) == len(whole):
-        raise ValueError(f"{root}: no class has {options.min_per_class} images; use a smaller min_per_class")
+        raise ValueError(f"{root}: no class has {options.min_per_class} {media}; use a smaller min_per_class")
     parts = {part: {c: paths for c, paths in files.items() if c not in left_out} for part, files in parts.items()}
     whole = parts.get("train") or parts.get("all") or {}
-    _check_classes(root, whole, at_least=1 if "val" in parts else 2)
+    _check_classes(root, whole, media, at_least=1 if "val" in parts else 2)
     for split in ("val", "test"):
         if strangers := sorted(c for c, files in parts.get(split, {}).items() if files and c not in whole):
             raise ValueError(
                 f"{root / found[split]}: {len(strangers)} of its classes are not in train, the first is "
-                f"{strangers[0]!r}; add images of it to train, or remove its folder"
+                f"{strangers[0]!r}; add {media} of it to train, or remove its folder"
             )
     if "val" not in parts:
         chosen = {c: choose(files, options.split_seed, options.val_fraction) for c, files in whole.items()}
@@ -77,26 +93,20 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
         parts = {"train": rest, "val": chosen} | {split: parts[split] for split in parts if split == "test"}
     if not any(parts["val"].values()):
         raise ValueError(
-            f"{root / found['val']}: there are no images; {LAYOUT.format(found['val'])}, or remove the folder"
+            f"{root / found['val']}: there are no {media}; {LAYOUT.format(found['val'])}, or remove the folder"
         )
 
-    marks = read_marks(root)
-    if marks and not marks.keys() & {path for files in parts.values() for paths in files.values() for path in paths}:
-        there = [name for name in (FILE_NAME, POSES_NAME) if (root / name).exists()]
-        raise ValueError(
-            f"{root / ' and '.join(there)}: none of its {len(marks)} images is in {root}, the first is "
-            f"{next(iter(marks))!r}; write file_name as the path in that folder, such as train/drinking/photo.jpg, or "
-            "remove the file"
-        )
-    classes, notes = tuple(whole), _unused(root, others)
+    marks = _marks(root, {path for files in parts.values() for paths in files.values() for path in paths}, media)
+    classes, notes = tuple(whole), notes_of(root, every, media)
     return {
         split: Dataset(
             options.name,
             root,
             classes,
-            _samples(classes, files, marks),
+            _samples(root, classes, files, marks, media),
             "single",
             split,
+            media,
             format=options.format,
             left_out=tuple(left_out),
             notes=notes,
@@ -108,12 +118,36 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
 def own_split(root: Path) -> bool:
     """Whether a folder has a part to train on and one to validate on."""
     try:
-        return {"train", "val"} <= parts_of(root).keys()
+        return {"train", "val"} <= layout_of(root)[1].keys()
     except ValueError:
         return False
 
 
-FORMAT = Format(read_folder, own_split=own_split, every_file=True)
+def keypoint_place(dataset: Dataset, sample: Sample) -> str:
+    """`.keypoints/PATH` for a clip, hidden so that it is no class; images have `poses.json`."""
+    return f"{KEYPOINTS}/{sample.path}" if dataset.media == "clips" else ""
+
+
+FORMAT = Format(read_folder, own_split=own_split, keypoint_place=keypoint_place, every_file=True)
+
+
+def layout_of(root: Path) -> tuple[Path, dict[str, str]]:
+    """The folder that holds the parts or classes, and its parts, see `parts_of`: `root`, or the one folder in it.
+
+    Raises:
+        ValueError: from `parts_of`.
+    """
+    top = folders(root) if root.is_dir() else []
+    if len(top) == 1 and not part_called(top[0]) and not (root / FILE_NAME).exists() and not _loose(root):
+        inside = root / top[0]
+        if len(folders(inside)) > 1 and not _loose(inside):
+            return inside, parts_of(inside)
+    return root, parts_of(root)
+
+
+def _loose(folder: Path) -> list[str]:
+    """The images and videos that lie in a folder itself."""
+    return [name for name, is_folder in entries(folder) if not is_folder and is_media(folder / name)]
 
 
 def parts_of(root: Path) -> dict[str, str]:
@@ -124,8 +158,8 @@ def parts_of(root: Path) -> dict[str, str]:
     Raises:
         ValueError: the folders are neither parts nor classes, or there are images beside the parts.
     """
-    top = _folders(root)
-    inside = {name: set(_folders(root / name)) for name in top}
+    top = folders(root)
+    inside = {name: set(folders(root / name)) for name in top}
     parts: dict[str, str] = {}
     for name in top:
         part = part_called(name)
@@ -135,10 +169,10 @@ def parts_of(root: Path) -> dict[str, str]:
             parts[part] = name
     if "train" in parts and ("val" in parts or inside[parts["train"]]):
         for name in sorted(set(top) - set(parts.values())):
-            if extra := sum(is_image(root / path) for path in _walk(root, name)):
+            if extra := sum(is_media(root / path) for path in walk(root, name)):
                 raise ValueError(
-                    f"{root / name}: holds {extra} images beside {parts['train']}; move them into a class of a part, "
-                    "or out of the dataset"
+                    f"{root / name}: holds {extra} images or clips beside {parts['train']}; move them into a class "
+                    "of a part, or out of the dataset"
                 )
         # Some archives hold every part in two folders of its name.
         named = [(part, parts[part]) for part in PARTS if part in parts]
@@ -148,7 +182,11 @@ def parts_of(root: Path) -> dict[str, str]:
             f"{root}: there is {' and '.join(sorted(top))}, but no train; add it, or give another directory"
         )
     for first, second in itertools.combinations(top, 2):
-        if same := sorted(inside[first] & inside[second]):
+        same = sorted(inside[first] & inside[second])
+        # Some clips of two classes may be called alike.
+        if same and (
+            inside[first] == inside[second] or not all(holds_frames(root, f"{first}/{name}") for name in same)
+        ):
             raise ValueError(
                 f"{root}: {first} and {second} hold folders of the same names, such as {same[0]}, so they are no "
                 "classes; call the parts of a dataset train, val and test, or put the images of a class into one folder"
@@ -163,85 +201,67 @@ def part_called(name: str) -> str:
     return next((part for part, names in PARTS.items() if word in names.split()), "")
 
 
-def _files_by_class(root: Path, part: str, others: Counter[str]) -> dict[str, list[str]]:
-    """Class name -> its images, as paths relative to the root; both sorted by name.
-
-    `others` counts the other files by their suffix.
-    """
+def _files_by_class(root: Path, part: str) -> dict[str, ClassFiles]:
+    """Class name -> what its folder holds, in the order of the classes."""
     if not (root / part).is_dir():
         raise ValueError(f"{root / part} is not a directory; {LAYOUT.format(part)}")
-    prefix = f"{part}/" if part else ""
-    found: dict[str, list[str]] = {}
-    for name in _folders(root / part):
-        paths = list(_walk(root, prefix + name))
-        images = {path for path in paths if is_image(root / path)}
-        found[name] = sorted(images)
-        others.update(Path(path).suffix.lower() or "no suffix" for path in paths if path not in images)
+    found: dict[str, ClassFiles] = {}
+    for name in sorted(folders(root / part), key=class_order):
+        known = found.setdefault(one_name(name), ClassFiles())
+        known.add(look_through(root, f"{part}/{name}" if part else name))
     return found
 
 
-def _check_classes(root: Path, files: Mapping[str, list[str]], at_least: int) -> None:
+def _check_classes(root: Path, files: Mapping[str, list[str]], media: Media, at_least: int) -> None:
     if not any(files.values()):
-        loose = sum(is_visible(path) and is_image(root / path) for path in os.listdir(root))
-        if loose:
-            raise ValueError(f"{root} holds {loose} images but no class folders; {LAYOUT.format('DIR')}")
-        kinds = ", ".join(IMAGE_SUFFIXES)
-        raise ValueError(f"{root} holds no images ({kinds}) in class folders; {LAYOUT.format('DIR')}")
+        if loose := _loose(root):
+            raise ValueError(f"{root} holds {len(loose)} images or clips but no class folders; {LAYOUT.format('DIR')}")
+        kinds = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+        raise ValueError(f"{root} holds no images or clips ({kinds}) in class folders; {LAYOUT.format('DIR')}")
     if len(files) < 2:
         raise ValueError(f"{root} holds a single class, {next(iter(files))!r}; two or more are needed: add a folder")
     small = [f"{name!r} ({len(paths)})" for name, paths in files.items() if len(paths) < at_least]
     if small:
-        needed = "two images, one for train and one for val" if at_least == 2 else "an image for train"
+        one = "an image" if media == "images" else "a clip"
+        needed = f"two {media}, one for train and one for val" if at_least == 2 else f"{one} for train"
         names = ", ".join(small[:NAMED]) + (f" and {len(small) - NAMED} more" if len(small) > NAMED else "")
         raise ValueError(
-            f"{root}: every class needs {needed}; too few has {names}: add images, remove the folder, or leave such "
+            f"{root}: every class needs {needed}; too few has {names}: add {media}, remove the folder, or leave such "
             f"classes out with min_per_class {at_least}"
         )
 
 
+def _marks(root: Path, paths: set[str], media: Media) -> dict[str, Marks]:
+    """What the annotation files say, by path, whichever way the accents in names are written.
+
+    Raises:
+        ValueError: they are malformed, say nothing of these paths, or of clips, which they are not for.
+    """
+    marks = read_marks(root)
+    if not marks:
+        return {}
+    where = root / " and ".join(name for name in (FILE_NAME, POSES_NAME) if (root / name).exists())
+    if media == "clips":
+        raise ValueError(f"{where}: is for images, and {root} holds clips; move it away, and label them with pose")
+    here = {one_name(path): path for path in paths}
+    found = {here[one_name(name)]: known for name, known in marks.items() if one_name(name) in here}
+    if not found:
+        raise ValueError(
+            f"{where}: none of its {len(marks)} images is in {root}, the first is {next(iter(marks))!r}; write "
+            "file_name as the path in that folder, such as train/drinking/photo.jpg, or remove the file"
+        )
+    return found
+
+
 def _samples(
-    classes: tuple[str, ...], files: Mapping[str, list[str]], marks: Mapping[str, Marks]
+    root: Path, classes: tuple[str, ...], files: Mapping[str, list[str]], marks: Mapping[str, Marks], media: Media
 ) -> tuple[Sample, ...]:
+    keypoints = media == "clips" and (root / KEYPOINTS).is_dir()
     samples = []
     for label, name in enumerate(classes):
         for path in files.get(name, ()):
             known = marks.get(path, Marks())
-            samples.append(Sample(path, (label,), tuple(known.people), tuple(known.evidence), tuple(known.objects)))
+            people, evidence, objects = tuple(known.people), tuple(known.evidence), tuple(known.objects)
+            place = f"{KEYPOINTS}/{path}" if keypoints else ""
+            samples.append(Sample(path, (label,), people, evidence, objects, keypoints=place))
     return tuple(samples)
-
-
-def _unused(root: Path, others: Counter[str]) -> tuple[str, ...]:
-    """A line that counts the files in the folders of classes that are no images by their suffix."""
-    kinds = ", ".join(f"{count} x {suffix}" for suffix, count in sorted(others.items()))
-    return (f"{root}: left out, no images by their suffix: {kinds}",) if kinds else ()
-
-
-def _folders(root: Path) -> list[str]:
-    return sorted(name for name, is_folder in _entries(root) if is_folder)
-
-
-def _walk(root: Path, part: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yields the files below `root/part` in order of name; it follows links, but not in circles."""
-    here = os.path.realpath(root / part)
-    if here in above:
-        return
-    for name, is_folder in sorted(_entries(root / part)):
-        path = f"{part}/{name}" if part else name
-        if is_folder:
-            yield from _walk(root, path, (*above, here))
-        else:
-            yield path
-
-
-def _entries(folder: Path) -> list[tuple[str, bool]]:
-    try:
-        with os.scandir(folder) as entries:
-            found = [(entry.name, entry.is_dir()) for entry in entries if is_visible(entry.name)]
-    except OSError as error:
-        raise ValueError(f"{folder}: cannot be listed ({(error.strerror or str(error)).lower()})") from error
-    for name, is_folder in found:
-        # Control characters, and bytes that are not UTF-8, would break logs and reports later.
-        strange = any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in name)
-        if strange and (is_folder or is_image(folder / name)):
-            raise ValueError(f"{folder}: the name {name!r} holds characters that cannot be shown; rename it")
-    return found

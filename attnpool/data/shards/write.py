@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import shlex
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,69 +20,13 @@ from attnpool.data.decoding.image import Unreadable, quiet
 from attnpool.data.reading import has_own_split, read_splits
 from attnpool.data.shards.index import CLASS_LISTS, NAME, SHARDS, Header, Record, lines_of, scan
 from attnpool.data.shards.prepare import Prepared, prepare, source_of
+from attnpool.data.shards.report import Sharded
 from attnpool.data.splits import by_hash
 from attnpool.files import MARK_FILE, claim, digest_of, replacing, sync, write_text
 from attnpool.progress import bar
 
 PER_SHARD = {"images": 1000, "clips": 100}
-LISTED = 10  # number of files that the text lists
 AT_ONCE = 64  # samples that are in memory at a time
-
-
-@dataclass
-class Sharded:
-    """What `shard` has written; `str()` says it.
-
-    Attributes:
-        source: the dataset.
-        out: the folder of the shards.
-        shards: number of shards.
-        kept: number of those that an earlier call had written.
-        samples: number of samples in them, by split.
-        bytes: size of the shards.
-        failed: `(path, reason)` of samples that are in no shard because they cannot be read.
-        reduced: number of images that were reduced; None if that was not asked for.
-        noted: `(path, what)` of samples that are there, but not all of them.
-        notes: what of the dataset its reader left out.
-    """
-
-    source: str
-    out: str
-    shards: int = 0
-    kept: int = 0
-    samples: dict[str, int] = field(default_factory=dict)
-    bytes: int = 0
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    reduced: int | None = None
-    noted: list[tuple[str, str]] = field(default_factory=list)
-    notes: Sequence[str] = ()
-
-    exit_code = 1  # if there are samples that are in no shard
-
-    @property
-    def problems(self) -> list[str]:
-        return [f"{len(self.failed)} files are in no shard, because they cannot be read"] if self.failed else []
-
-    def to_json(self) -> dict[str, Any]:
-        listed = {
-            name: [{"file": path, "reason": reason} for path, reason in getattr(self, name)]
-            for name in ("failed", "noted")
-        }
-        return {name: getattr(self, name) for name in self.__dataclass_fields__} | listed
-
-    def __str__(self) -> str:
-        lines = []
-        for what, found in (("cannot be read", self.failed), ("note", self.noted)):
-            lines += [f"{what}: {path} ({reason})" for path, reason in found[:LISTED]]
-            if len(found) > LISTED:
-                lines.append(f"and {len(found) - LISTED} more, see --json")
-        parts = ", ".join(f"{count} {part}" for part, count in self.samples.items())
-        before = f", {self.kept} of them by an earlier call" if self.kept else ""
-        lines.append(f"{self.out}: {self.shards} shards{before}, {self.bytes / 1e6:.1f} MB, {parts}")
-        if self.reduced is not None:
-            lines.append(f"{self.reduced} of {sum(self.samples.values())} images were larger and are reduced")
-        lines.append(f"read them as {shlex.quote(f'wds:{self.out}')}")
-        return "\n".join(lines)
 
 
 def shard(

@@ -163,7 +163,7 @@ def test_a_user_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     [
         ([], r"holds no images .* in class folders; put the images in one folder per class"),
         (["notes.txt", "a/notes.txt", "b/notes.txt"], r"holds no images"),
-        (["1.jpg", "2.jpg"], r"holds 2 images but no class folders; put the images in one folder per class"),
+        (["1.jpg", "2.jpg"], r"holds 2 images or clips but no class folders; put the images in one folder per class"),
         (classes(3, "a"), r"a single class, 'a'; two or more are needed: add a folder"),
         (
             [*classes(3, "a"), "b/1.jpg"],
@@ -184,7 +184,7 @@ def test_a_user_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ),
         (
             [*classes(2, "a", "b", part="train/"), "val/a/1.jpg", "more/a/1.jpg"],
-            r"more: holds 1 images beside train; move",
+            r"more: holds 1 images or clips beside train; move",
         ),
         (
             [*classes(2, "a", "b", part="one/"), *classes(2, "a", part="two/")],

@@ -151,7 +151,7 @@ def test_rows_and_seeds_are_added(command: list[Any], study: dict[str, Any], wor
 
 @pytest.mark.parametrize(
     ("more", "named"),
-    [(("--epochs", 2), "epochs was 1, is 2"), (("--image-size", 64), "image_size was 96, is 64")],
+    [(("--epochs", 2), "epochs was 1, is 2"), (("--image-size", 64), "--image-size was 96, is 64")],
     ids=str,
 )
 def test_other_options_are_never_mixed_in(

@@ -192,7 +192,7 @@ def test_a_folder_is_not_a_classifier(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_runs_have_their_own(run: Path, flower: Path) -> None:
-    refused(attnpool("predict", run, flower, "--image-size", 96), run, "image_size is only for classifiers")
+    refused(attnpool("predict", run, flower, "--image-size", 96), run, "--image-size is only for classifiers")
     refused(attnpool("predict", run, flower, "--weights", flower), "weights is only for classifiers")
 
 
