@@ -183,10 +183,9 @@ def parts_of(root: Path) -> dict[str, str]:
         )
     for first, second in itertools.combinations(top, 2):
         same = sorted(inside[first] & inside[second])
-        # Some clips of two classes may be called alike.
-        if same and (
-            inside[first] == inside[second] or not all(holds_frames(root, f"{first}/{name}") for name in same)
-        ):
+        # Some clips of two classes may be called alike, but hardly all of one of them.
+        all_of_one = len(same) == min(len(inside[first]), len(inside[second]))
+        if same and (all_of_one or not all(holds_frames(root, f"{first}/{name}") for name in same)):
             raise ValueError(
                 f"{root}: {first} and {second} hold folders of the same names, such as {same[0]}, so they are no "
                 "classes; call the parts of a dataset train, val and test, or put the images of a class into one folder"
