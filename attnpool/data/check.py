@@ -85,6 +85,7 @@ def check(
         outside=tuple(look.path for look in every if look.outside),
         ignored=_ignored(first.root, used, first.left_out, only_media=not READERS[first.format].every_file),
         left_out=first.left_out,
+        read_as=first.notes,
         people=sum(look.people for look in every),
         joints=sum(look.joints for look in every),
         evidence=sum(bool(sample.evidence) for _, _, sample in entries),

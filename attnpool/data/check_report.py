@@ -57,6 +57,7 @@ class Check:
         ignored: suffix -> number of files that are not part of the dataset; in published datasets, of images and videos
             only.
         left_out: classes that have fewer samples than was asked for.
+        read_as: what the reader says of how it read the dataset.
         people: number of persons with keypoints or a box.
         joints: number of labelled joints.
         evidence: number of images with an evidence box.
@@ -75,6 +76,7 @@ class Check:
     outside: tuple[str, ...]
     ignored: dict[str, int]
     left_out: tuple[str, ...]
+    read_as: tuple[str, ...]
     people: int
     joints: int
     evidence: int
@@ -99,6 +101,7 @@ class Check:
             lines.append(f"left out, too few {self.media}: {', '.join(self.left_out)}")
         for suffix, count in self.ignored.items():
             lines.append(f"ignored: {count} x {suffix}")
+        lines += [f"note: {said}" for said in self.read_as]
         groups = [" = ".join(group) for group in self.duplicates]
         single = self.media.removesuffix("s")
         lines += _listing(f"the same {single} in several splits or classes (scores will look too good)", groups)

@@ -46,6 +46,7 @@ class Evaluation:
         run: folder of the run that was scored.
         deletion: the deletion test, if it was asked for.
         asked: the dataset and the options of `evaluate`, which tell evaluations of one run apart.
+        notes: what of the dataset is left out, or read in a way that is to be said.
     """
 
     scores: Scores
@@ -61,6 +62,7 @@ class Evaluation:
     run: Path | None = None
     deletion: Deletion | None = None
     asked: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         skipped = [{"file": path, "reason": reason} for path, reason in self.skipped]
@@ -272,9 +274,10 @@ def evaluate(
     if deletion:
         images = Images(dataset, Preprocessing(**loaded.model.preprocessing), workers)
         result = replace(result, deletion=delete(loaded.model, images, device=device, progress=progress))
-    asked = {"data": f"{dataset.format}:{dataset.root.resolve()}", "split": split_name, "best": best, "crops": crops}
+    place = dataset.name if dataset.storage else f"{dataset.format}:{dataset.root.resolve()}"
+    asked = {"data": place, "split": split_name, "best": best, "crops": crops}
     asked |= {"flip": flip, "frames": frames, "fuse": [str(item) for item in fuse]}
-    return replace(result, unit=f"{dataset.media}", run=loaded.folder, asked=asked)
+    return replace(result, unit=f"{dataset.media}", run=loaded.folder, asked=asked, notes=dataset.notes)
 
 
 def check_deletion(run: Run, dataset: Dataset, *, crops: int, flip: bool, fuse: Sequence[Any]) -> None:

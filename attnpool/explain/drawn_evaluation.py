@@ -52,6 +52,10 @@ class DrawnEvaluation:
     def problems(self) -> list[str]:
         return [self.problem] if self.problem else []
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.evaluation.notes
+
     def to_json(self) -> dict[str, Any]:
         files = {"record": self.record, "plot": self.plot}
         return self.evaluation.to_json() | {name: path and str(path) for name, path in files.items()}

@@ -39,7 +39,7 @@ def test_everything_that_can_be_wrong(root: Path) -> None:
     shutil.copy(root / "train/a/1.jpg", root / "val/a/copy.jpg")
     shutil.copy(root / "train/b/1.jpg", root / "train/a/copy.jpg")
     shutil.copy(root / "train/b/2.jpg", root / "train/b/harmless.jpg")
-    for name in ("notes.txt", "train/list.txt", "train/a/clip.MP4", ".hidden", "train/a/.x.jpg"):
+    for name in ("notes.txt", "train/list.txt", "train/clip.MP4", ".hidden", "train/a/.x.jpg"):
         (root / name).write_text("text")
     (root / "test/a").mkdir(parents=True)
     shutil.copy(root / "train/a/2.jpg", root / "test/a/0.jpg")

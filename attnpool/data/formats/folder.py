@@ -186,9 +186,12 @@ def parts_of(root: Path) -> dict[str, str]:
         # Some clips of two classes may be called alike, but hardly all of one of them.
         all_of_one = len(same) == min(len(inside[first]), len(inside[second]))
         if same and (all_of_one or not all(holds_frames(root, f"{first}/{name}") for name in same)):
+            fix = "call the parts of a dataset train, val and test, or put the images of a class into one folder"
+            if len(holding := [name for name in top if any(is_media(root / path) for path in walk(root, name))]) == 1:
+                fix = f"the images are in {holding[0]}: give folder:{root / holding[0]}"
             raise ValueError(
                 f"{root}: {first} and {second} hold folders of the same names, such as {same[0]}, so they are no "
-                "classes; call the parts of a dataset train, val and test, or put the images of a class into one folder"
+                f"classes; {fix}"
             )
     return {}
 

@@ -133,6 +133,29 @@ def test_the_folder_in_the_folder(tmp_path: Path, form: str) -> None:
     assert len(train) + len(val) == (16 if form.endswith("train") else 8)
 
 
+def test_images_beside_labels_in_folders_of_the_same_names(tmp_path: Path) -> None:
+    """As some annotation tools lay out a dataset; the folder to give is named."""
+    for part in ("train", "val"):
+        for name in "ab":
+            photo(tmp_path / "images" / part / name / "1.jpg")
+        (tmp_path / "labels" / part).mkdir(parents=True)
+        (tmp_path / "labels" / part / "1.txt").write_text("0 0.5 0.5 1 1", encoding="utf-8")
+    refused(attnpool("check", f"folder:{tmp_path}"), f"the images are in images: give folder:{tmp_path / 'images'}")
+
+
+def test_what_is_left_aside_is_said(tmp_path: Path) -> None:
+    """By check, by train and by evaluate."""
+    for name in "ab":
+        for number in range(4):
+            photo(tmp_path / "data" / name / f"{number}.jpg", number)
+        (tmp_path / "data" / name / "5.psd").write_bytes(b"x")
+    source, note = f"folder:{tmp_path / 'data'}", f"{tmp_path / 'data'}: left out, no images by their suffix: 2 x .psd"
+    assert f"note: {note}" in attnpool("check", source).text()
+    words = ("--pooling", "average", "--epochs", 1, "--image-size", 32)
+    assert f"attnpool: {note}" in attnpool("train", source, "--out", tmp_path / "run", *words).messages
+    assert f"attnpool: {note}" in attnpool("evaluate", tmp_path / "run", source).messages
+
+
 def test_numbers_and_accents(tmp_path: Path) -> None:
     """Classes that are numbers are in the order of their values; macOS and others spell accents in two ways."""
     for part, form in (("train", "NFC"), ("val", "NFD")):
