@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             print(str(result), flush=True)
         for note in getattr(result, "notes", []):
-            print(f"attnpool: {note}", file=sys.stderr)
+            print(f"attnpool: {in_flags(note, names)}", file=sys.stderr)
         for problem in (problems := getattr(result, "problems", [])):
             fail(problem, result.exit_code)
         if problems:

@@ -18,6 +18,7 @@ from attnpool.data.decoding.video import probe
 from attnpool.data.formats import READERS
 from attnpool.data.formats.coco import FILE_NAME, POSES_NAME
 from attnpool.data.formats.openpose import read_openpose
+from attnpool.data.groups import note_on_names
 from attnpool.data.people import keypoint_files
 from attnpool.data.reading import read_splits
 from attnpool.keypoints.joints import Joints
@@ -30,6 +31,7 @@ def check(
     split_seed: int | None = None,
     val_fraction: float | None = None,
     min_per_class: int | None = None,
+    group_by: str | None = None,
     progress: bool = False,
 ) -> Check:
     """Reads every image or clip of a dataset, its test split included, and lists the files that cannot be used.
@@ -40,12 +42,17 @@ def check(
         val_fraction: fraction of every class that becomes val, for a dataset without a split of its own (default:
             0.25).
         min_per_class: number of images to train on below which a class is left out, for a folder of classes.
+        group_by: what belongs together, so that no split divides it, video (names but for the number at their end),
+            parent (the folder) or a regular expression on the path.
         progress: show a progress bar.
 
     Raises:
         ValueError: the dataset itself cannot be read, see `read_splits`. Images that cannot be read are only listed.
     """
-    splits = _once(read_splits(source, split_seed=split_seed, val_fraction=val_fraction, min_per_class=min_per_class))
+    read = read_splits(
+        source, split_seed=split_seed, val_fraction=val_fraction, min_per_class=min_per_class, group_by=group_by
+    )
+    splits = _once(read)
     entries = [(split, dataset, sample) for split, dataset in splits.items() for sample in dataset]
     first = next(iter(splits.values()))
     same: dict[bytes, list[tuple[str, Sample]]] = {}
@@ -85,7 +92,7 @@ def check(
         outside=tuple(look.path for look in every if look.outside),
         ignored=_ignored(first.root, used, first.left_out, only_media=not READERS[first.format].every_file),
         left_out=first.left_out,
-        read_as=first.notes,
+        read_as=(*first.notes, *([] if group_by else note_on_names(read))),
         people=sum(look.people for look in every),
         joints=sum(look.joints for look in every),
         evidence=sum(bool(sample.evidence) for _, _, sample in entries),

@@ -49,6 +49,7 @@ class Sample:
             defined otherwise.
         keypoints: OpenPose JSON, which is read together with the pixels: a file for an image, a folder with a file per
             frame for a clip, relative to `Dataset.root`; "" for none. A missing file means that nothing is known.
+        group: what it belongs to, such as a video, which no split divides; "" if it stands for itself.
     """
 
     path: str
@@ -59,6 +60,7 @@ class Sample:
     ambiguous: tuple[int, ...] = ()
     negatives: tuple[int, ...] | None = None
     keypoints: str = ""
+    group: str = ""
 
 
 class Storage(Protocol):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from attnpool.data.dataset import Dataset
 from attnpool.data.formats import READERS, Format, ReadOptions
+from attnpool.data.groups import divided, group_of, require_groups, with_groups
 
 
 def read_splits(
@@ -17,6 +18,7 @@ def read_splits(
     val_fraction: float | None = None,
     min_per_class: int | None = None,
     left_out: Sequence[str] = (),
+    group_by: str | None = None,
     test: bool = True,
 ) -> dict[str, Dataset]:
     """Reads all splits of a dataset: "train", "val" and, if it exists and `test` is set, "test".
@@ -27,6 +29,7 @@ def read_splits(
         val_fraction: fraction of every class that becomes val in such a split (default: 0.25).
         min_per_class: number of images to train on below which a class is left out, for a folder of classes.
         left_out: classes of a folder that are left out whatever they hold, as when a run was trained.
+        group_by: what samples belong together by, so that no split divides them, see `groups.group_of`.
         test: whether to read a test split.
 
     Raises:
@@ -43,11 +46,28 @@ def read_splits(
     if min_per_class is not None and min_per_class < 1:
         raise ValueError(f"min_per_class is {min_per_class}; give at least 1")
     options = ReadOptions(str(source), name, test, min_per_class=min_per_class or 0, left_out=tuple(left_out))
+    options = replace(options, group_by=group_by or "")
     if split_seed is not None:
         options = replace(options, split_seed=split_seed)
     if val_fraction is not None:
         options = replace(options, val_fraction=val_fraction)
-    return found.read(root, options)
+    splits = found.read(root, options)
+    return grouped(splits, group_by) if group_by else splits
+
+
+def grouped(splits: Mapping[str, Dataset], by: str) -> dict[str, Dataset]:
+    """Splits whose samples know their groups; what of val is of a group of train is said.
+
+    Raises:
+        ValueError: no two samples belong together.
+    """
+    own = {sample.path: group_of(sample.path, by) for part in splits.values() for sample in part}
+    require_groups(own, by)
+    count, (of_val, of_train) = divided(splits, own.__getitem__)
+    said = f"{count} of {len(splits['val'])} {splits['val'].media} of val are of groups of train, such as {of_val} and "
+    notes = [f"{splits['val'].name}: {said}{of_train}; its own split divides them"] if count else []
+    made = {id(part): with_groups(replace(part, notes=(*part.notes, *notes)), by) for part in splits.values()}
+    return {split: made[id(part)] for split, part in splits.items()}  # a test split that is val stays so
 
 
 def read(
@@ -56,10 +76,16 @@ def read(
     split_seed: int | None = None,
     val_fraction: float | None = None,
     min_per_class: int | None = None,
+    group_by: str | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Reads a dataset and returns (train, val). Arguments and errors are those of `read_splits`."""
     splits = read_splits(
-        source, split_seed=split_seed, val_fraction=val_fraction, min_per_class=min_per_class, test=False
+        source,
+        split_seed=split_seed,
+        val_fraction=val_fraction,
+        min_per_class=min_per_class,
+        group_by=group_by,
+        test=False,
     )
     return splits["train"], splits["val"]
 

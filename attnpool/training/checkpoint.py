@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnpool.data import Dataset
+from attnpool.files import digest_of
 from attnpool.models import state
 
 SAVE_SECONDS = 60  # seconds between two checkpoints: the most that a killed process loses
@@ -55,6 +57,21 @@ def load_state(folder: Path, options: Mapping[str, Any]) -> tuple[Progress, dict
         raise state.damaged_state(folder) from error
     require_same(folder, before, options)
     return progress, state.read_state_tensors(folder, content)
+
+
+def split_of(train: Dataset, val: Dataset, seed: int) -> dict[str, Any]:
+    """The split of a training as it is saved with the run."""
+    split: dict[str, Any] = {
+        "media": train.media,
+        "split_seed": seed,
+        "train": [sample.path for sample in train],
+        "val": [sample.path for sample in val],
+    }
+    if train.left_out:
+        split["left_out"] = list(train.left_out)
+    if any(groups := [sample.group for sample in train]):
+        split["groups"] = digest_of(json.dumps(groups).encode())  # on which folds and held-out parts depend
+    return split
 
 
 def require_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

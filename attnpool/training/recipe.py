@@ -17,6 +17,7 @@ from typing import Any
 from attnpool.backbones.backbone import Backbone
 from attnpool.data import Dataset, read
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
+from attnpool.data.groups import note_on_names
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run, open_folder
 from attnpool.training import auto
@@ -162,6 +163,7 @@ def train_recipe(
     options: Mapping[str, Any] | None = None,
     split_seed: int | None = None,
     min_per_class: int | None = None,
+    group_by: str | None = None,
     cache: Path | None = None,
     progress: bool = True,
 ) -> Trained:
@@ -174,6 +176,8 @@ def train_recipe(
         options: flat mapping of options, as `Options.of` takes it. They override those of the recipe.
         split_seed: seed of the split into train and val, for a dataset without a split of its own (default: 0).
         min_per_class: number of images to train on below which a class is left out, for a folder of classes.
+        group_by: what belongs together, so that no split divides it, video (names but for the number at their end),
+            parent (the folder) or a regular expression on the path.
         cache: folder for the features of frozen backbones (default: $ATTNPOOL_CACHE or the user's cache folder).
         progress: show progress bars.
 
@@ -190,13 +194,15 @@ def train_recipe(
             raise ValueError(f"{recipe}: {error}") from error
         split_seed = beside.get("split_seed") if split_seed is None else split_seed  # a given 0 is given, too
         min_per_class = beside.get("min_per_class") if min_per_class is None else min_per_class
+        group_by = beside.get("group_by") if group_by is None else group_by
         cache = beside.get("cache") if cache is None else cache
         values = typed_options(values, str(recipe))
     chosen = Options.of(values | dict(options or {}), "" if options or recipe is None else str(recipe))
-    parts = read(source, split_seed=split_seed, min_per_class=min_per_class)
+    parts = read(source, split_seed=split_seed, min_per_class=min_per_class, group_by=group_by)
     require_relevant(options or {}, chosen, parts[0].media)
     run = fit(chosen, parts, out, cache=cache, split_seed=split_seed, progress=progress)
-    return Trained(run, source, chosen, left_out_of(parts[0]))
+    said = [*left_out_of(parts[0]), *([] if group_by else note_on_names({"train": parts[0], "val": parts[1]}))]
+    return Trained(run, source, chosen, said)
 
 
 def left_out_of(dataset: Dataset) -> list[str]:
@@ -205,7 +211,7 @@ def left_out_of(dataset: Dataset) -> list[str]:
     return [*few, *dataset.notes]
 
 
-BESIDE = ("split_seed", "min_per_class", "cache")
+BESIDE = ("split_seed", "min_per_class", "group_by", "cache")
 """Keys of a recipe that are not options of the model or its training."""
 
 

@@ -22,7 +22,7 @@ from attnpool.models.feature_norm import Standardize
 from attnpool.models.recognizer import Recognizer
 from attnpool.models.run import Run, is_finished, open_folder, require_usable, save_run
 from attnpool.models.state import remove_state
-from attnpool.training.checkpoint import ChoiceFile, load_state, require_same
+from attnpool.training.checkpoint import ChoiceFile, load_state, require_same, split_of
 from attnpool.training.class_weights import weights_of
 from attnpool.training.config import OptimizerOptions, TrainOptions
 from attnpool.training.cross_validation import Choice
@@ -87,12 +87,7 @@ def train(
         **asdict(optimizer),
         "preprocessing": asdict(preprocessing),
     }
-    split = {
-        "media": train.media,
-        "split_seed": split_seed,
-        "train": [sample.path for sample in train],
-        "val": [sample.path for sample in val],
-    } | ({"left_out": list(train.left_out)} if train.left_out else {})
+    split = split_of(train, val, split_seed)
     identity = {**recipe, "model": model.describe(), "split": split}
     if is_finished(folder):
         finished = Run.load(folder)

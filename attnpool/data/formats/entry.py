@@ -21,6 +21,7 @@ class ReadOptions:
         val_fraction: fraction of every class that becomes val in such a split.
         min_per_class: number of samples to train on below which a class is left out, 0 to leave none out.
         left_out: classes that are left out, because they were when a run was trained.
+        group_by: what samples belong together by, see `groups.group_of`; "" if each stands for itself.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ReadOptions:
     val_fraction: float = 0.25
     min_per_class: int = 0
     left_out: tuple[str, ...] = ()
+    group_by: str = ""
 
 
 def always(root: Path) -> bool:

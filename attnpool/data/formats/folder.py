@@ -25,7 +25,8 @@ from attnpool.data.formats.class_files import (
 )
 from attnpool.data.formats.coco import FILE_NAME, POSES_NAME, Marks, read_marks
 from attnpool.data.formats.entry import Format, ReadOptions
-from attnpool.data.splits import choose
+from attnpool.data.groups import group_of
+from attnpool.data.splits import choose, choose_groups
 
 KEYPOINTS = ".keypoints"
 LAYOUT = "put the images in one folder per class, such as {}/drinking/photo.jpg"
@@ -88,7 +89,7 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
                 f"{strangers[0]!r}; add {media} of it to train, or remove its folder"
             )
     if "val" not in parts:
-        chosen = {c: choose(files, options.split_seed, options.val_fraction) for c, files in whole.items()}
+        chosen = chosen_for_val(root, whole, options)
         rest = {c: sorted(set(files) - set(chosen[c])) for c, files in whole.items()}
         parts = {"train": rest, "val": chosen} | {split: parts[split] for split in parts if split == "test"}
     if not any(parts["val"].values()):
@@ -113,6 +114,23 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
         )
         for split, files in parts.items()
     }
+
+
+def chosen_for_val(root: Path, files: Mapping[str, list[str]], options: ReadOptions) -> dict[str, list[str]]:
+    """What of every class becomes val, in whole groups if there are any.
+
+    Raises:
+        ValueError: a class is all of one group.
+    """
+    if not options.group_by:
+        return {c: choose(paths, options.split_seed, options.val_fraction) for c, paths in files.items()}
+    by = options.group_by
+    samples = {path: (c, group_of(path, by)) for c, paths in files.items() for path in paths}
+    try:
+        held = choose_groups(samples, options.split_seed, options.val_fraction)
+    except ValueError as error:
+        raise ValueError(f"{root}: group_by {by}: {error}; use another, or add some of another group") from error
+    return {c: [path for path in paths if path in held] for c, paths in files.items()}
 
 
 def own_split(root: Path) -> bool:

@@ -14,6 +14,7 @@ from attnpool.data.dataset import Dataset, Sample, Task
 from attnpool.data.decoding.contents import Media
 from attnpool.data.formats.entry import Format, ReadOptions
 from attnpool.data.formats.folder import part_called
+from attnpool.data.groups import with_groups
 from attnpool.data.shards import storage
 from attnpool.data.shards.index import (
     CLASS_LISTS,
@@ -90,6 +91,8 @@ def read_shards(root: Path, options: ReadOptions) -> dict[str, Dataset]:
         if parts:
             note = f"{root}: there are no shards to validate on; a part of every class of train becomes val"
             whole_train = replace(whole_train, notes=(note,))
+        if options.group_by:
+            whole_train = with_groups(whole_train, options.group_by)
         rest, held = hold_out(whole_train, options.val_fraction, options.split_seed)
         splits = {"train": rest, "val": replace(held, split="val")}
     if "test" in parts.values() and options.test:
