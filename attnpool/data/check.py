@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from attnpool.data.check_report import MISSING, Check, Part
 from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.contents import VIDEO_SUFFIXES, frame_files
@@ -19,6 +21,7 @@ from attnpool.data.formats import READERS
 from attnpool.data.formats.coco import FILE_NAME, POSES_NAME
 from attnpool.data.formats.openpose import read_openpose
 from attnpool.data.groups import note_on_names
+from attnpool.data.near_duplicates import near, signature
 from attnpool.data.people import keypoint_files
 from attnpool.data.reading import read_splits
 from attnpool.keypoints.joints import Joints
@@ -89,6 +92,7 @@ def check(
             for group in same.values()
             if len({(split, sample.labels) for split, sample in group}) > 1
         ),
+        near_duplicates=_near_duplicates(seen),
         outside=tuple(look.path for look in every if look.outside),
         ignored=_ignored(first.root, used, first.left_out, only_media=not READERS[first.format].every_file),
         left_out=first.left_out,
@@ -98,6 +102,17 @@ def check(
         evidence=sum(bool(sample.evidence) for _, _, sample in entries),
         objects=sum(len(sample.objects) for _, _, sample in entries),
     )
+
+
+def _near_duplicates(seen: Mapping[str, list[_Look]]) -> tuple[tuple[str, str], ...]:
+    """Images outside of train that are nearly, but not exactly, images of train."""
+    exact = {look.digest for look in seen["train"]}
+    known = {look.path: look.signature for look in seen["train"] if look.signature is not None}
+    found = []
+    for split, looks in seen.items():
+        others = [] if split == "train" else [look for look in looks if look.digest not in exact]
+        found += near(known, {look.path: look.signature for look in others if look.signature is not None})
+    return tuple(found)
 
 
 def _once(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
@@ -115,6 +130,7 @@ class _Look:
 
     path: str
     digest: bytes = b""
+    signature: np.ndarray | None = None
     problem: str = ""
     damage: str = ""
     frames: int = 0
@@ -137,7 +153,9 @@ def _look(dataset: Dataset, sample: Sample) -> _Look:
                 width, height, look.frames, look.damage = clip.width, clip.height, clip.frames, clip.problem
                 files = frame_files(file) if file.is_dir() else [file]
             else:
-                width, height = decode(file).size
+                image = decode(file)
+                width, height = image.size
+                look.signature = signature(image)
                 look.damage = only_first(file)
                 files = [file]
             look.digest = _digest(files)

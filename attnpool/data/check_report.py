@@ -53,6 +53,7 @@ class Check:
         damaged: `(path, reason)` of clips that can be read only in part.
         keypoints: `(path, reason)` of keypoint files that cannot be read.
         duplicates: groups of paths with identical content that lie in different splits or classes.
+        near_duplicates: `(path, path in train)` of images outside of train that are nearly images of train.
         outside: paths whose keypoints or boxes lie outside the image (were they made for another size?).
         ignored: suffix -> number of files that are not part of the dataset; in published datasets, of images and videos
             only.
@@ -73,6 +74,7 @@ class Check:
     damaged: tuple[tuple[str, str], ...]
     keypoints: tuple[tuple[str, str], ...]
     duplicates: tuple[tuple[str, ...], ...]
+    near_duplicates: tuple[tuple[str, str], ...]
     outside: tuple[str, ...]
     ignored: dict[str, int]
     left_out: tuple[str, ...]
@@ -105,6 +107,8 @@ class Check:
         groups = [" = ".join(group) for group in self.duplicates]
         single = self.media.removesuffix("s")
         lines += _listing(f"the same {single} in several splits or classes (scores will look too good)", groups)
+        nearly = [f"{path} is nearly {known}" for path, known in self.near_duplicates]
+        lines += _listing("nearly the same image in train and elsewhere (scores will look too good)", nearly)
         lines += _listing(f"keypoints or boxes outside of the {single} (made for another size?)", list(self.outside))
         lines += _listing("keypoint files that cannot be read", [f"{file}: {why}" for file, why in self.keypoints])
         lines += _listing("can be read in part", [f"{file}: {why}" for file, why in self.damaged])

@@ -18,8 +18,10 @@ from attnpool.backbones.backbone import Backbone
 from attnpool.data import Dataset, read
 from attnpool.data.decoding.optical_flow import FLOW_LENGTH
 from attnpool.data.groups import note_on_names
+from attnpool.data.near_duplicates import note_on_images
 from attnpool.models.recognizer import Recognizer
-from attnpool.models.run import Run, open_folder
+from attnpool.models.run import Run, is_finished, open_folder
+from attnpool.progress import is_first
 from attnpool.training import auto
 from attnpool.training.config import Options, converted_arguments, typed_options
 from attnpool.training.cross_validation import Choice
@@ -200,8 +202,11 @@ def train_recipe(
     chosen = Options.of(values | dict(options or {}), "" if options or recipe is None else str(recipe))
     parts = read(source, split_seed=split_seed, min_per_class=min_per_class, group_by=group_by)
     require_relevant(options or {}, chosen, parts[0].media)
+    before = is_finished(Path(out))
     run = fit(chosen, parts, out, cache=cache, split_seed=split_seed, progress=progress)
     said = [*left_out_of(parts[0]), *([] if group_by else note_on_names({"train": parts[0], "val": parts[1]}))]
+    if not before and is_first():
+        said += note_on_images(*parts, progress=progress)
     return Trained(run, source, chosen, said)
 
 
