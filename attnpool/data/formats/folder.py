@@ -39,15 +39,18 @@ _PART = re.compile(r"(?:seg[_-])?(\w+?)(?:[_-]?set)?")
 def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
     """Reads a directory of class folders.
 
-    The images are either in `DIR/train/CLASS/...` and `DIR/val/CLASS/...` (and optionally `DIR/test/CLASS/...`), or in
-    `DIR/CLASS/...`, where a stratified part becomes val; `train/` without `val/` is divided in the same way. Usual
-    other names of these three are known, see `PARTS`. Class
-    folders are searched to any depth; hidden files and folders, and files without the suffix of an image, are left out.
-    The classes are those of train, sorted by name. Keypoints and boxes come from `DIR/annotations.json` and
-    `DIR/poses.json`, if they exist.
+    The images or clips are either in `DIR/train/CLASS/...` and `DIR/val/CLASS/...` (and optionally
+    `DIR/test/CLASS/...`), or in `DIR/CLASS/...`, where a stratified part becomes val; `train/` without `val/` is divided
+    in the same way. Usual other names of these three are known, see `PARTS`. If DIR holds one folder alone, that is
+    taken for DIR. Class folders are searched to any depth; hidden files and folders, and files that are no images or
+    videos, are left out. Whether the classes hold images or clips says `class_files.told_apart`.
+
+    The classes are those of train, sorted by name, numbers by their value. Keypoints and boxes of images come from
+    `DIR/annotations.json` and `DIR/poses.json`, joints of clips from `DIR/.keypoints/`, if they exist.
 
     Whether an image is in train or val depends only on `split_seed`, its path in DIR and the paths of its class: in
-    every class the `round(val_fraction * n)` images (at least 1, at most n - 1) with the smallest hashes go to val.
+    every class the `round(val_fraction * n)` images (at least 1, at most n - 1) with the smallest hashes go to val. With
+    `group_by` whole groups do, see `splits.choose_groups`.
 
     Args:
         root: DIR.
@@ -58,8 +61,8 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
 
     Raises:
         ValueError: the directory is missing or has another layout, there are fewer than two classes, a class has too
-            few images, val has a class that train does not have, or the annotation file is malformed. The message is
-            one line with the fix.
+            few images, val has a class that train does not have, there are images beside videos, or the annotation file
+            is malformed. The message is one line with the fix.
     """
     if not 0 < options.val_fraction < 1:
         raise ValueError(f"val_fraction is {options.val_fraction}; give a number between 0 and 1, such as 0.25")
