@@ -40,17 +40,17 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
     """Reads a directory of class folders.
 
     The images or clips are either in `DIR/train/CLASS/...` and `DIR/val/CLASS/...` (and optionally
-    `DIR/test/CLASS/...`), or in `DIR/CLASS/...`, where a stratified part becomes val; `train/` without `val/` is divided
-    in the same way. Usual other names of these three are known, see `PARTS`. If DIR holds one folder alone, that is
-    taken for DIR. Class folders are searched to any depth; hidden files and folders, and files that are no images or
-    videos, are left out. Whether the classes hold images or clips says `class_files.told_apart`.
+    `DIR/test/CLASS/...`), or in `DIR/CLASS/...`, where a stratified part becomes val; `train/` without `val/` is
+    divided in the same way. Usual other names of these three are known, see `PARTS`. If DIR holds one folder alone,
+    that is taken for DIR. Class folders are searched to any depth; hidden files and folders, and files that are no
+    images or videos, are left out. Whether the classes hold images or clips says `class_files.told_apart`.
 
     The classes are those of train, sorted by name, numbers by their value. Keypoints and boxes of images come from
     `DIR/annotations.json` and `DIR/poses.json`, joints of clips from `DIR/.keypoints/`, if they exist.
 
     Whether an image is in train or val depends only on `split_seed`, its path in DIR and the paths of its class: in
-    every class the `round(val_fraction * n)` images (at least 1, at most n - 1) with the smallest hashes go to val. With
-    `group_by` whole groups do, see `splits.choose_groups`.
+    every class the `round(val_fraction * n)` images (at least 1, at most n - 1) with the smallest hashes go to val.
+    With `group_by` whole groups do, see `splits.choose_groups`.
 
     Args:
         root: DIR.
