@@ -96,12 +96,17 @@ def check(
         outside=tuple(look.path for look in every if look.outside),
         ignored=_ignored(first.root, used, first.left_out, only_media=not READERS[first.format].every_file),
         left_out=first.left_out,
-        read_as=(*first.notes, *([] if group_by else note_on_names(read))),
+        read_as=(*filter(_is_new, first.notes), *([] if group_by else note_on_names(read))),
         people=sum(look.people for look in every),
         joints=sum(look.joints for look in every),
         evidence=sum(bool(sample.evidence) for _, _, sample in entries),
         objects=sum(len(sample.objects) for _, _, sample in entries),
     )
+
+
+def _is_new(note: str) -> bool:
+    """Whether a note of the reader says more than the list of ignored files."""
+    return "by their suffix" not in note
 
 
 def _near_duplicates(seen: Mapping[str, list[_Look]]) -> tuple[tuple[str, str], ...]:

@@ -10,6 +10,10 @@ from pathlib import PurePosixPath
 
 from attnpool.data.dataset import Dataset
 
+# What cameras and programs call every image.
+GENERIC = frozenset(
+    {"img", "dsc", "dscn", "dscf", "pxl", "mvi", "vid", "image", "images", "photo", "picture", "pic", "frame", "file"}
+)
 _SERIES = re.compile(r"(.*?[^\W\d_].*?)[\s_.()-]*\d+[\s)]*")
 
 
@@ -77,13 +81,18 @@ def note_on_names(splits: Mapping[str, Dataset]) -> list[str]:
     """What is to be said if names such as vidA_0001 and vidA_0002 stand on both sides of the split.
 
     Names of cameras (IMG_0001) and of classes (drinking_0001) are no series: there must be two series of two samples or
-    more for every class.
+    more in a class, in the mean.
     """
-    both = [*splits["train"], *splits["val"]]
-    sizes = Counter(filter(None, (in_series(sample.path) for sample in both)))
+    sizes: Counter[tuple[int, str]] = Counter()
+    for sample in (*splits["train"], *splits["val"]):
+        name = in_series(sample.path)
+        if sample.labels and name and name.lower() not in GENERIC:
+            sizes[sample.labels[0], name] += 1
     if len(sizes) < 2 * len(splits["train"].classes) or sum(sizes.values()) < 2 * len(sizes):
         return []
     val = splits["val"]
     count, (of_val, of_train) = divided(splits, in_series)
     said = f"{count} of {len(val)} {val.media} of val are named as some of train are, such as {of_val} and {of_train}"
-    return [f"{said}; if they are of one video, scores look too good: see group_by"] if count else []
+    return (
+        [f"{said}; if they are of one video or person, scores look too good unless they are grouped"] if count else []
+    )

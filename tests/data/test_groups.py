@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import attnpool, refused
 from hypothesis import event, given
@@ -115,7 +116,7 @@ def test_from_the_command_line(frames: Path, tmp_path: Path) -> None:
     assert "of val are named as some of train are, such as a/avid" in said
     assert "named as some" not in attnpool("check", source, "--group-by", "video").text()
     words = ["train", source, "--epochs", 1, "--image-size", 32, "--pooling", "average", "--out"]
-    assert any("see --group-by" in line for line in attnpool(*words, tmp_path / "plain").messages)
+    assert any("unless they are grouped" in line for line in attnpool(*words, tmp_path / "plain").messages)
     attnpool(*words, tmp_path / "run", "--group-by", "video").text()
     about = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["split"]
     assert not {in_series(path) for path in about["train"]} & {in_series(path) for path in about["val"]}
@@ -139,6 +140,21 @@ def test_a_split_that_divides_groups_says_so(frames: Path, tmp_path: Path) -> No
     assert (len(train), len(val)) == (30, 10)
     assert "10 of 10 images of val are of groups of train" in train.notes[0]
     assert note_on_names({"train": train, "val": val})
+
+
+def test_persons_who_are_in_every_class(tmp_path: Path) -> None:
+    """They are named, too; shards may keep them together when they are written."""
+    for label in "ab":
+        for number in range(12):
+            file = tmp_path / "photos" / label / f"person{'uvw'[number % 3]}_{number}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            noise = np.random.default_rng([number, ord(label)]).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(file)
+    source = f"folder:{tmp_path / 'photos'}"
+    assert "of val are named as some of train are" in attnpool("check", source).text()
+    attnpool("shard", source, tmp_path / "out", "--group-by", "video").text()
+    train, val = read(f"wds:{tmp_path / 'out'}")
+    assert not {in_series(s.path) for s in train} & {in_series(s.path) for s in val}
 
 
 def test_cameras_and_classes_are_no_series(photos: Path, world: Path) -> None:

@@ -20,19 +20,22 @@ class ClassFiles:
     Attributes:
         images, videos: the files that count as such.
         frames: folder -> those of the images in it, if it holds the frames of a clip and lies below the class's.
-        others: suffix -> number of other files.
+        beside: images that lie among frames and are none.
+        others: the other files.
     """
 
     images: list[str] = field(default_factory=list)
     videos: list[str] = field(default_factory=list)
     frames: dict[str, list[str]] = field(default_factory=dict)
-    others: Counter[str] = field(default_factory=Counter)
+    beside: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
 
     def add(self, other: ClassFiles) -> None:
         """Adds what another folder of the same class holds."""
         self.images += other.images
         self.videos += other.videos
         self.frames |= other.frames
+        self.beside += other.beside
         self.others += other.others
 
     def loose(self) -> list[str]:
@@ -45,16 +48,21 @@ def look_through(root: Path, folder: str) -> ClassFiles:
     """Looks through the folder of a class at any depth; hidden files and folders are left out."""
     found = ClassFiles()
     below: dict[str, list[str]] = {}
-    for path in walk(root, folder):
+    # A link to a folder above would bring in the images of other classes.
+    above = tuple(os.path.realpath(root / parent) for parent in PurePosixPath(folder).parents)
+    for path in walk(root, folder, above):
         if PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES:
             found.videos.append(path)
         elif is_image(root / path):
             found.images.append(path)
             below.setdefault(path.rpartition("/")[0], []).append(path)
         else:
-            found.others[PurePosixPath(path).suffix.lower() or "no suffix"] += 1
+            found.others.append(path)
     if folder not in below:  # where images lie in the class's own folder, other folders only sort them
         found.frames = {place: paths for place, paths in below.items() if are_frames(root, paths)}
+        for paths in found.frames.values():
+            _, others = frames_among([root / path for path in paths])
+            found.beside += [path.relative_to(root).as_posix() for path in others]
     return found
 
 
@@ -119,15 +127,24 @@ def one_name(name: str) -> str:
 
 
 def notes_of(root: Path, classes: Sequence[ClassFiles], media: Media) -> tuple[str, ...]:
-    """What is to be said of the folders of classes: how many folders are clips, and what files are not used."""
-    others: Counter[str] = Counter()
-    for found in classes:
-        others += found.others
-    kinds = ", ".join(f"{count} x {suffix}" for suffix, count in sorted(others.items()))
-    said = [f"{root}: left out, no {media} by their suffix: {kinds}"] if kinds else []
+    """What is to be said of the folders of classes: how their folders are read, and what files are not used."""
+    others = [path for found in classes for path in found.others]
+    kinds = Counter(PurePosixPath(path).suffix.lower() or "no suffix" for path in others)
     frames = sum(len(found.frames) for found in classes)
-    if media == "clips" and frames:
+    said = []
+    if others:
+        counted = ", ".join(f"{count} x {suffix}" for suffix, count in sorted(kinds.items()))
+        said.append(f"{root}: left out, no {media} by their suffix: {counted}, such as {others[0]}")
+    if frames and media == "clips":
         said.append(f"{root}: {frames} folders of numbered images of one size are read as the frames of clips")
+        if beside := [path for found in classes for path in found.beside]:
+            said.append(f"{root}: left out, not frames of their clips: {len(beside)} images, such as {beside[0]}")
+    elif frames:
+        loose = next(path for found in classes for path in found.loose())
+        said.append(
+            f"{root}: {frames} folders hold numbered images of one size, as the frames of a clip are; but {loose} is "
+            "no such frame, so that all are read as images"
+        )
     return tuple(said)
 
 

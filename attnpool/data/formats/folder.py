@@ -158,11 +158,14 @@ def layout_of(root: Path) -> tuple[Path, dict[str, str]]:
     Raises:
         ValueError: from `parts_of`.
     """
-    top = folders(root) if root.is_dir() else []
-    if len(top) == 1 and not part_called(top[0]) and not (root / FILE_NAME).exists() and not _loose(root):
-        inside = root / top[0]
-        if len(folders(inside)) > 1 and not _loose(inside):
-            return inside, parts_of(inside)
+    place = root
+    while place.is_dir():
+        top = folders(place)
+        if len(top) > 1 and place != root:
+            return place, parts_of(place)
+        if len(top) != 1 or part_called(top[0]) or (place / FILE_NAME).exists() or _loose(place):
+            break
+        place = place / top[0]
     return root, parts_of(root)
 
 
@@ -207,7 +210,10 @@ def parts_of(root: Path) -> dict[str, str]:
         # Some clips of two classes may be called alike, but hardly all of one of them.
         all_of_one = len(same) == min(len(inside[first]), len(inside[second]))
         if same and (all_of_one or not all(holds_frames(root, f"{first}/{name}") for name in same)):
-            fix = "call the parts of a dataset train, val and test, or put the images of a class into one folder"
+            fix = (
+                "call the parts of a dataset train, val and test, or put the images of a class into one folder; "
+                "folders of frames need names of their own"
+            )
             if len(holding := [name for name in top if any(is_media(root / path) for path in walk(root, name))]) == 1:
                 fix = f"the images are in {holding[0]}: give folder:{root / holding[0]}"
             raise ValueError(

@@ -37,6 +37,7 @@ def shard(
     per_shard: int | None = None,
     split_seed: int | None = None,
     val_fraction: float | None = None,
+    group_by: str | None = None,
     progress: bool = False,
 ) -> Sharded:
     """Writes a dataset as shards: tar files in WebDataset's layout, with an index that says what lies where.
@@ -54,13 +55,15 @@ def shard(
         split_seed: seed of the split into train and val, for a dataset without a split of its own (default: 0).
         val_fraction: fraction of every class that becomes val, for a dataset without a split of its own (default:
             0.25).
+        group_by: what belongs together, so that no split divides it, video (names but for the number at their end),
+            parent (the folder) or a regular expression on the path.
         progress: show a progress bar with the time left.
 
     Raises:
         ValueError: the dataset or an option cannot be used, or the folder holds other files, or shards of other data.
         OSError: a shard cannot be written.
     """
-    splits = read_splits(source, split_seed=split_seed, val_fraction=val_fraction)
+    splits = read_splits(source, split_seed=split_seed, val_fraction=val_fraction, group_by=group_by)
     first = splits["train"]
     folder = Path(out)
     if per_shard is not None and per_shard < 1:
@@ -76,6 +79,7 @@ def shard(
     count = per_shard or PER_SHARD[first.media]
     smaller = f", short_side {short_side}" if short_side else ""
     seeded = "" if has_own_split(source) else f", split_seed {split_seed or 0}, val_fraction {val_fraction or 0.25:g}"
+    seeded += f", group_by {group_by}" if group_by else ""
     claim(folder, f"{SHARDS} {source}, {count} a shard{smaller}{seeded}")
     with alone(folder):
         return written(splits, source, folder, count, short_side, progress)

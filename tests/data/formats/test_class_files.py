@@ -61,8 +61,38 @@ def test_folders_of_frames(tmp_path: Path) -> None:
     train, val = read(f"folder:{tmp_path}")
     assert train.media == "clips"
     assert {sample.path for sample in (*train, *val)} == {"a/x", "a/y", "b/x", "b/deep/y", "b/z"}
-    assert train.notes == (f"{tmp_path}: 5 folders of numbered images of one size are read as the frames of clips",)
+    assert train.notes == (
+        f"{tmp_path}: 5 folders of numbered images of one size are read as the frames of clips",
+        f"{tmp_path}: left out, not frames of their clips: 4 images, such as a/x/flow_x_00000.jpg",
+    )
+    assert f"note: {train.notes[1]}" in str(check(f"folder:{tmp_path}"))
     assert sum(part.frames for part in check(f"folder:{tmp_path}").parts.values()) == 20
+
+
+@pytest.mark.parametrize("spoiled", ["a gap", "a late start", "a cover"])
+def test_why_clips_are_read_as_images_is_said(tmp_path: Path, spoiled: str) -> None:
+    for name in ("a/x", "a/y", "b/u", "b/v"):
+        frames(tmp_path / name, 5)
+    if spoiled == "a gap":
+        (tmp_path / "a" / "x" / "image_00003.jpg").unlink()
+    elif spoiled == "a late start":
+        frames(tmp_path / "a" / "z", first=5)
+    else:
+        photo(tmp_path / "a" / "y" / "more" / "cover.jpg")
+    train, _ = read(f"folder:{tmp_path}")
+    assert train.media == "images"
+    (note,) = train.notes
+    assert "folders hold numbered images of one size, as the frames of a clip are; but a/" in note
+    assert f"note: {note}" in str(check(f"folder:{tmp_path}"))
+
+
+def test_a_link_to_a_folder_above_brings_in_nothing(tmp_path: Path) -> None:
+    for name in "ab":
+        for number in range(3):
+            photo(tmp_path / name / f"{number}.jpg", number)
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    train, val = read(f"folder:{tmp_path}")
+    assert len(train) + len(val) == 6
 
 
 def photos_in_albums(root: Path) -> None:
@@ -120,7 +150,7 @@ def test_too_few_clips(tmp_path: Path) -> None:
     refused(attnpool("check", f"folder:{tmp_path}"), "two clips, one for train and one for val; too few has 'b' (1)")
 
 
-@pytest.mark.parametrize("form", ["images/train", "dataset"])
+@pytest.mark.parametrize("form", ["images/train", "dataset", "deep/down/below"])
 def test_the_folder_in_the_folder(tmp_path: Path, form: str) -> None:
     for name in "ab":
         for number in range(4):
@@ -128,7 +158,7 @@ def test_the_folder_in_the_folder(tmp_path: Path, form: str) -> None:
             if form.endswith("train"):
                 photo(tmp_path / "images" / "val" / name / f"{number}.jpg", number + 9)
     train, val = read(f"folder:{tmp_path}")
-    assert train.root == tmp_path / form.partition("/")[0]
+    assert train.root == tmp_path / form.removesuffix("/train")
     assert train.classes == ("a", "b")
     assert len(train) + len(val) == (16 if form.endswith("train") else 8)
 
@@ -149,8 +179,9 @@ def test_what_is_left_aside_is_said(tmp_path: Path) -> None:
         for number in range(4):
             photo(tmp_path / "data" / name / f"{number}.jpg", number)
         (tmp_path / "data" / name / "5.psd").write_bytes(b"x")
-    source, note = f"folder:{tmp_path / 'data'}", f"{tmp_path / 'data'}: left out, no images by their suffix: 2 x .psd"
-    assert f"note: {note}" in attnpool("check", source).text()
+    source = f"folder:{tmp_path / 'data'}"
+    note = f"{tmp_path / 'data'}: left out, no images by their suffix: 2 x .psd, such as a/5.psd"
+    assert "ignored: 2 x .psd" in attnpool("check", source).text()
     words = ("--pooling", "average", "--epochs", 1, "--image-size", 32)
     assert f"attnpool: {note}" in attnpool("train", source, "--out", tmp_path / "run", *words).messages
     assert f"attnpool: {note}" in attnpool("evaluate", tmp_path / "run", source).messages

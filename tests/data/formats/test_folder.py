@@ -260,7 +260,7 @@ def test_small_classes_are_left_out_where_that_is_asked_for(tmp_path: Path) -> N
     train, val = read(source, min_per_class=2)
     assert (train.classes, train.left_out) == (("a", "b", "few"), ("none", "one"))
     assert len(train) + len(val) == 22
-    assert train.notes == (f"{tmp_path}: left out, no images by their suffix: 2 x .psd, 1 x .txt",)
+    assert train.notes == (f"{tmp_path}: left out, no images by their suffix: 2 x .psd, 1 x .txt, such as a/notes.txt",)
     assert read(source, min_per_class=5)[0].classes == ("a", "b")
     # A class keeps its split, whatever is left out beside it.
     assert set(read(source, min_per_class=5)[1].samples) == {s for s in val if s.path[0] in "ab"}
