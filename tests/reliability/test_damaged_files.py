@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 import torch
 from clips import write_clip
 from command_line import attnpool
-from PIL import Image
+from PIL import Image, ImageCms
 
 import attnpool as ap
 from attnpool.data import load, read_splits
@@ -116,7 +117,9 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     image = Image.fromarray(noise).resize((90, 70))
     exif = Image.Exif()
     exif[0x0112] = 6
-    for suffix in ("jpg", "png", "webp", "bmp", "gif", "tif", "ppm"):
+    pillow_heif.from_pillow(image).save(root / "a.heic", quality=80)
+    image.save(root / "g.jpg", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    for suffix in ("jpg", "png", "webp", "avif", "jp2", "bmp", "gif", "tif", "ppm"):
         image.save(root / f"a.{suffix}", **({"exif": exif} if suffix in ("jpg", "png", "webp") else {}))
     image.convert("L").save(root / "b.pgm")
     image.convert("RGBA").save(root / "c.png")
