@@ -38,7 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if process_count() > 1:  # else every process says that all parameters have gradients
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    names: list[str] = []
     previous = signal.signal(signal.SIGTERM, stop)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to lose a result
@@ -47,7 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not words or words[0] not in VERBS:
             root_parser().parse_args(words[:1])
         verb = VERBS[words[0]]
-        names = [option.name for found in (own_options(verb), *verb.groups().values()) for option in found]
         calls, as_json = parse(words[0], verb, words[1:])
         result: Any = None
         for function, given in calls.items():
@@ -65,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             print(str(result), flush=True)
         for note in getattr(result, "notes", []):
-            print(f"attnpool: {in_flags(note, names)}", file=sys.stderr)
+            print(f"attnpool: {in_flags(note, option_names(words))}", file=sys.stderr)
         for problem in (problems := getattr(result, "problems", [])):
             fail(problem, result.exit_code)
         if problems:
@@ -86,18 +84,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as mistake:
         if os.environ.get("ATTNPOOL_DEBUG"):
             raise
-        return fail(in_flags(str(mistake), names), 2)
+        return fail(in_flags(str(mistake), option_names(words)), 2)
     except OSError as error:
         if os.environ.get("ATTNPOOL_DEBUG"):
             raise
         where = f"{error.filename}: {error.strerror or error}" if error.filename else str(error)
-        where = in_flags(where, names)
+        where = in_flags(where, option_names(words))
         if is_full(error):
             return fail(f"no space left: {where}; free some or use another disk, then run the same command again", 1)
         return fail(where, 2)
     finally:
         signal.signal(signal.SIGTERM, previous)
     return 0
+
+
+def option_names(words: Sequence[str]) -> list[str]:
+    """The names of all options of the verb that was typed."""
+    verb = VERBS[words[0]]
+    return [option.name for found in (own_options(verb), *verb.groups().values()) for option in found]
 
 
 def fail(message: str, code: int) -> int:

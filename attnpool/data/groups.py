@@ -50,11 +50,7 @@ def in_series(path: str) -> str:
 
 
 def with_groups(dataset: Dataset, by: str) -> Dataset:
-    """A dataset whose samples know their groups.
-
-    Raises:
-        ValueError: nothing belongs together.
-    """
+    """A dataset whose samples know their groups, see `group_of`."""
     samples = tuple(replace(sample, group=group_of(sample.path, by)) for sample in dataset)
     return replace(dataset, samples=samples)
 

@@ -113,15 +113,6 @@ def label_pose(
     splits = read_splits(source, test=True)
     if READERS[splits["train"].format].sealed:
         raise ValueError(f"{source}: joints cannot be added; label what it was written from, and write it again")
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
-    if every < 1:
-        raise ValueError(f"every is {every}; give at least 1")
-    splits = read_splits(source, test=True)
-    if READERS[splits["train"].format].sealed:
-        raise ValueError(
-            f"{source}: its samples are written for good; label what they were written from, and write them again"
-        )
     if split not in ("all", *splits):
         raise ValueError(f"{source} has no split {split!r}: use one of all, {', '.join(splits)}")
     parts = splits.values() if split == "all" else [splits[split]]

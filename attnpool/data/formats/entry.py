@@ -22,6 +22,9 @@ class ReadOptions:
         min_per_class: number of samples to train on below which a class is left out, 0 to leave none out.
         left_out: classes that are left out, because they were when a run was trained.
         group_by: what samples belong together by, see `groups.group_of`; "" if each stands for itself.
+
+    Raises:
+        ValueError: the fraction is none.
     """
 
     name: str
@@ -32,6 +35,10 @@ class ReadOptions:
     min_per_class: int = 0
     left_out: tuple[str, ...] = ()
     group_by: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val_fraction < 1:
+            raise ValueError(f"val_fraction is {self.val_fraction}; give a number between 0 and 1, such as 0.25")
 
 
 def always(root: Path) -> bool:

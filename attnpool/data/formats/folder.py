@@ -64,8 +64,6 @@ def read_folder(root: Path, options: ReadOptions) -> dict[str, Dataset]:
             few images, val has a class that train does not have, there are images beside videos, or the annotation file
             is malformed. The message is one line with the fix.
     """
-    if not 0 < options.val_fraction < 1:
-        raise ValueError(f"val_fraction is {options.val_fraction}; give a number between 0 and 1, such as 0.25")
     if not root.is_dir():
         what = "is a file, not a directory" if root.exists() else "does not exist"
         raise ValueError(f"{root} {what}; give a directory: {LAYOUT.format('DIR')}")

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from attnpool.data.dataset import Dataset, Sample, Task
 from attnpool.data.decoding.contents import Media
+from attnpool.data.formats.class_files import class_order
 from attnpool.data.formats.entry import Format, ReadOptions
 from attnpool.data.formats.folder import part_called
 from attnpool.data.groups import with_groups
@@ -35,7 +36,6 @@ from attnpool.files import MARK_FILE
 FIX = "give a folder of shards, or their names, such as wds:shards/train-{000000..000009}.tar"
 MOST = 100_000  # shards that braces may name
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):/+")
 
 
 def read_shards(root: Path, options: ReadOptions) -> dict[str, Dataset]:
@@ -55,8 +55,6 @@ def read_shards(root: Path, options: ReadOptions) -> dict[str, Dataset]:
     Raises:
         ValueError: there are no shards, or they or their index are damaged or do not fit together.
     """
-    if not 0 < options.val_fraction < 1:
-        raise ValueError(f"val_fraction is {options.val_fraction}; give a number between 0 and 1, such as 0.25")
     addresses = shards_at(address_of(root))
     parts = parts_of(addresses)
     folder = addresses[0].rpartition("/")[0] or "."
@@ -118,7 +116,7 @@ FORMAT = Format(read_shards, own_split=own_split, sealed=True)
 
 def address_of(root: Path) -> str:
     """What was typed: a path has one slash where an address had two. An address on this disk is a path."""
-    return re.sub(r"^(file|local)://", "/", _SCHEME.sub(r"\1://", root.as_posix()))
+    return re.sub(r"^(file|local)://", "/", storage.SCHEME.sub(r"\1://", root.as_posix()))
 
 
 def shards_at(pattern: str) -> list[str]:
@@ -251,7 +249,7 @@ def whole(folder: str, addresses: Sequence[str]) -> tuple[Header, list[Place], M
     }
     classes = listed_classes(folder)
     if not classes:
-        classes = sorted(labels, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name))
+        classes = sorted(labels, key=class_order)
     elif not labels <= set(classes) and all(name.isdecimal() for name in labels):
         if (highest := max(map(int, labels))) >= len(classes):
             raise ValueError(

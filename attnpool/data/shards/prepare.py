@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def prepare(dataset: Dataset, sample: Sample, short_side: int | None) -> Prepare
             else:
                 image = decode(path)
                 size, frames, notes = image.size, 0, [only_first(path)]
-            source, files = source_of(dataset, sample, path), contents_of(path)
+            files = contents_of(path)
+            source = source_of(dataset, sample, files)
     except Unreadable as error:
         return Prepared(sample, reason=error.reason)
     sample, of_frames, problem = with_joints(dataset, sample, frames)
@@ -66,18 +68,17 @@ def prepare(dataset: Dataset, sample: Sample, short_side: int | None) -> Prepare
 
 def contents_of(path: Path) -> dict[str, bytes]:
     """The files of a sample by what follows its number in the shard: `jpg`, or `000001.jpg` for a frame."""
-    if not path.is_dir():
-        return {path.suffix.lower().removeprefix("."): path.read_bytes()}
+    if not path.is_dir():  # without a suffix it would be no file of the sample; readers go by the content
+        return {path.suffix.lower().removeprefix(".") or "jpg": path.read_bytes()}
     frames = enumerate(frame_files(path), 1)
     return {f"{number:06d}{frame.suffix.lower()}": frame.read_bytes() for number, frame in frames}
 
 
-def source_of(dataset: Dataset, sample: Sample, path: Path) -> str:
-    """What tells the files and annotations of a sample from any others; `path` is where it is open."""
-    files = frame_files(path) if path.is_dir() else [path]
+def source_of(dataset: Dataset, sample: Sample, files: Mapping[str, bytes]) -> str:
+    """What tells the files of a sample, from `contents_of`, and its annotations from any others."""
     points = [dataset.root / name for name in keypoint_files(dataset, sample)]
     people = dataset.storage.people(sample.path, None) if dataset.storage and sample.keypoints else []
-    digests = [digest_of(file.read_bytes()) for file in (*files, *points) if file.is_file()]
+    digests = [digest_of(content) for content in (*files.values(), *(p.read_bytes() for p in points if p.is_file()))]
     return digest_of(json.dumps([digests, people, record_of(sample, dataset.classes)]).encode())
 
 

@@ -21,7 +21,17 @@ from filelock import FileLock
 
 from attnpool.data.decoding.image import Unreadable
 from attnpool.data.shards.index import Entry, Member, Record, scan
-from attnpool.files import cache_folder, digest_of, is_full, make_folder, replacing, write_bytes
+from attnpool.files import (
+    CHECK,
+    cache_folder,
+    digest_of,
+    is_full,
+    is_intact,
+    make_folder,
+    replacing,
+    sealed,
+    write_bytes,
+)
 from attnpool.keypoints.joints import Joints
 
 LIMIT = "ATTNPOOL_SHARD_CACHE"  # environment variable: gigabytes of fetched shards that are kept
@@ -29,7 +39,7 @@ DEFAULT_LIMIT = 20.0
 ATTEMPTS = 3  # to fetch a shard
 WAIT = 1.0  # seconds before the second attempt; twice as long before the next
 STALE = 60 * 60  # seconds after which what was half fetched is taken for left behind
-_REMOTE = re.compile(r"[a-z][a-z0-9+.-]+:/+(?=.)")
+SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):/+")
 
 
 class Place(NamedTuple):
@@ -114,7 +124,7 @@ class Shards:
 
 def is_remote(address: str) -> bool:
     """Whether an address is not a path on this disk."""
-    return bool(_REMOTE.match(address))
+    return bool(SCHEME.match(address))
 
 
 @contextmanager
@@ -204,13 +214,13 @@ def scanned(place: Place) -> list[Record]:
     """
     kept = cache_folder() / "shards" / f"{place.key}.json"
     with suppress(OSError, ValueError):
-        found = json.loads(kept.read_bytes())
-        if found["check"] == digest_of(json.dumps(found["records"]).encode()):
-            return list(found["records"])
+        known = json.loads(kept.read_bytes())
+        if CHECK in known and is_intact(known):
+            return list(known["records"])
     with open_shard(place) as file:
-        records = json.loads(json.dumps(scan(Path(file.name), place.address)))
-    write_bytes(kept, json.dumps({"records": records, "check": digest_of(json.dumps(records).encode())}).encode())
-    return list(records)
+        found = sealed({"records": scan(Path(file.name), place.address)})
+    write_bytes(kept, json.dumps(found).encode())
+    return list(found["records"])
 
 
 def found_at(address: str) -> Place:

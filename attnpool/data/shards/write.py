@@ -19,7 +19,7 @@ from attnpool.data.dataset import Dataset, Sample
 from attnpool.data.decoding.image import Unreadable, quiet
 from attnpool.data.reading import has_own_split, read_splits
 from attnpool.data.shards.index import CLASS_LISTS, NAME, SHARDS, Header, Record, lines_of, scan
-from attnpool.data.shards.prepare import Prepared, prepare, source_of
+from attnpool.data.shards.prepare import Prepared, contents_of, prepare, source_of
 from attnpool.data.shards.report import Sharded
 from attnpool.data.splits import by_hash
 from attnpool.files import MARK_FILE, claim, digest_of, replacing, sync, write_text
@@ -132,7 +132,7 @@ def written(
                 done.samples[part] = done.samples.get(part, 0) + len(records[name])
     sizes = {name: (folder / name).stat().st_size for name in records}
     header = Header(first.classes, first.task, media, sizes, test_is_val)
-    with replacing(folder / NAME) as partial, partial.open("wb") as file:
+    with replacing(folder / NAME) as unnamed, unnamed.open("wb") as file:
         file.writelines(lines_of(header, records))
     done.shards, done.bytes = len(sizes), sum(sizes.values())
     return done
@@ -170,10 +170,10 @@ class Writing:
             records = self.compared(file)
             self.done.kept += 1
         else:
-            with replacing(file) as partial:
-                written = self.write(partial)
-                sync(partial)
-                records = scan(partial, str(file))
+            with replacing(file) as unnamed:
+                written = self.write(unnamed)
+                sync(unnamed)
+                records = scan(unnamed, str(file))
                 members = [
                     member for record in records for member in (*record["members"], record["keypoints"]) if member
                 ]
@@ -185,10 +185,10 @@ class Writing:
         self.done.noted += [(record["path"], record["note"]) for record in records if record["note"]]
         return records
 
-    def write(self, partial: Path) -> dict[str, str]:
+    def write(self, unnamed: Path) -> dict[str, str]:
         """Writes the shard; returns the checksum of every image, clip and file of joints in it."""
         written: dict[str, str] = {}
-        with tarfile.open(partial, "w") as tar:
+        with tarfile.open(unnamed, "w") as tar:
             for number, prepared in enumerate(self.prepared(self.samples), self.start):
                 if prepared.reason:
                     self.done.failed.append((prepared.sample.path, prepared.reason))
@@ -230,7 +230,7 @@ class Writing:
         """The path of a sample, and what tells it from others; "" if it cannot be read any more."""
         try:
             with self.dataset.opened(sample) as path:
-                return sample.path, source_of(self.dataset, sample, path)
+                return sample.path, source_of(self.dataset, sample, contents_of(path))
         except (OSError, Unreadable):
             return sample.path, ""
 

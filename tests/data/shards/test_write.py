@@ -291,3 +291,13 @@ def test_a_split_by_seed(photos: Path, tmp_path: Path) -> None:
     for part, dataset in before.items():
         assert {sample.path for sample in dataset} == {sample.path for sample in after[part]}
     failed(attnpool("check", f"wds:{tmp_path / 'out'}", "--split-seed", 1), 2, "own split")
+
+
+def test_images_without_a_suffix(photos: Path, tmp_path: Path) -> None:
+    file = sorted(photos.rglob("*.jpg"))[0]
+    file.rename(file.with_suffix(""))
+    shard(f"folder:{photos}", tmp_path / "out")
+    before, after = read_splits(f"folder:{photos}"), read_splits(f"wds:{tmp_path / 'out'}")
+    for part, dataset in before.items():
+        assert {sample.path for sample in dataset} == {sample.path for sample in after[part]}
+    assert not check(f"wds:{tmp_path / 'out'}").unusable
